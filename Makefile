@@ -1,0 +1,76 @@
+# `make sweep` and `make test` do everything on a fresh machine; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup lock data features train sweep pretrain ui test lint clean bench doctor
+
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+FER := $(BIN)/fer
+STAMP := $(VENV)/.installed
+# A node with a working NVIDIA driver gets TensorFlow's GPU build.
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo -gpu)
+LOCK := requirements$(GPU).lock
+# The first Python of a version that TensorFlow has wheels for.
+FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
+	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then echo $$p; break; fi; done
+export MLFLOW_DISABLE_TELEMETRY := true
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@echo
+	@echo 'ARGS passes overrides on: make sweep ARGS="sweep=facenet sweep.max_trials=20"'
+
+setup: $(STAMP) ## install everything into .venv, every version and hash as locked
+
+$(STAMP): $(LOCK) pyproject.toml
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then echo 'make: no Python 3.11, 3.12 or 3.13 found; install one, or say PYTHON=<path>' >&2; exit 2; fi; \
+	echo "setup: $$($$python --version), $(LOCK)"; \
+	[ -x $(BIN)/python ] || $$python -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r $(LOCK) \
+		|| $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e . \
+		|| $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+lock: ## pin every version and hash anew
+	@for extra in "" gpu; do \
+	$(BIN)/uv pip compile pyproject.toml --group dev $${extra:+--extra $$extra} --universal --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -q $${extra:+-c requirements.lock} -o requirements$${extra:+-$$extra}.lock; done
+
+data: setup ## get FER2013 into data/ (kagglehub), check it, show its table
+	@$(BIN)/python -m fer_experiments.data.download
+	@$(FER) data data=fer2013 $(ARGS)
+
+features: setup ## forward all images through the backbone, once
+	@$(FER) features $(ARGS)
+
+train: setup ## train one head and record the run
+	@$(FER) train $(ARGS)
+
+sweep: setup ## the main job: search hyperparameters (FER2013 if at hand, else demo faces)
+	@$(FER) sweep $(ARGS)
+
+pretrain: setup ## train the pocket backbone from scratch
+	@$(FER) pretrain $(ARGS)
+
+doctor: setup ## say what this machine has and what is missing
+	@$(FER) doctor
+
+ui: setup ## compare runs at http://127.0.0.1:5000
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1 --port 5000
+
+test: setup ## run the tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: setup ## measure speed on this machine
+	@for b in benchmarks/bench_*.py; do $(BIN)/python $$b $(ARGS); done
+
+clean: ## remove .venv, cache/ and what tools leave; mlruns/ stays
+	rm -rf $(VENV) cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Experiment tracking and hyperparameter sweeps for facial expressions on frozen backbones."""

@@ -1,0 +1,242 @@
+"""Frozen backbones: from uint8 pixels to the features at one or several cut layers, as one Keras model.
+
+An application of keras.applications (by the name of its class), any .keras file, or our own `pocket`. Everything
+between the pixels and the features is inside the model and survives saving it: resizing, channels, scaling, pooling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_experiments.config import BackboneConfig, close
+from fer_experiments.errors import UserError
+from fer_experiments.preprocessing import parse_scaling, preprocess
+from fer_experiments.weights import IMAGENET, how_to_go_on, impatient, obtain_weights, weights_file, weights_identity
+
+if TYPE_CHECKING:
+    import keras
+
+    from fer_experiments.data import Dataset
+
+CODE_VERSION = 1  # raise it when the same config and weights come to give other features
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network.
+
+    model: uint8 pixels [b, h, w] or [b, h, w, 3] to a list of float32 features, one tensor a cut layer.
+    layers: the names of the cut layers. fingerprint: see `backbone_fingerprint`.
+    """
+
+    config: BackboneConfig
+    model: keras.Model
+    layers: tuple[str, ...]
+    fingerprint: str
+
+
+def backbone_fingerprint(cfg: BackboneConfig) -> str:
+    """The sha256 (hex) of everything that decides the features of given pixels; builds no network.
+
+    Raises:
+        UserError: weights that are not there, or an unknown scaling.
+    """
+    parts = {
+        "kind": cfg.kind,
+        "architecture": cfg.architecture,
+        "weights": weights_identity(cfg),
+        "layers": list(cfg.layers),
+        "input_size": cfg.input_size,
+        "channels": cfg.channels,
+        "scaling": parse_scaling(cfg),
+        "pooling": cfg.pooling,
+        "code": CODE_VERSION,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_not_seen(cfg: BackboneConfig, dataset: Dataset) -> None:
+    """Refuses to evaluate a backbone on images that its weights were trained on; see `check_part_not_seen`."""
+    check_part_not_seen(cfg, dataset.source, dataset.usage[dataset.val], "validation")
+
+
+def check_part_not_seen(cfg: BackboneConfig, source: str, usage: np.ndarray, split: str) -> None:
+    """Refuses a split when one of its images belongs to a part that the backbone's config declares as seen.
+
+    source: the dataset's `data.source`. usage: str [n], of the split's images. split: its name, for the message.
+
+    Raises:
+        UserError: with the number of seen images.
+    """
+    for part in cfg.seen:
+        seen_source, _, seen_usage = part.partition("/")
+        count = int(np.sum(np.asarray(usage) == seen_usage)) if seen_source == source else 0
+        if count:
+            raise UserError(
+                f"backbone={cfg.name} was trained on {part}, and {count:,} of the {len(usage):,} {split} images are "
+                f"from there: say data.split=official, or take another backbone"
+            )
+
+
+def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...]) -> Backbone:
+    """Builds the network and loads its weights.
+
+    image_shape: (h, w) of gray or (h, w, 3) of RGB images.
+
+    Raises:
+        UserError: unknown architecture, scaling or cut layer; weights that are not there or are another network's; an
+            input size that the network does not take.
+    """
+    import keras
+
+    fingerprint = backbone_fingerprint(cfg)
+    trunk = _cut(_trunk(cfg), cfg)
+    trunk.trainable = False
+    pixels = keras.Input(image_shape, dtype="uint8", name="pixels")
+    # training=False: without it a SavedModel of MobileNetV2 gave other features than predict, without a warning.
+    try:
+        features = trunk(preprocess(pixels, cfg), training=False)
+    except ValueError as error:  # a map that shrinks to nothing
+        raise UserError(f"backbone.input_size={cfg.input_size}: {cfg.name} cannot take it: {_line(error)}") from error
+    outputs = [_pooled(tensor, cfg.pooling) for tensor in (features if isinstance(features, list) else [features])]
+    model = keras.Model(pixels, outputs, name=f"{_identifier(cfg.name)}_from_pixels")
+    return Backbone(cfg, model, tuple(cfg.layers) or tuple(trunk.output_names), fingerprint)
+
+
+def _pooled(tensor: Any, pooling: str) -> Any:
+    from keras import layers
+
+    if pooling == "none" or len(tensor.shape) != 4:
+        return tensor
+    return (layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D)()(tensor)
+
+
+def _cut(trunk: keras.Model, cfg: BackboneConfig) -> keras.Model:
+    """The trunk up to the cut layers; refuses an input that it was not built for."""
+    import keras
+
+    wanted = (cfg.input_size, cfg.input_size, cfg.channels)
+    taken = trunk.input_shape[1:] if isinstance(trunk.input_shape, tuple) else ()
+    if len(taken) != 3 or any(t not in (None, w) for t, w in zip(taken, wanted, strict=True)):
+        shape = "x".join("any" if size is None else str(size) for size in taken) or "several inputs"
+        raise UserError(
+            f"backbone.input_size={cfg.input_size} and backbone.channels={cfg.channels}: {cfg.name} takes {shape} "
+            "(height x width x channels)"
+        )
+    names = [layer.name for layer in trunk.layers]
+    for layer in cfg.layers:
+        if layer not in names:
+            hint = close(layer, names) or f"; its last layers are {', '.join(names[-3:])}"
+            raise UserError(f"backbone.layers: {cfg.name} has no layer {layer}{hint}")
+    outputs = [trunk.get_layer(layer).output for layer in cfg.layers] or trunk.outputs
+    return keras.Model(trunk.inputs, outputs, name=_identifier(cfg.name))
+
+
+def _trunk(cfg: BackboneConfig) -> keras.Model:
+    """The whole network, from scaled float32 pixels [b, s, s, channels]."""
+    if cfg.kind == "application":
+        return _application(cfg)
+    path = obtain_weights(cfg)
+    assert path is not None
+    if cfg.kind == "keras_file":
+        return _from_file(path)
+    if cfg.kind == "pocket":
+        return _pocket(path)
+    raise UserError(f"backbone.kind={cfg.kind}: choose one of application, keras_file, pocket")
+
+
+def _pocket(path: Path) -> keras.Model:
+    from fer_experiments import pocket
+
+    try:
+        return pocket.load_trunk(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(f"backbone.weights={path}: not the weights of a pocket backbone: {_line(error)}") from error
+
+
+def _application(cfg: BackboneConfig) -> keras.Model:
+    import keras
+
+    name = cfg.architecture or ""
+    build = getattr(keras.applications, name, None)
+    if not callable(build):
+        known = [n for n in dir(keras.applications) if n[0].isupper()]
+        raise UserError(f"backbone.architecture={name}: not in keras.applications{close(name, known)}")
+    shape = (cfg.input_size, cfg.input_size, cfg.channels)
+    path = obtain_weights(cfg)
+    weights = str(path) if path else cfg.weights
+    try:
+        with _quiet_and_seeded(cfg.seed), impatient():
+            return build(include_top=False, weights=weights, input_shape=shape)
+    except Exception as error:  # Keras raises many kinds, some of them Exception itself
+        raise _readable(error, cfg) from error
+
+
+def _readable(error: Exception, cfg: BackboneConfig) -> Exception:
+    """What Keras says of an application that cannot be built, as a line that names the key."""
+    if found := re.search(r"at least (\d+)x\d+", str(error)):
+        return UserError(f"backbone.input_size={cfg.input_size}: {cfg.architecture} takes {found[1]} or more")
+    if cfg.weights == "imagenet" and cfg.architecture not in IMAGENET:
+        return UserError(f"backbone.weights=imagenet: {_line(error)}; {how_to_go_on(cfg)}")
+    if cfg.weights is not None:
+        return UserError(
+            f"backbone.weights={weights_file(cfg)}: not weights of {cfg.architecture} without its top, for "
+            f"{cfg.channels} channels: {_line(error)}"
+        )
+    return error
+
+
+def _from_file(path: Path) -> keras.Model:
+    """The model in a .keras file, in float32 whatever it was stored in."""
+    import keras
+
+    try:
+        with _quiet_and_seeded(0):
+            model = keras.models.load_model(path, compile=False)
+            if any(weight.dtype != "float32" for weight in model.weights):
+                text = re.sub(r'"(mixed_)?b?float16"', '"float32"', model.to_json())
+                stored = [np.asarray(weight, "float32") for weight in model.get_weights()]
+                model = keras.models.model_from_json(text)
+                model.set_weights(stored)
+    except Exception as error:  # a damaged file, a custom layer, a Lambda: each raises something else
+        raise UserError(f"backbone.weights={path}: not a .keras file that can be loaded: {_line(error)}") from error
+    return model
+
+
+@contextmanager
+def _quiet_and_seeded(seed: int) -> Iterator[None]:
+    """Draws the same weights each time, and leaves the global random state as it was.
+
+    Keras takes the seed of an initialiser without one from Python's `random` (keras/src/random/seed_generator.py).
+    Its warnings about weights that do not fit, hundreds, are said once by the error that follows.
+    """
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(state)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, not too long."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}..."
+
+
+def _identifier(name: str) -> str:
+    """A name that Keras accepts for a model."""
+    return re.sub(r"\W", "_", name)

@@ -1,0 +1,141 @@
+"""The `fer` command: one subcommand a verb. Nothing heavy is imported until the config is known to be good."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from fer_experiments.errors import UserError
+
+OVERRIDES = """\
+Overrides are Hydra's: group=option and key=value, for example
+  {example}
+Groups: data, backbone, head, training, tracking, experiment (see conf/).
+"""
+VERBS = {
+    "data": (
+        "count, clean and split the faces, and draw a sheet of them",
+        "fer data data.split=stratified",
+    ),
+    "features": ("forward all images through the frozen backbone, once", "fer features backbone=facenet"),
+    "train": ("train one head and record the run", "fer train data=fer2013 backbone=facenet head=conv head.l2=1e-4"),
+    "sweep": ("search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20"),
+    "pretrain": ("train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2"),
+    "doctor": ("say what this machine has and what is missing", "fer doctor"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `fer`; returns the exit code: 0, 2 for a mistake that its user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, _terminated)
+    parsed, extra = _parser().parse_known_args(arguments)
+    # argparse cannot take overrides on both sides of an option: what is left over and is no option is an override.
+    overrides = [*parsed.overrides, *extra]
+    if options := [o for o in overrides if o.startswith("-")]:
+        print(f"fer {parsed.verb}: {options[0]}: no such option; see fer {parsed.verb} --help", file=sys.stderr)
+        return 2
+    try:
+        _run(parsed.verb, overrides, multirun=getattr(parsed, "multirun", False))
+    except UserError as error:
+        print(f"fer {parsed.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"fer {parsed.verb}: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fer",
+        description="Facial expressions on a frozen backbone: features once, many heads, every run recorded.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
+    for name, (summary, example) in VERBS.items():
+        sub = verbs.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=OVERRIDES.format(example=example),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("overrides", nargs="*", metavar="override", help="what differs from conf/config.yaml")
+        if name == "train":
+            sub.add_argument(
+                "-m", "--multirun", action="store_true", help="one run for every combination: head=paper,pooled"
+            )
+    return parser
+
+
+def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
+    from fer_experiments.compose import compose, split_multirun
+
+    if multirun:
+        configs = [compose(job) for job in split_multirun(overrides)]
+        from fer_experiments.experiment import train_many
+
+        train_many(configs)
+        return
+    if verb == "sweep" and not any(o.startswith("sweep=") for o in overrides):
+        overrides = [_default_sweep(), *overrides]
+    if verb == "pretrain":
+        overrides = ["data=fer2013_seven", "pretrain=pocket", *overrides]
+    config = compose(overrides)
+    if verb == "data":
+        from fer_experiments.sheets import show_data
+
+        show_data(config)
+    elif verb == "doctor":
+        from fer_experiments.doctor import report
+
+        print(report(config))
+    elif verb == "features":
+        from fer_experiments.experiment import prepare, smoke
+
+        prepare(smoke(config))
+    elif verb == "train":
+        from fer_experiments.experiment import train
+
+        train(config)
+    elif verb == "pretrain":
+        from fer_experiments.pretrain import run_pretrain
+
+        run_pretrain(config)
+    else:
+        if config.sweep is not None:
+            from fer_experiments.space import check_space
+
+            check_space(config)
+        from fer_experiments.sweep import run_sweep
+
+        run_sweep(config)
+
+
+def _default_sweep() -> str:
+    """The real thing where FER2013 is at hand, else the demo; says so."""
+    from fer_experiments.data import find_fer2013
+
+    found = find_fer2013()
+    if found is None:
+        print(
+            "FER2013 is not at hand ($FER2013, data/fer2013*): running on drawn demo faces with the pocket backbone. "
+            "`make data` gets FER2013."
+        )
+        return "sweep=quick"
+    print(f"FER2013 found at {found}: running sweeps/paper.yaml")
+    return "sweep=paper"
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Hydra's part: conf/, sweeps/ and the overrides of a command line become one Config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_experiments.config import (
+    Config,
+    check,
+    close,
+    config_dir,
+    flatten,
+    one_line,
+    schema,
+    sweeps_dir,
+)
+from fer_experiments.errors import UserError
+
+FILE_GROUPS = ("experiment", "sweep")
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The config that conf/ and the overrides of a command line make together.
+
+    `experiment=` and `sweep=` take the name of a file in conf/experiment and sweeps/, or the path of a YAML file.
+
+    Raises:
+        UserError: an unknown group, option or key (with the close ones), a wrong type, or a value out of its choices.
+    """
+    ConfigStore.instance().store(name="schema", node=schema())
+    files = {o: _load_yaml(o, path) for o in overrides if (path := _file_of(o))}
+    classes = [o for o in overrides if o.startswith("data.classes=")]
+    given = [_store(o, files[o]) if o in files else o for o in overrides if o not in classes]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            composed = hydra_compose("config", overrides=given)
+        _replace_classes(composed, list(files.values()), classes)
+        config = OmegaConf.to_object(composed)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(_readable(error)) from error
+    except AssertionError as error:  # what OmegaConf raises for a key of a section that is None
+        section = next((o for o in given if o.startswith(("sweep.", "pretrain."))), "")
+        name = section.partition(".")[0]
+        raise UserError(f"{section.partition('=')[0]}: no {name} is chosen; say {name}=<name>") from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def split_multirun(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of every job of a multirun, in Hydra's order: `head=paper,pooled` makes two.
+
+    Raises:
+        UserError: an override that Hydra cannot parse.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
+    except HydraException as error:
+        raise UserError(_readable(error)) from error
+
+
+def _file_of(override: str) -> Path | None:
+    """The YAML file that an `experiment=` or `sweep=` override names."""
+    group, _, value = override.partition("=")
+    if group not in FILE_GROUPS or value in ("", "null"):
+        return None
+    folder = sweeps_dir() if group == "sweep" else config_dir() / "experiment"
+    path = Path(value) if value.endswith((".yaml", ".yml")) else folder / f"{value}.yaml"
+    if not path.is_file():
+        options = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UserError(f"{override}: no such file; choose one of {options}, or give the path of a .yaml file")
+    return path
+
+
+def _load_yaml(override: str, path: Path) -> DictConfig:
+    try:
+        node = OmegaConf.load(path)  # not PyYAML: it reads 1e-4 as a string
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(node, DictConfig):
+        raise UserError(f"{path}: must hold keys and values")
+    if override.startswith("sweep=") and OmegaConf.is_dict(node.get("sweep")) and "name" not in node.sweep:
+        node.sweep.name = path.stem
+    return node
+
+
+def _store(override: str, node: DictConfig) -> str:
+    """Gives Hydra a file of conf/experiment, sweeps/ or anywhere else, and returns the override that picks it."""
+    group, _, value = override.partition("=")
+    name = Path(value).stem
+    ConfigStore.instance().store(group=group, name=name, node=node, package="_global_")
+    return f"{group}={name}"
+
+
+def _replace_classes(composed: DictConfig, files: list[DictConfig], overrides: list[str]) -> None:
+    """Sets data.classes to the last one given: OmegaConf would merge the groups of two tasks into one."""
+    given = [classes for f in files if (classes := OmegaConf.select(f, "data.classes")) is not None]
+    given += [o.value() for o in OverridesParser.create().parse_overrides(overrides)]
+    if given:
+        OmegaConf.update(composed, "data.classes", given[-1], merge=False, force_add=True)
+
+
+def _readable(error: Exception) -> str:
+    """One line for Hydra's errors: the override, what is wrong with it, and what there is instead."""
+    text = str(error)
+    if found := re.search(r"Could not find '(\S+)/(\S+)'", text):
+        group, name = found.groups()
+        options = ", ".join(sorted(p.stem for p in (config_dir() / group).glob("*.yaml")))
+        return f"{group}={name}: no such config; choose one of {options}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        groups = [p.name for p in config_dir().iterdir() if p.is_dir()]
+        known = [*groups, "sweep", *_known_paths()]
+        return f"{found[1]}: no such config path{close(found[1], known)}"
+    if text.startswith("Error merging override") and error.__cause__ is not None:
+        return f"{text.removeprefix('Error merging override ')}: {one_line(error.__cause__)}"
+    if isinstance(error, OmegaConfBaseException):
+        return one_line(error)
+    return " ".join(text.split())
+
+
+def _known_paths() -> list[str]:
+    from fer_experiments.config import PretrainConfig, SweepConfig
+
+    container = OmegaConf.to_container(
+        OmegaConf.structured(Config(sweep=SweepConfig(), pretrain=PretrainConfig())), throw_on_missing=False
+    )
+    assert isinstance(container, dict)
+    return list(flatten({str(k): v for k, v in container.items()}))

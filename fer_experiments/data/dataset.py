@@ -1,0 +1,223 @@
+"""Datasets ready to train on, and the one door to the sealed test split."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_experiments.config import DataConfig
+from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
+from fer_experiments.data.faces import EMOTIONS, Faces
+from fer_experiments.data.readers import find_fer2013, natural_key, read_faces
+from fer_experiments.data.splits import PARTS, Rows, check_split, split_rows
+from fer_experiments.errors import UserError
+
+SMOKE_LIMIT = 32  # images a split
+SMOKE_DEMO_SIZE = 600
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The training and validation images of a task; the test split's images and labels are never in it.
+
+    images: uint8 [n, h, w], train and val together, in canonical order. labels: int64 [n], index into classes.
+    emotions, ids, usage: str [n] (usage "" where the source has none). train, val: int64 rows of images, ascending.
+    counts: split -> class -> images, the test's too. cleaning: JSON-able report. fingerprint: sha256 of pixels, labels,
+    classes, cleaning and split of all three parts; images_fingerprint: sha256 of `images`. Neither depends on where
+    the data lay, nor on container or file order.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    emotions: np.ndarray
+    ids: np.ndarray
+    usage: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    classes: tuple[str, ...]
+    class_weight: dict[int, float] | None
+    task: str
+    source: str
+    counts: dict[str, dict[str, int]]
+    cleaning: dict[str, Any]
+    fingerprint: str
+    images_fingerprint: str
+
+
+@dataclass(frozen=True)
+class TestSplit:
+    """The sealed part, opened. Rows as in Dataset; fingerprint is the Dataset's."""
+
+    __test__ = False  # pytest: no test class
+
+    images: np.ndarray
+    labels: np.ndarray
+    emotions: np.ndarray
+    ids: np.ndarray
+    classes: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """All three parts, before the test is put away."""
+
+    faces: Faces
+    labels: np.ndarray
+    rows: Rows
+    classes: tuple[str, ...]
+    cleaning: dict[str, Any]
+    fingerprint: str
+
+
+def load_dataset(cfg: DataConfig, *, smoke: bool = False) -> Dataset:
+    """Read, clean, group, split and fingerprint the data of `cfg`; smoke keeps a few images of each part.
+
+    Raises UserError for whatever in the config, the path or the files has to be mended.
+    """
+    parts = _load_parts(cfg, smoke)
+    rows = np.sort(np.concatenate([parts.rows["train"], parts.rows["val"]]))
+    faces, labels = parts.faces.take(rows), parts.labels[rows]
+    train = np.searchsorted(rows, parts.rows["train"])
+    return Dataset(
+        images=faces.images,
+        labels=labels,
+        emotions=faces.emotion,
+        ids=faces.ids,
+        usage=faces.usage,
+        train=train,
+        val=np.searchsorted(rows, parts.rows["val"]),
+        classes=parts.classes,
+        class_weight=_class_weight(labels[train]) if cfg.balance == "class_weight" else None,
+        task=cfg.task,
+        source=cfg.source,
+        counts=_counts(parts),
+        cleaning=parts.cleaning,
+        fingerprint=parts.fingerprint,
+        images_fingerprint=_sha256([str(faces.images.shape).encode(), np.ascontiguousarray(faces.images).data]),
+    )
+
+
+def open_test_split(cfg: DataConfig, *, smoke: bool = False) -> TestSplit:
+    """Return the test split of `cfg`. Whoever calls this records that it was opened."""
+    parts = _load_parts(cfg, smoke)
+    rows = parts.rows["test"]
+    faces = parts.faces.take(rows)
+    return TestSplit(faces.images, parts.labels[rows], faces.emotion, faces.ids, parts.classes, parts.fingerprint)
+
+
+def _load_parts(cfg: DataConfig, smoke: bool) -> _Parts:
+    steps = clean_steps(cfg.clean)
+    check_split(cfg)
+    if smoke:
+        cfg = replace(cfg, per_class=None, demo_size=min(cfg.demo_size, SMOKE_DEMO_SIZE))
+    faces, digests = canonical_order(_read(cfg))
+    classes, label_of = _classes(cfg, np.unique(faces.emotion).tolist())
+    if smoke:
+        cfg = replace(cfg, limit=max(min(cfg.limit or SMOKE_LIMIT, SMOKE_LIMIT), len(classes)))
+    groups = identical_groups(digests)
+    kept, cleaning = clean_rows(faces, groups, steps)
+    kept = kept[np.isin(faces.emotion[kept], list(label_of))]
+    cleaning["in_classes"] = len(kept)
+    faces, groups = faces.take(kept), groups[kept]
+    labels = np.array([label_of[emotion] for emotion in faces.emotion.tolist()], np.int64)
+    _refuse_empty_class(np.bincount(labels, minlength=len(classes)), classes, "after cleaning")
+    rows = split_rows(faces, labels, groups, classes, cfg)
+    for part in PARTS:
+        _refuse_empty_class(np.bincount(labels[rows[part]], minlength=len(classes)), classes, f"in the {part} split")
+    fingerprint = _fingerprint(digests[kept], faces.images.shape[1:], labels, rows, classes, steps)
+    return _Parts(faces, labels, rows, classes, cleaning, fingerprint)
+
+
+def _read(cfg: DataConfig) -> Faces:
+    if cfg.source == "demo":
+        from fer_experiments.data.demo import draw_faces
+
+        return draw_faces(cfg.demo_size, cfg.seed)
+    if cfg.path is not None:
+        return read_faces(Path(cfg.path).expanduser())
+    if cfg.source != "fer2013":
+        raise UserError(f"data.path: data={cfg.name} needs the path of a folder or an archive of class folders")
+    path = find_fer2013()
+    if path is None:
+        raise UserError("FER2013 is not at hand: run `make data`, or give its path as $FER2013 or data.path")
+    return read_faces(path)
+
+
+def _classes(cfg: DataConfig, emotions: list[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the classes' names, and the class index of every emotion that is in one."""
+    if cfg.classes is None:
+        known = [emotion for emotion in EMOTIONS if emotion in emotions]
+        names = known + sorted(set(emotions) - set(known), key=natural_key)
+        grouping = {name: [name] for name in names}
+    else:
+        grouping = {name: list(members) for name, members in cfg.classes.items()}
+    if len(grouping) < 2:
+        raise UserError(f"data.classes: {len(grouping)} class ({', '.join(grouping)}); at least two are needed")
+    label_of: dict[str, int] = {}
+    for label, (name, members) in enumerate(grouping.items()):
+        if not members:
+            raise UserError(f"data.classes: class {name} has no emotion; name some of {', '.join(emotions)}")
+        for emotion in members:
+            if emotion not in emotions:
+                close = difflib.get_close_matches(emotion, emotions, n=3) or emotions
+                raise UserError(
+                    f"data.classes: unknown emotion {emotion!r} in {name}; did you mean {', '.join(close)}?"
+                )
+            if emotion in label_of:
+                raise UserError(f"data.classes: emotion {emotion} is in two classes; leave it in one")
+            label_of[emotion] = label
+    return tuple(grouping), label_of
+
+
+def _refuse_empty_class(counts: np.ndarray, classes: tuple[str, ...], where: str) -> None:
+    for name, count in zip(classes, counts.tolist(), strict=True):
+        if count == 0:
+            raise UserError(
+                f"data.classes: class {name} has no image {where}; "
+                "add images, or change data.classes, data.clean, data.split or data.limit"
+            )
+
+
+def _counts(parts: _Parts) -> dict[str, dict[str, int]]:
+    return {
+        part: {name: int((parts.labels[parts.rows[part]] == label).sum()) for label, name in enumerate(parts.classes)}
+        for part in PARTS
+    }
+
+
+def _class_weight(labels: np.ndarray) -> dict[int, float]:
+    """Return n / (classes * count) for each class, as scikit-learn's "balanced"."""
+    counts = np.bincount(labels)
+    return {label: len(labels) / (len(counts) * count) for label, count in enumerate(counts.tolist())}
+
+
+def _fingerprint(
+    digests: np.ndarray,
+    shape: tuple[int, ...],
+    labels: np.ndarray,
+    rows: Rows,
+    classes: tuple[str, ...],
+    steps: tuple[str, ...],
+) -> str:
+    """Hash the pixels and labels of each part, sorted by pixels, with classes, image shape and cleaning steps."""
+    sizes = {part: len(rows[part]) for part in PARTS}
+    chunks = [json.dumps([shape, classes, steps, sizes]).encode()]
+    for part in PARTS:
+        records = np.column_stack([digests[rows[part]], labels[rows[part]].astype(">i8")[:, None].view(np.uint8)])
+        chunks += sorted(record.tobytes() for record in records)
+    return _sha256(chunks)
+
+
+def _sha256(chunks: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""A dataset as text for the terminal: counts, what cleaning removed and why, fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fer_experiments.data.dataset import Dataset
+
+REASONS = {
+    "constant": "constant (one grey level)",
+    "conflicting": "conflicting labels on identical pixels",
+    "duplicates": "redundant copies",
+}
+
+
+def describe(dataset: Dataset) -> str:
+    """Return tables of the images in each split and class, and of what cleaning removed, with the fingerprints."""
+    report, found = dataset.cleaning, dataset.cleaning["duplicates"]
+    height, width = dataset.images.shape[1:]
+    steps = ", ".join(report["steps"]) or "none"
+    lines = [
+        f"{dataset.task}: {' / '.join(dataset.classes)}, {width}x{height} pixels, from {dataset.source}",
+        "",
+        *_split_table(dataset),
+        "",
+        f"Cleaning ({steps}) of {report['found']:,} images found:",
+        *_cleaning_table(dataset),
+        "",
+        f"In the source: {found['redundant_copies']:,} redundant copies in {found['groups']:,} groups of identical "
+        f"images, {found['groups_across_splits']:,} groups across official splits,",
+        f"  {found['conflicting_groups']:,} with conflicting labels; twins in Training of "
+        f"{found['private_test_with_twin_in_training']:,} PrivateTest and "
+        f"{found['public_test_with_twin_in_training']:,} PublicTest images;",
+        f"  {report['constant_images']:,} constant images",
+        *(f"Converted on reading: {what}: {count:,}" for what, count in report["converted"].items()),
+        "",
+        f"fingerprint         {dataset.fingerprint}",
+        f"images fingerprint  {dataset.images_fingerprint}",
+    ]
+    return "\n".join(lines)
+
+
+def _split_table(dataset: Dataset) -> list[str]:
+    rows: list[list[str | int]] = [["split", *dataset.classes, "total"]]
+    rows += [[part, *counts.values(), sum(counts.values())] for part, counts in dataset.counts.items()]
+    return _table(rows)
+
+
+def _cleaning_table(dataset: Dataset) -> list[str]:
+    report = dataset.cleaning
+    usages = list(report["found_by_usage"])
+    rows: list[list[str | int]] = [["", *usages, "total"]]
+    for step, counts in report["removed"].items():
+        rows.append([f"- {REASONS[step]}", *(counts.get(usage, 0) for usage in usages), sum(counts.values())])
+    rows.append(["kept", *(report["kept_by_usage"].get(usage, 0) for usage in usages), report["kept"]])
+    rows.append(["of these in the classes", *("" for _ in usages), report["in_classes"]])
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str | int]]) -> list[str]:
+    """Align the first column left, the others right."""
+    cells = [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in cells
+    ]

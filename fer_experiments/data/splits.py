@@ -1,0 +1,150 @@
+"""Splits: which images train, which choose, which are sealed for the test.
+
+All draws come from numpy's PCG64 with data.seed over faces in canonical order: the same on every platform, and for
+every container of the same data.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fer_experiments.config import CHOICES, DataConfig
+from fer_experiments.data.faces import Faces
+from fer_experiments.errors import UserError
+
+PARTS = ("train", "val", "test")
+OFFICIAL = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+TEST_SHARE = 0.2  # what kfold keeps for the test where the source has no PrivateTest
+
+Rows = dict[str, np.ndarray]
+
+
+def check_split(cfg: DataConfig) -> None:
+    """Refuse settings that no data can satisfy. Raises UserError naming the key and its options."""
+    for key, given in (("data.split", cfg.split), ("data.balance", cfg.balance)):
+        if given not in CHOICES[key]:
+            raise UserError(f"{key}: unknown {given!r}; choose one of {', '.join(CHOICES[key])}")
+    if len(cfg.fractions) != 3 or min(cfg.fractions) <= 0 or abs(sum(cfg.fractions) - 1) > 1e-6:
+        raise UserError(
+            f"data.fractions: {list(cfg.fractions)} are not three shares over 0 that sum to 1 (train, val, test)"
+        )
+    if cfg.folds < 2:
+        raise UserError(f"data.folds: {cfg.folds} is under 2")
+    if not 0 <= cfg.fold < cfg.folds:
+        raise UserError(f"data.fold: {cfg.fold} is not in 0..{cfg.folds - 1} (data.folds={cfg.folds})")
+    if cfg.seed < 0:
+        raise UserError(f"data.seed: {cfg.seed} is negative; give 0 or more")
+    for key in ("per_class", "limit"):
+        if (count := getattr(cfg, key)) is not None and count < 1:
+            raise UserError(f"data.{key}: {count} is under 1; give a number of images, or null")
+    if cfg.per_class is not None and cfg.balance != "undersample":
+        raise UserError(f"data.per_class: needs data.balance=undersample, not {cfg.balance}; change one of them")
+
+
+def split_rows(faces: Faces, labels: np.ndarray, groups: np.ndarray, classes: tuple[str, ...], cfg: DataConfig) -> Rows:
+    """Return the rows of "train", "val" and "test" (int64, ascending, disjoint) of faces in canonical order.
+
+    labels: int64 [n]; groups: int64 [n], equal for identical images, which no draw parts; a Usage of the source may,
+    where data.clean leaves duplicates in. Balancing draws from the whole data for stratified, from the training part
+    otherwise.
+    """
+    rng = np.random.Generator(np.random.PCG64(cfg.seed))
+    if cfg.split == "stratified":
+        pool = _undersample(np.arange(len(labels)), labels, classes, cfg, rng)
+        part = allocate(labels[pool], groups[pool], cfg.fractions, rng)
+        rows = {name: pool[part == index] for index, name in enumerate(PARTS)}
+    else:
+        rows = _official(faces) if cfg.split == "official" else _folds(faces, labels, groups, cfg, rng)
+        rows["train"] = _undersample(rows["train"], labels, classes, cfg, rng)
+    if cfg.limit is not None:
+        rows = {name: _limited(rows[name], labels, classes, cfg.limit, rng) for name in PARTS}
+    return rows
+
+
+def allocate(labels: np.ndarray, groups: np.ndarray, shares: list[float], rng: np.random.Generator) -> np.ndarray:
+    """Deal images to parts of the given shares: int64 [n], the part of each.
+
+    Each class is shared out to the image (largest remainder) as long as single images can even out the groups, which
+    are never parted.
+    """
+    if len(labels) == 0:
+        return np.zeros(0, np.int64)
+    counts = np.bincount(labels)
+    room = np.stack([apportion(np.array(shares) * n / sum(shares), n) for n in counts])  # [classes, parts]
+    part = np.full(len(labels), -1, np.int64)
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    together = np.flatnonzero(size[group] > 1)
+    members = np.split(together[np.argsort(group[together], kind="stable")], np.cumsum(size[size > 1])[:-1])
+    for index in rng.permutation(len(members)) if len(together) else ():
+        rows = members[index]
+        need = np.bincount(labels[rows], minlength=len(counts))
+        fits = np.where((room >= need[:, None]).all(axis=0), room[need > 0].sum(axis=0), 0)
+        choice = (
+            int(rng.choice(len(shares), p=fits / fits.sum())) if fits.any() else int(room[need > 0].sum(0).argmax())
+        )
+        part[rows] = choice
+        room[:, choice] -= need
+    for label in range(len(counts)):
+        single = rng.permutation(np.flatnonzero((labels == label) & (part < 0)))
+        part[single] = np.repeat(np.arange(len(shares)), apportion(np.maximum(room[label], 0), len(single)))
+    return part
+
+
+def apportion(quotas: np.ndarray, total: int) -> np.ndarray:
+    """Round quotas to whole numbers that sum to `total` (largest remainder), none at 0 where the total allows it."""
+    if total == 0 or quotas.sum() == 0:
+        return np.zeros(len(quotas), np.int64)
+    quotas = quotas * (total / quotas.sum())
+    counts = np.floor(quotas).astype(np.int64)
+    counts[np.argsort(counts - quotas, kind="stable")[: total - counts.sum()]] += 1
+    for empty in np.flatnonzero((counts == 0) & (quotas > 0)):
+        if counts.max() > 1:
+            counts[counts.argmax()] -= 1
+            counts[empty] += 1
+    return counts
+
+
+def _official(faces: Faces) -> Rows:
+    rows = {name: np.flatnonzero(faces.usage == usage) for name, usage in OFFICIAL.items()}
+    if empty := [usage for name, usage in OFFICIAL.items() if len(rows[name]) == 0]:
+        raise UserError(f"data.split=official: the source has no {' and no '.join(empty)}; use stratified or kfold")
+    return rows
+
+
+def _folds(faces: Faces, labels: np.ndarray, groups: np.ndarray, cfg: DataConfig, rng: np.random.Generator) -> Rows:
+    test = faces.usage == OFFICIAL["test"]
+    if not test.any():
+        test = allocate(labels, groups, [1 - TEST_SHARE, TEST_SHARE], rng) == 1
+    pool = np.flatnonzero(~test)
+    fold = allocate(labels[pool], groups[pool], [1.0] * cfg.folds, rng)
+    return {"train": pool[fold != cfg.fold], "val": pool[fold == cfg.fold], "test": np.flatnonzero(test)}
+
+
+def _undersample(
+    rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], cfg: DataConfig, rng: np.random.Generator
+) -> np.ndarray:
+    if cfg.balance != "undersample":
+        return rows
+    counts = np.bincount(labels[rows], minlength=len(classes)).tolist()
+    wanted = cfg.per_class or min(counts)
+    for name, count in zip(classes, counts, strict=True):
+        if count < wanted:
+            raise UserError(
+                f"data.per_class: {wanted} is over the {count} images of class {name}; give at most {min(counts)}"
+            )
+    return _draw(rows, labels, [wanted] * len(classes), rng)
+
+
+def _limited(
+    rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], limit: int, rng: np.random.Generator
+) -> np.ndarray:
+    if limit < len(classes):
+        raise UserError(f"data.limit: {limit} is under the {len(classes)} classes; give at least {len(classes)}")
+    if len(rows) <= limit:
+        return rows
+    return _draw(rows, labels, apportion(np.bincount(labels[rows]), limit).tolist(), rng)
+
+
+def _draw(rows: np.ndarray, labels: np.ndarray, wanted: list[int], rng: np.random.Generator) -> np.ndarray:
+    drawn = [rng.permutation(rows[labels[rows] == label])[:count] for label, count in enumerate(wanted)]
+    return np.sort(np.concatenate(drawn))

@@ -1,0 +1,127 @@
+"""What a run was made with: versions, hardware, and the state of the git repository."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Instruction sets that decide how fast a network runs on a CPU.
+CPU_FEATURES = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
+    "amx_tile", "amx_bf16", "amx_int8", "asimd", "sve", "bf16", "i8mm",
+)  # fmt: skip
+UNTRACKED = ("*.py", "*.yaml", "*.yml", "*.toml", "Makefile")  # new files whose content belongs in a diff
+MAX_UNTRACKED = 50
+MAX_DIFF = 1_000_000  # characters
+
+
+@dataclass(frozen=True)
+class GitState:
+    """Of a checkout. commit and dirty are None outside a repository; commit also before the first commit.
+
+    diff: uncommitted changes, new source files included, as a patch; "" when there are none.
+    """
+
+    commit: str | None
+    dirty: bool | None
+    diff: str
+
+
+@cache
+def git_state(root: Path) -> GitState:
+    """The git state of the checkout at `root`; once a process, because the code was loaded once.
+
+    A repository that merely encloses `root` does not count: its commit says nothing about this code.
+    """
+    toplevel = _git(root, "rev-parse", "--show-toplevel").strip()
+    if not toplevel or Path(toplevel).resolve() != root.resolve():
+        return GitState(None, None, "")
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip() or None
+    status = _git(root, "status", "--porcelain")
+    if not status:
+        return GitState(commit, False, "")
+    changes = "".join(f"# {line}\n" for line in status.splitlines())
+    changes += _git(root, "diff", "HEAD") if commit else ""
+    new = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *UNTRACKED).split("\0")
+    for path in [p for p in new if p][:MAX_UNTRACKED]:
+        changes += _git(root, "diff", "--no-index", "--", os.devnull, path)
+    if len(changes) > MAX_DIFF:
+        changes = changes[:MAX_DIFF] + f"\n# cut at {MAX_DIFF} characters\n"
+    return GitState(commit, True, changes)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Standard output of a git command that changes nothing, "" when it fails or there is no git."""
+    command = ["git", "-C", str(root), "-c", "core.quotepath=off", *arguments]
+    # Optional locks off: `git status` would rewrite the index under another process's feet.
+    quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(command, capture_output=True, env=quiet, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    # `git diff --no-index` exits with 1 when there are differences.
+    return done.stdout.decode(errors="replace") if done.returncode in (0, 1) else ""
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Python and every installed distribution with its version, by name."""
+    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    return {"python": platform.python_version(), **dict(sorted(installed.items()))}
+
+
+@cache
+def hardware() -> dict[str, Any]:
+    """This machine, JSON-able: host, platform, cpu, cores (this process may use), memory_gb, cpu_features, gpus."""
+    import psutil
+
+    model, features = _cpu()
+    return {
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "cpu_features": features,
+        "gpus": gpus(),
+    }
+
+
+def _cpu() -> tuple[str, list[str]]:
+    """Model name and those of CPU_FEATURES it has, as the operating system reports them."""
+    if sys.platform == "darwin":
+        names = ("machdep.cpu.brand_string", "machdep.cpu.features", "machdep.cpu.leaf7_features")
+        model, *flags = (_output("sysctl", "-n", name).strip() for name in names)
+        known = set(" ".join(flags).lower().split()) or {"asimd"}  # Apple silicon lists no flags
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+        fields = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+        model = fields.get("model name", "")
+        known = set(fields.get("flags", fields.get("features", "")).split())
+    return model or platform.processor() or platform.machine(), [f for f in CPU_FEATURES if f in known]
+
+
+def gpus() -> list[dict[str, str]]:
+    """NVIDIA GPUs as nvidia-smi lists them: name, memory, driver. Empty without one."""
+    rows = csv.reader(
+        _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader").splitlines()
+    )
+    return [dict(zip(("name", "memory", "driver"), map(str.strip, row), strict=False)) for row in rows]
+
+
+def _output(*command: str) -> str:
+    """Standard output of a command, "" when it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

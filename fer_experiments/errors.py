@@ -1,0 +1,8 @@
+"""The one exception a user sees as a line."""
+
+
+class UserError(Exception):
+    """A mistake in a config, a path or a file that its user can mend.
+
+    The message is one line that names the thing and the remedy; `fer` prints it to standard error and exits with 2.
+    """

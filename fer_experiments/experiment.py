@@ -1,0 +1,169 @@
+"""One experiment: prepare data and features, fit a head, record the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from omegaconf import OmegaConf
+
+from fer_experiments import backbones, metrics, plots, tracking
+from fer_experiments.config import Config, cache_dir, flatten, mlruns_dir, project_root, to_dict
+from fer_experiments.data import Dataset, load_dataset
+from fer_experiments.features import FeatureSet, extract_features
+from fer_experiments.heads import Moments
+from fer_experiments.sheets import counts_table, sample_faces
+from fer_experiments.training import FitResult, feature_moments, fit_head
+
+Echo = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every trial of a sweep shares: the data and its stored features."""
+
+    config: Config
+    dataset: Dataset
+    features: FeatureSet
+
+    @cached_property
+    def moments(self) -> list[Moments]:
+        """Of the training split's features; computed once."""
+        return feature_moments(self.features, self.dataset.train)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The fingerprints, as tags of a run."""
+        return {
+            "fer.dataset": self.dataset.fingerprint,
+            "fer.backbone": backbones.backbone_fingerprint(self.config.backbone),
+            "fer.features": self.features.fingerprint,
+        }
+
+
+def smoke(config: Config) -> Config:
+    """The same config with a few images and one step of everything, when training.smoke asks for it."""
+    if not config.training.smoke:
+        return config
+    sweep = config.sweep and replace(config.sweep, max_trials=2, max_epochs=1)
+    return replace(
+        config,
+        data=replace(config.data, demo_size=min(config.data.demo_size, 400)),
+        training=replace(config.training, epochs=1, batch_size=16),
+        tracking=replace(config.tracking, system_metrics=False),
+        sweep=sweep,
+    )
+
+
+def prepare(config: Config, echo: Echo = print) -> Prepared:
+    """Loads and splits the data, and takes its features from the cache or through the backbone.
+
+    Raises:
+        UserError: data, weights or a cut layer that are not there; a backbone that has seen the validation images.
+    """
+    dataset = load_dataset(config.data, smoke=config.training.smoke)
+    backbones.check_not_seen(config.backbone, dataset)
+    features = extract_features(
+        dataset.images, dataset.images_fingerprint, config.backbone, config.features, cache_dir(config), echo=echo
+    )
+    return Prepared(config, dataset, features)
+
+
+def record(run: tracking.Run, prepared: Prepared, config: Config, fit: FitResult) -> dict[str, float]:
+    """Everything a fit leaves behind goes on its run; returns the final metrics by their logged names."""
+    dataset = prepared.dataset
+    labels, probabilities = dataset.labels[dataset.val], fit.val_probabilities
+    scores = metrics.classification_metrics(labels, probabilities)
+    final = {f"final/val_{name}": value for name, value in scores.items()}
+    matrix = metrics.confusion(labels, probabilities)
+    run.log_epochs(fit.history)
+    run.log_metrics({**final, "time/fit_s": fit.seconds, "best_epoch": float(fit.best_epoch)})
+    run.log_figure(plots.learning_curves(fit.history, fit.best_epoch), "plots/learning_curves.png")
+    run.log_figure(plots.confusion_matrix(matrix, dataset.classes), "plots/confusion_matrix.png")
+    run.log_figure(plots.roc_curve(labels, probabilities, dataset.classes), "plots/roc_curve.png")
+    run.log_json({"classes": list(dataset.classes), "matrix": matrix.tolist()}, "metrics/confusion_matrix.json")
+    run.log_csv(fit.history.reset_index(), "metrics/history.csv")
+    run.log_head(fit.model)
+    return final
+
+
+def describe_run(run: tracking.Run, prepared: Prepared, config: Config) -> None:
+    """What a run was made of: config, data with what cleaning removed, the environment."""
+    dataset = prepared.dataset
+    run.log_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))), "config.yaml")
+    run.log_json(dataset.cleaning, "data/cleaning.json")
+    run.log_csv(counts_table(dataset), "data/counts.csv")
+    run.log_figure(sample_faces(dataset), "data/faces.png")
+    run.log_dataset(dataset)
+    run.log_environment(project_root() / "requirements.lock")
+
+
+def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> dict[str, float]:
+    """One logged run of kind `train`; returns its final metrics."""
+    config = smoke(config)
+    started = time.perf_counter()
+    uri = tracking.connect(config.tracking, mlruns_dir(config))
+    prepared = prepare(config, echo)
+    with tracking.start_run(
+        uri=uri,
+        mlruns=mlruns_dir(config),
+        experiment=f"fer/{config.data.task}",
+        kind="train",
+        name=f"{config.backbone.name}-{config.head.name}",
+        config=to_dict(config),
+        tags=prepared.tags,
+        parent=parent,
+        system_metrics=config.tracking.system_metrics,
+    ) as run:
+        describe_run(run, prepared, config)
+        fit = fit_head(
+            prepared.features,
+            prepared.dataset,
+            config.head,
+            config.training,
+            moments=prepared.moments if config.head.normalize else None,
+            description=config.head.name,
+        )
+        final = record(run, prepared, config, fit)
+        run.log_metrics({"time/total_s": time.perf_counter() - started})
+    echo(summary(prepared.dataset, final, fit))
+    return final
+
+
+def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
+    """The jobs of a multirun, each a run under one parent run."""
+    first = configs[0]
+    with tracking.start_run(
+        uri=tracking.connect(first.tracking, mlruns_dir(first)),
+        mlruns=mlruns_dir(first),
+        experiment=f"fer/{first.data.task}",
+        kind="train",
+        name=f"multirun of {len(configs)}",
+        config={},
+        tags={"fer.multirun": str(len(configs))},
+        system_metrics=False,
+    ) as parent:
+        for number, config in enumerate(configs):
+            echo(f"job {number + 1} of {len(configs)}: {differences(config, configs)}")
+            train(config, parent=parent.id, echo=echo)
+
+
+def differences(config: Config, configs: Sequence[Config]) -> str:
+    """The config paths of one job that are not the same in all jobs, with their values."""
+    flat = [flatten(to_dict(c)) for c in configs]
+    own = flatten(to_dict(config))
+    return ", ".join(f"{path}={value}" for path, value in own.items() if any(f.get(path) != value for f in flat))
+
+
+def summary(dataset: Dataset, final: dict[str, float], fit: FitResult) -> str:
+    """The result of a run in two lines, the accuracy with its 95 % interval."""
+    labels = dataset.labels[dataset.val]
+    low, high = metrics.bootstrap_interval(labels, fit.val_probabilities)
+    accuracy = final["final/val_accuracy"]
+    others = "  ".join(f"{k.removeprefix('final/val_')} {v:.4f}" for k, v in final.items() if "accuracy" not in k)
+    return (
+        f"validation accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {len(labels):,} images), "
+        f"best epoch {fit.best_epoch} of {len(fit.history)}, fitted in {fit.seconds:.0f} s\n{others}"
+    )

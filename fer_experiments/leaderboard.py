@@ -1,0 +1,158 @@
+"""What a sweep found: leaderboard, best config, pictures, and the next commands to type."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from fer_experiments.config import Config, SweepConfig, project_root, to_dict
+
+if TYPE_CHECKING:
+    from fer_experiments.sweep import State
+    from fer_experiments.tracking import Run
+
+
+def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
+    """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, and what it took."""
+    rows = [
+        {
+            "trial": trial["number"],
+            sweep.objective: trial["score"],
+            **{path: _plain(trial["values"][path]) for path in sweep.space},
+            "epochs": trial.get("epochs"),
+            "best_epoch": trial.get("best_epoch"),
+            "seconds": trial["seconds"],
+            "status": trial["status"],
+            "run_id": trial.get("run_id"),
+        }
+        for trial in state.trials
+    ]
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame = frame.sort_values(
+        sweep.objective, ascending=sweep.direction == "min", na_position="last", kind="stable", ignore_index=True
+    )
+    frame.insert(0, "rank", range(1, len(frame) + 1))
+    return frame
+
+
+def best_trial(state: State, sweep: SweepConfig) -> dict[str, Any] | None:
+    """The finished trial with the best score; the earlier one of two equals."""
+    finished = [t for t in state.trials if t["status"] == "finished"]
+    sign = -1 if sweep.direction == "max" else 1
+    return min(finished, key=lambda t: sign * t["score"]) if finished else None
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown, numbers shortened to be read, columns aligned."""
+    cells = [list(map(str, frame.columns)), *([_short(v) for v in row] for row in frame.itertuples(index=False))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def trial_line(trial: dict[str, Any], sweep: SweepConfig) -> str:
+    """One line about a trial that has just ended."""
+    values = ", ".join(f"{path}={_short(value)}" for path, value in trial["values"].items())
+    if trial["status"] == "failed":
+        return f"trial {trial['number']}: FAILED: {trial['error']} ({values})"
+    return (
+        f"trial {trial['number']}: {sweep.objective} {trial['score']:.4f}, {trial['epochs']} epochs "
+        f"in {trial['seconds']:.0f} s ({values})"
+    )
+
+
+def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
+    """What `fer sweep` ends with on a terminal."""
+    best = best_trial(state, sweep)
+    if best is None:
+        return f"sweep {state.id}: no trial finished"
+    frame = table(state, sweep).drop(columns=["run_id"])
+    more = f"\n({len(frame) - rows} more in {_shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
+    fer = _command()
+    again = f"{fer} sweep sweep={state.name} sweep.max_trials={2 * len(state.trials)}"
+    return "\n".join(
+        [
+            "",
+            markdown(frame.head(rows)) + more,
+            "",
+            f"sweep {state.id}: {len(frame)} trials, "
+            f"best {sweep.objective} {best['score']:.4f} in trial {best['number']} "
+            "(the best of many is flattered by the choice; the sealed test split tells)",
+            "next:",
+            "  make ui                                   compare the runs at http://127.0.0.1:5000",
+            f"  {fer} train experiment={_shown(folder / 'best.yaml')}   train the best again",
+            f"  {again}   go on searching",
+        ]
+    )
+
+
+def write(state: State, config: Config, folder: Path) -> None:
+    """Writes leaderboard.csv, leaderboard.md and best.yaml, for `fer train experiment=<file>`, to this folder."""
+    from fer_experiments.sweep import trial_config
+
+    assert config.sweep is not None
+    frame = table(state, config.sweep)
+    frame.to_csv(folder / "leaderboard.csv", index=False)
+    (folder / "leaderboard.md").write_text(markdown(frame) + "\n")
+    best = best_trial(state, config.sweep)
+    if best is not None:
+        container = to_dict(trial_config(config, best["values"], best["raw"], best["number"]))
+        for section in ("paths", "tracking"):
+            container.pop(section)
+        head = f"# Trial {best['number']} of sweep {state.id}: {config.sweep.objective} {best['score']:.4f}\n"
+        (folder / "best.yaml").write_text(head + OmegaConf.to_yaml(OmegaConf.create(container)))
+
+
+def log_progress(parent: Run, state: State, sweep: SweepConfig) -> None:
+    """The objective of the last trial and the best so far, as series over trials on the parent run."""
+    best = best_trial(state, sweep)
+    last = state.trials[-1]
+    values = {} if last["score"] is None else {"sweep/objective": last["score"]}
+    if best is not None:
+        values |= {"sweep/best": best["score"], **best["metrics"]}
+    parent.log_metrics(values, step=last["number"])
+
+
+def log(parent: Run, state: State, sweep: SweepConfig, folder: Path) -> None:
+    """Leaderboard, best config and the three pictures, on the parent run."""
+    from fer_experiments import plots
+    from fer_experiments.importance import importances
+
+    for name in ("leaderboard.csv", "leaderboard.md", "best.yaml"):
+        if (folder / name).exists():
+            parent.log_file(folder / name)
+    trials = table(state, sweep).sort_values("trial", ignore_index=True)
+    space = trials[[sweep.objective, *sweep.space]]
+    scores = trials[sweep.objective].astype(float)
+    parent.log_figure(plots.objective_over_trials(scores, sweep.direction, sweep.objective), "plots/objective.png")
+    parent.log_figure(plots.parallel_coordinates(space, sweep.objective), "plots/parallel_coordinates.png")
+    parent.log_figure(plots.importances(importances(space, sweep.objective)), "plots/importances.png")
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}" if abs(value) < 0.01 or abs(value) >= 1000 else f"{value:.4f}"
+    return "" if value is None else str(value)
+
+
+def _shown(path: Path) -> str:
+    """A path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _command() -> str:
+    """`fer`, the way it was called."""
+    called = Path(sys.argv[0])
+    venv = project_root() / ".venv" / "bin" / "fer"
+    return _shown(venv) if called.resolve() == venv.resolve() else "fer"

@@ -1,0 +1,14 @@
+"""Everything that touches MLflow: the store, runs that are closed on every path, and what goes on a run."""
+
+import os
+
+# MLflow reads these when it is imported, which happens inside functions of this room and nowhere else.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+from fer_experiments.tracking.lifecycle import start_run
+from fer_experiments.tracking.run import Run
+from fer_experiments.tracking.store import FoundRun, connect, find_runs
+
+__all__ = ["FoundRun", "Run", "connect", "find_runs", "start_run"]

@@ -1,0 +1,174 @@
+"""Runs that are closed on every path."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from getpass import getuser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_experiments import environment
+from fer_experiments.config import flatten, project_root
+from fer_experiments.errors import UserError
+from fer_experiments.tracking.run import Run
+from fer_experiments.tracking.store import client_of, first_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SAMPLING_S = {"trial": 2.0}  # of system metrics: a trial may last 20 seconds
+DEFAULT_SAMPLING_S = 5.0
+DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
+
+
+@contextmanager
+def start_run(
+    *,
+    uri: str,
+    mlruns: Path,
+    experiment: str,
+    kind: str,
+    name: str,
+    config: Mapping[str, Any],
+    tags: Mapping[str, Any] | None = None,
+    parent: str | None = None,
+    resume: str | None = None,
+    system_metrics: bool = True,
+) -> Iterator[Run]:
+    """A run that ends FINISHED, FAILED (tag fer.error, artifact error.txt) or, when interrupted, KILLED.
+
+    Args:
+        uri: from `connect`.
+        mlruns: artifacts of a store without a server go to its folder artifacts/.
+        experiment: the full name, fer/<task>; created when it is not there.
+        kind: tag fer.kind: train, sweep, trial or promotion.
+        config: its dotted paths become the params; of a resumed run, only those that it does not have yet.
+        parent: id of the run that this one is nested under in the UI.
+        resume: id of a run to open again; name and parent stay what they were.
+        system_metrics: sample CPU, memory, disk, network and GPUs while the run is open.
+
+    Raises:
+        UserError: the run to resume, or the experiment, was deleted.
+    """
+    client = client_of(uri)
+    everything = _standard_tags(kind, parent) | {k: str(v) for k, v in (tags or {}).items()}
+    with _terminate_as_exit():
+        if resume:
+            run = Run(client, _reopen(client, resume, everything))
+        else:
+            experiment_id = _experiment_id(client, uri, experiment, mlruns)
+            run = Run(client, client.create_run(experiment_id, tags=everything, run_name=name).info.run_id)
+        monitor = None
+        try:
+            run.log_params(flatten(config))
+            monitor = _monitor(uri, run.id, SAMPLING_S.get(kind, DEFAULT_SAMPLING_S)) if system_metrics else None
+            yield run
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            status = "KILLED"
+            raise
+        except BaseException as error:
+            status = "FAILED"
+            with suppress(Exception):  # what happened in the run is what its user must hear of
+                run.set_tags({"fer.error": first_line(error)})
+                run.log_text(traceback.format_exc(), "error.txt")
+            raise
+        finally:
+            if monitor:
+                monitor.finish()
+            client.set_terminated(run.id, status)
+
+
+def _standard_tags(kind: str, parent: str | None) -> dict[str, str]:
+    git = environment.git_state(project_root())
+    tags = {
+        "fer.kind": kind,
+        "fer.git_dirty": None if git.dirty is None else json.dumps(git.dirty),
+        "mlflow.parentRunId": parent,
+        "mlflow.source.git.commit": git.commit,
+        "mlflow.source.name": "fer",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
+    }
+    return {key: value for key, value in tags.items() if value is not None}
+
+
+def _user() -> str | None:
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return None
+
+
+def _experiment_id(client: MlflowClient, uri: str, name: str, mlruns: Path) -> str:
+    from mlflow.exceptions import MlflowException
+
+    # A server decides itself where artifacts go. Without one MLflow would take a folder of the creating process.
+    location = (mlruns / "artifacts" / name).resolve().as_uri() if uri.startswith(DATABASES) else None
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"experiment {name}: deleted; `mlflow experiments restore --experiment-id {found.experiment_id}` "
+            f"with MLFLOW_TRACKING_URI={uri} brings it back"
+        )
+    return found.experiment_id
+
+
+def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        raise UserError(f"run {run_id}: cannot be resumed, it was deleted; start anew with sweep.fresh=true") from error
+    run = Run(client, run_id)
+    run.set_tags(tags)
+    if "fer.error" in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, "fer.error")
+    return run_id
+
+
+@contextmanager
+def _terminate_as_exit() -> Iterator[None]:
+    """SIGTERM, which would end the process at once and leave the run open, raises SystemExit here instead."""
+
+    def leave(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the closing
+        raise SystemExit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _monitor(uri: str, run_id: str, interval: float) -> Any:
+    """A running sampler of system metrics; None, with a warning, where psutil cannot read this machine."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    try:
+        monitor = SystemMetricsMonitor(run_id, sampling_interval=interval, resume_logging=True, tracking_uri=uri)
+    except Exception as error:
+        warnings.warn(
+            f"no system metrics on this machine ({first_line(error)}): tracking.system_metrics=false", stacklevel=2
+        )
+        return None
+    monitor.start()
+    return monitor

@@ -1,0 +1,148 @@
+"""The tracking store: where it is, that it is there, and what is recorded in it."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from fer_experiments.config import TrackingConfig
+from fer_experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def connect(tracking: TrackingConfig, mlruns: Path) -> str:
+    """The uri of the tracking store; a SQLite store is created when it is not there, once among processes.
+
+    Raises:
+        UserError: the store cannot be created, written, reached or read, or another MLflow made it.
+    """
+    uri = tracking.uri or f"sqlite:///{mlruns / 'mlflow.db'}"
+    if uri.startswith(("http://", "https://")):
+        _check_reachable(uri)
+        return uri
+    if not uri.startswith("sqlite:///"):
+        if "://" not in uri or uri.startswith("file:"):
+            raise UserError(f"tracking.uri={uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database")
+        return uri
+    # A relative path would follow every change of the working folder.
+    database = Path(uri.removeprefix("sqlite:///")).resolve()
+    uri = f"sqlite:///{database}"
+    _check_writable(mlruns)
+    _check_writable(database.parent)
+    _create_database(database, mlruns)
+    try:
+        client_of(uri)
+    except Exception as error:
+        raise UserError(
+            f"{database}: not a store of this MLflow ({first_line(error)}); back it up, then `mlflow db upgrade {uri}`"
+        ) from error
+    return uri
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Really writing is the only sure test: os.access says yes to root on a read-only mount.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"1")
+            file.flush()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{folder}: cannot be written ({reason}); mend it, or choose another folder with paths.mlruns=<folder>"
+        ) from error
+
+
+def _check_reachable(uri: str) -> None:
+    # MLflow itself would try for minutes.
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
+    except urllib.error.HTTPError:
+        pass  # a server that answers; if it refuses us, MLflow says why
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"tracking.uri={uri}: no server answers ({reason}); start it, or leave tracking.uri out"
+        ) from error
+
+
+def _create_database(database: Path, mlruns: Path) -> None:
+    """Creates the store's tables, unless they are there, so that a kill leaves either no database or a whole one.
+
+    MLflow: of several processes that use a fresh SQLite file at once, most crash in its migrations.
+    """
+    from filelock import FileLock
+
+    with FileLock(f"{database}.lock"):
+        if database.is_file():
+            _check_database(database)
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        unfinished = database.with_name(f"{database.name}.new")
+        unfinished.unlink(missing_ok=True)
+        store = SqlAlchemyStore(f"sqlite:///{unfinished}", (mlruns / "artifacts").resolve().as_uri())
+        store.engine.dispose()
+        unfinished.replace(database)
+
+
+def _check_database(database: Path) -> None:
+    connection = sqlite3.connect(database, timeout=30, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise UserError(f"{database}: cannot be written ({error}); mend it, or move it away to start afresh") from error
+    finally:
+        connection.close()
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client of the store at `uri`; cheap, MLflow shares the connections within a process."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+class FoundRun(NamedTuple):
+    """A recorded run."""
+
+    run_id: str
+    name: str
+    status: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+def find_runs(uri: str, experiment: str, tags: Mapping[str, str] | None = None) -> list[FoundRun]:
+    """The runs of an experiment that have these tags, the oldest first; empty when there is no such experiment."""
+    client = client_of(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in (tags or {}).items())
+    runs: list[FoundRun] = []
+    token = None
+    while True:
+        page = client.search_runs([found.experiment_id], query, order_by=["start_time ASC"], page_token=token)
+        for run in page:
+            name, status = str(run.info.run_name), str(run.info.status)
+            data = run.data
+            runs.append(FoundRun(run.info.run_id, name, status, data.params, data.metrics, data.tags))
+        token = page.token
+        if not token:
+            return runs
+
+
+def first_line(error: BaseException) -> str:
+    """An error as its class and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}"[:5000] if lines else type(error).__name__

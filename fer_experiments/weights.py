@@ -1,0 +1,141 @@
+"""Where a backbone's weights lie, how they get there, and what identifies them.
+
+Imports no Keras: that weights are missing is said before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from urllib.request import urlopen
+
+from fer_experiments.config import BackboneConfig, project_root
+from fer_experiments.errors import UserError
+
+POCKET_WEIGHTS = Path(__file__).parent / "assets" / "pocket.npz"
+IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+# Path below IMAGENET_URL, size in MB, and the MD5 that Keras checks (it checks none for MobileNetV2), as in
+# keras.applications of 3.15. An architecture that is not here works too: Keras downloads its weights.
+IMAGENET: dict[str, tuple[str, int, str | None]] = {
+    "InceptionResNetV2": (
+        "inception_resnet_v2/inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        219,
+        "d19885ff4a710c122648d3b5c3b684e4",
+    ),
+    "InceptionV3": (
+        "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        88,
+        "bcbd6486424b2319ff4ef7d526e38f63",
+    ),
+    "ResNet50": (
+        "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        95,
+        "4d473c1dd8becc155b73f8504c6f6626",
+    ),
+    "MobileNetV2": (
+        "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        9,
+        None,
+    ),
+    "EfficientNetV2B0": ("efficientnet_v2/efficientnetv2-b0_notop.h5", 24, "893217f2bb855e2983157299931e43ff"),
+}
+
+
+def weights_file(cfg: BackboneConfig) -> Path | None:
+    """The file with the backbone's weights, there or not; None for random weights, and where only Keras knows."""
+    if cfg.kind == "pocket" and cfg.weights == "embedded":
+        return POCKET_WEIGHTS
+    if cfg.weights is None:
+        return None
+    if cfg.kind == "application" and cfg.weights == "imagenet":
+        known = IMAGENET.get(cfg.architecture or "")
+        return _keras_home() / "models" / Path(known[0]).name if known else None
+    given = Path(cfg.weights).expanduser()
+    candidates = [project_root() / given, Path.cwd() / given]
+    return next((path.resolve() for path in candidates if path.exists()), candidates[0])
+
+
+def obtain_weights(cfg: BackboneConfig) -> Path | None:
+    """`weights_file`, and the file is there: ImageNet weights that are not are downloaded.
+
+    Raises:
+        UserError: no such file, or no network; with where the file belongs and how to go on without.
+    """
+    if cfg.kind == "keras_file" and cfg.weights is None:
+        raise UserError(f"backbone={cfg.name} has no weights of its own: say backbone.weights=<file>.keras")
+    if cfg.kind == "pocket" and cfg.weights is None:
+        raise UserError("backbone=pocket needs weights: say backbone.weights=embedded, or the .npz of `fer pretrain`")
+    path = weights_file(cfg)
+    if path is None or path.is_file():
+        return path
+    if cfg.kind == "application" and cfg.weights == "imagenet":
+        _download(cfg.architecture or "", path)
+        return path
+    if path.exists():
+        raise UserError(f"backbone.weights={cfg.weights}: is not a file")
+    raise UserError(f"backbone.weights={cfg.weights}: no such file in {project_root()} or {Path.cwd()}")
+
+
+def weights_identity(cfg: BackboneConfig) -> str:
+    """What tells these weights from others: the sha256 of their file, or the seed that draws them."""
+    path = obtain_weights(cfg)
+    if path is not None:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if cfg.weights is None:  # the same seed draws other numbers on another backend
+        return f"random, seed {cfg.seed}, {os.environ.get('KERAS_BACKEND', 'tensorflow')}"
+    return f"imagenet of keras {version('keras')}"  # Keras checks the file against a hash of its own
+
+
+def how_to_go_on(cfg: BackboneConfig) -> str:
+    """The end of the message for ImageNet weights that cannot be had."""
+    path = weights_file(cfg)
+    where = f"put it at {path} ({IMAGENET[cfg.architecture or ''][1]} MB), or " if path else ""
+    return f"{where}go on without: backbone.weights=null or backbone=pocket"
+
+
+@contextmanager
+def impatient(seconds: float = 10) -> Iterator[None]:
+    """Gives up on a silent network after that time: a download by Keras waits for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _keras_home() -> Path:
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+
+
+def _download(architecture: str, target: Path) -> None:
+    """Fetches ImageNet weights. Not with keras.utils.get_file, which has no timeout and needs Keras."""
+    from tqdm import tqdm
+
+    address, _, md5 = IMAGENET[architecture]
+    part = target.with_name(f"{target.name}.part{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with urlopen(IMAGENET_URL + address, timeout=10) as response, part.open("wb") as file:
+            size = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm.wrapattr(response, "read", total=size, desc=target.name, leave=False) as reader:
+                shutil.copyfileobj(reader, file)
+        with part.open("rb") as file:
+            if md5 and hashlib.file_digest(file, "md5").hexdigest() != md5:
+                raise OSError("what came is not that file (MD5)")
+        part.replace(target)
+    except OSError as error:  # urllib's errors and timeouts are OSErrors
+        part.unlink(missing_ok=True)
+        cfg = BackboneConfig(kind="application", architecture=architecture, weights="imagenet")
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"backbone.weights=imagenet: cannot get {IMAGENET_URL}{address} ({reason}); {how_to_go_on(cfg)}"
+        ) from error

@@ -1,0 +1,25 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("../shared is absent: real FER2013 and real weights are not at hand")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def fer2013_zip(shared: Path) -> Path:
+    return shared / "data" / "fer2013.zip"

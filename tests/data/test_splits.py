@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_experiments.config import DataConfig
+from fer_experiments.data.faces import Faces
+from fer_experiments.data.splits import PARTS, Rows, allocate, apportion, check_split, split_rows
+from fer_experiments.errors import UserError
+
+CFG = DataConfig(name="test", task="test", split="stratified")
+
+
+def labelled(*counts: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+
+
+def split(labels: np.ndarray, groups: np.ndarray | None = None, usage: np.ndarray | None = None, **cfg: Any) -> Rows:
+    n = len(labels)
+    faces = Faces(np.zeros((n, 1, 1), np.uint8), labels.astype(str), np.full(n, "") if usage is None else usage, labels)
+    classes = tuple(f"c{label}" for label in range(labels.max() + 1))
+    return split_rows(faces, labels, np.arange(n) if groups is None else groups, classes, replace(CFG, **cfg))
+
+
+def per_class(rows: Rows, labels: np.ndarray) -> dict[str, list[int]]:
+    return {part: np.bincount(labels[rows[part]], minlength=labels.max() + 1).tolist() for part in PARTS}
+
+
+@st.composite
+def twins(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of 2 to 4 classes, and groups of identical images, some across classes."""
+    n = draw(st.integers(30, 150))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    return rng.integers(0, draw(st.integers(2, 4)), n), rng.integers(0, draw(st.integers(n // 3, 3 * n)), n)
+
+
+@given(twins(), st.sampled_from(["stratified", "kfold"]), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_the_parts_are_a_partition_and_twins_stay_together(
+    data: tuple[np.ndarray, np.ndarray], kind: str, seed: int
+) -> None:
+    labels, groups = data
+    rows = split(labels, groups, split=kind, seed=seed)
+    assert sorted(np.concatenate([rows[part] for part in PARTS])) == list(range(len(labels)))
+    for part in PARTS:
+        assert (np.diff(rows[part]) > 0).all()
+        others = np.setdiff1d(np.arange(len(labels)), rows[part])
+        assert not set(groups[rows[part]]) & set(groups[others])
+
+
+@given(st.lists(st.integers(3, 200), min_size=2, max_size=5), st.integers(0, 100))
+@settings(max_examples=60, deadline=None)
+def test_stratified_gives_every_class_its_shares(counts: list[int], seed: int) -> None:
+    labels = labelled(*counts)
+    found = per_class(split(labels, seed=seed), labels)
+    for label, count in enumerate(counts):
+        for part, share in zip(PARTS, CFG.fractions, strict=True):
+            assert abs(found[part][label] - share * count) <= 1
+
+
+def test_the_paper_s_draw_is_exact_even_with_twins() -> None:
+    labels = labelled(12_000, 8_900)
+    groups = np.arange(len(labels))
+    groups[1:3000:2] = groups[0:3000:2]  # 1,500 pairs, some across the classes
+    rows = split(labels, groups, balance="undersample", per_class=8500)
+    assert per_class(rows, labels) == {"train": [5100, 5100], "val": [1700, 1700], "test": [1700, 1700]}
+
+
+def test_a_split_is_the_same_for_the_same_seed_and_another_for_another() -> None:
+    labels = labelled(100, 50)
+    first, again, other = split(labels), split(labels), split(labels, seed=1)
+    assert all(np.array_equal(first[part], again[part]) for part in PARTS)
+    assert not np.array_equal(first["val"], other["val"])
+
+
+def test_a_split_is_the_same_on_every_machine() -> None:
+    assert split(labelled(8, 12))["val"].tolist() == [0, 2, 4, 9, 16]
+
+
+def test_official_follows_usage() -> None:
+    usage = np.array(["PublicTest", "Training", "PrivateTest", "Training"])
+    rows = split(np.array([0, 1, 0, 0]), usage=usage, split="official")
+    assert {part: rows[part].tolist() for part in PARTS} == {"train": [1, 3], "val": [0], "test": [2]}
+
+
+def test_official_without_usage_is_refused() -> None:
+    with pytest.raises(UserError, match="no Training and no PublicTest and no PrivateTest; use stratified or kfold"):
+        split(labelled(10, 10), split="official")
+
+
+@pytest.mark.parametrize("with_usage", [True, False])
+def test_every_image_but_the_test_s_is_in_exactly_one_validation_fold(with_usage: bool) -> None:
+    labels = labelled(103, 50)
+    usage = np.array((["PrivateTest"] + ["Training"] * 4) * 31)[: len(labels)]
+    folds = [split(labels, usage=usage if with_usage else None, split="kfold", folds=4, fold=k) for k in range(4)]
+    pool = np.setdiff1d(np.arange(len(labels)), folds[0]["test"])
+    assert np.array_equal(np.sort(np.concatenate([fold["val"] for fold in folds])), pool)
+    assert all(np.array_equal(fold["test"], folds[0]["test"]) for fold in folds)
+    assert all(np.array_equal(np.union1d(fold["train"], fold["val"]), pool) for fold in folds)
+    if with_usage:
+        assert np.array_equal(folds[0]["test"], np.flatnonzero(usage == "PrivateTest"))
+    else:
+        assert np.bincount(labels[folds[0]["test"]]).tolist() == [21, 10]
+
+
+@pytest.mark.parametrize("kind", ["official", "kfold"])
+def test_undersampling_touches_only_training_where_the_split_is_given(kind: str) -> None:
+    labels = labelled(120, 60)
+    usage = np.array((["PrivateTest", "PublicTest"] + ["Training"] * 4) * 30)
+    raw, balanced = (split(labels, usage=usage, split=kind, balance=balance) for balance in ("none", "undersample"))
+    assert len(set(per_class(balanced, labels)["train"])) == 1
+    assert set(balanced["train"]) <= set(raw["train"])
+    assert np.array_equal(raw["val"], balanced["val"])
+    assert np.array_equal(raw["test"], balanced["test"])
+
+
+def test_undersampling_draws_per_class_or_as_many_as_the_smallest_class_has() -> None:
+    labels = labelled(100, 50)
+    assert sum(map(np.array, per_class(split(labels, balance="undersample"), labels).values())).tolist() == [50, 50]
+    found = per_class(split(labels, balance="undersample", per_class=20), labels)
+    assert found == {"train": [12, 12], "val": [4, 4], "test": [4, 4]}
+
+
+def test_per_class_over_what_there_is_names_class_and_count() -> None:
+    with pytest.raises(UserError, match=r"data\.per_class: 51 is over the 50 images of class c1; give at most 50"):
+        split(labelled(100, 50), balance="undersample", per_class=51)
+
+
+@given(st.lists(st.integers(5, 300), min_size=2, max_size=5), st.integers(5, 100))
+@settings(max_examples=60, deadline=None)
+def test_limit_keeps_a_stratified_subset_of_each_part_with_every_class(counts: list[int], limit: int) -> None:
+    labels = labelled(*counts)
+    whole, some = split(labels), split(labels, limit=limit)
+    for part in PARTS:
+        assert set(some[part]) <= set(whole[part])
+        assert len(some[part]) == min(limit, len(whole[part]))
+        assert per_class(some, labels)[part] == apportion(np.bincount(labels[whole[part]]), len(some[part])).tolist()
+        assert min(per_class(some, labels)[part]) >= 1
+
+
+def test_a_limit_under_the_number_of_classes_is_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.limit: 2 is under the 3 classes; give at least 3"):
+        split(labelled(10, 10, 10), limit=2)
+
+
+def test_apportion_rounds_to_the_largest_remainders_and_leaves_none_empty() -> None:
+    assert apportion(np.array([1.8, 0.6, 0.6]), 3).tolist() == [1, 1, 1]
+    assert apportion(np.array([5.1, 1.7, 1.7]), 9).tolist() == [5, 2, 2]
+    assert apportion(np.array([1000, 1]), 10).tolist() == [9, 1]
+    assert apportion(np.array([0, 4]), 2).tolist() == [0, 2]
+
+
+def test_nothing_to_allocate_is_no_error() -> None:
+    empty = np.zeros(0, np.int64)
+    assert allocate(empty, empty, [0.5, 0.5], np.random.default_rng(0)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"split": "random"}, r"data\.split: unknown 'random'; choose one of official, stratified, kfold"),
+        ({"balance": "over"}, r"data\.balance: unknown 'over'; choose one of none, undersample, class_weight"),
+        ({"fractions": [0.5, 0.5]}, r"data\.fractions"),
+        ({"fractions": [0.6, 0.2, 0.3]}, r"data\.fractions"),
+        ({"fractions": [0.8, 0.2, 0.0]}, r"data\.fractions"),
+        ({"folds": 1}, r"data\.folds: 1 is under 2"),
+        ({"folds": 5, "fold": 5}, r"data\.fold: 5 is not in 0\.\.4"),
+        ({"fold": -1}, r"data\.fold"),
+        ({"seed": -1}, r"data\.seed"),
+        ({"limit": 0}, r"data\.limit"),
+        ({"balance": "undersample", "per_class": 0}, r"data\.per_class"),
+        ({"per_class": 10}, r"data\.per_class: needs data\.balance=undersample, not none"),
+    ],
+)
+def test_a_setting_that_no_data_can_satisfy_is_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        check_split(replace(CFG, **change))

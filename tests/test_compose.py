@@ -1,0 +1,95 @@
+"""conf/ and overrides become a config, or a readable line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fer_experiments.compose import compose, split_multirun
+from fer_experiments.config import config_dir, sweeps_dir, to_dict
+from fer_experiments.errors import UserError
+
+
+def test_defaults_are_the_papers_task_on_inception_resnet_v2():
+    config = compose([])
+    assert (config.data.name, config.backbone.name, config.head.name) == ("fer2013", "inception_resnet_v2", "paper")
+    assert config.data.classes == {"negative": ["angry", "fear", "sad"], "positive": ["happy"]}
+
+
+def test_scientific_notation_is_a_number():
+    assert compose(["head.l2=1e-4"]).head.l2 == 1e-4
+
+
+def test_classes_are_replaced_and_not_merged():
+    config = compose(["data.classes={calm:[neutral],loud:[surprise,happy]}"])
+    assert config.data.classes == {"calm": ["neutral"], "loud": ["surprise", "happy"]}
+
+
+def test_classes_of_an_experiment_file_replace_the_groups(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data:\n  classes: {calm: [neutral], loud: [surprise]}\n")
+    assert compose([f"experiment={path}"]).data.classes == {"calm": ["neutral"], "loud": ["surprise"]}
+
+
+def test_command_line_beats_a_sweep_file():
+    config = compose(["sweep=quick", "sweep.max_trials=3", "head.dropout=0.1"])
+    assert config.sweep is not None
+    assert (config.sweep.name, config.sweep.max_trials, config.head.dropout) == ("quick", 3, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["head.zz=1"], "head.zz: no such config path"),
+        (["trainin.epochs=1"], "did you mean training.epochs"),
+        (["head=papr"], "head=papr: no such config; choose one of conv, linear, paper, pooled"),
+        (["head.l2=abc"], "head.l2: Value 'abc'"),
+        (["training.epochs=0"], "training.epochs=0: must be greater than 0"),
+        (["training.optimizer=lion"], "training.optimizer=lion: choose one of adam, adamw, sgd"),
+        (["head.dropout=1.0"], "head.dropout=1.0: must be"),
+        (["head.l2=-1"], "head.l2=-1.0: must not be negative"),
+        (["features.views=[upside_down]"], "features.views"),
+        (["sweep=nope"], "sweep=nope: no such file; choose one of facenet, paper, quick"),
+        (["experiment=nope"], "experiment=nope: no such file; choose one of"),
+        (["sweep=quick", "sweep.oracle=divine"], "sweep.oracle=divine: choose one of random, bayesian"),
+        (["sweep.max_trials=3"], "sweep.max_trials: no sweep is chosen; say sweep=<name>"),
+        (["head.l2"], "head.l2"),
+    ],
+)
+def test_a_mistake_is_one_readable_line(overrides: list[str], message: str):
+    with pytest.raises(UserError) as caught:
+        compose(overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_yaml_names_the_file(tmp_path: Path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("data: [1,\n")
+    with pytest.raises(UserError, match=r"bad\.yaml"):
+        compose([f"sweep={path}"])
+
+
+def test_multirun_expands_every_combination():
+    jobs = split_multirun(["head=paper,pooled", "training.seed=range(0,2)"])
+    assert [sorted(job) for job in jobs] == [
+        ["head=paper", "training.seed=0"],
+        ["head=paper", "training.seed=1"],
+        ["head=pooled", "training.seed=0"],
+        ["head=pooled", "training.seed=1"],
+    ]
+
+
+@pytest.mark.parametrize("group", ["data", "backbone", "head", "pretrain", "training", "tracking"])
+def test_every_option_composes_and_knows_its_name(group: str):
+    for path in sorted((config_dir() / group).glob("*.yaml")):
+        section = to_dict(compose([f"{group}={path.stem}"]))[group]
+        assert section.get("name", path.stem) == path.stem
+
+
+@pytest.mark.parametrize("folder", ["experiment", "sweep"])
+def test_every_experiment_and_sweep_composes(folder: str):
+    where = sweeps_dir() if folder == "sweep" else config_dir() / "experiment"
+    for path in sorted(where.glob("*.yaml")):
+        compose([f"{folder}={path.stem}"])

@@ -1,0 +1,400 @@
+import json
+import logging
+import multiprocessing
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_experiments import tracking
+from fer_experiments.config import TrackingConfig
+from fer_experiments.errors import UserError
+
+EXPERIMENT = "fer/test"
+# Its processes inherit an imported MLflow, which otherwise takes each of them seconds.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store"])
+
+
+@pytest.fixture(scope="session")
+def raced(tmp_path_factory):
+    """A fresh store that four processes have used at once, beside what a killed creation left behind."""
+    mlruns = tmp_path_factory.mktemp("raced") / "new folder" / "mlruns"
+    mlruns.mkdir(parents=True)
+    (mlruns / "mlflow.db.new").write_bytes(b"half of a database")
+    with ProcessPoolExecutor(4, mp_context=FORKSERVER) as pool:
+        uris = list(pool.map(tracking.connect, [TrackingConfig()] * 4, [mlruns] * 4))
+        shutil.copy(mlruns / "mlflow.db", mlruns.parent)  # migrated and empty: migrations take seconds
+        runs = list(pool.map(one_run, uris, [mlruns] * 4))
+    return mlruns, uris, runs
+
+
+@pytest.fixture
+def mlruns(tmp_path, raced):
+    folder = tmp_path / "mlruns"
+    folder.mkdir()
+    shutil.copy(raced[0].parent / "mlflow.db", folder)
+    return folder
+
+
+@pytest.fixture
+def uri(mlruns):
+    return tracking.connect(TrackingConfig(), mlruns)
+
+
+def start(uri, mlruns, **changes):
+    options = {"experiment": EXPERIMENT, "kind": "train", "name": "run", "config": {}, "system_metrics": False}
+    return tracking.start_run(uri=uri, mlruns=mlruns, **(options | changes))
+
+
+def recorded(uri, run_id):
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri).get_run(run_id)
+
+
+def artifacts(mlruns, run):
+    return mlruns / "artifacts" / EXPERIMENT / run.id / "artifacts"
+
+
+# The store
+
+
+def test_four_processes_may_use_a_fresh_store_at_once(raced):
+    mlruns, uris, runs = raced
+    assert set(uris) == {f"sqlite:///{mlruns}/mlflow.db"}
+    found = tracking.find_runs(uris[0], EXPERIMENT)
+    assert {r.run_id for r in found} == set(runs)
+    assert {r.status for r in found} == {"FINISHED"}
+
+
+def test_a_database_left_half_made_is_made_again(raced):
+    assert not (raced[0] / "mlflow.db.new").exists()
+
+
+def one_run(uri, mlruns):
+    with start(uri, mlruns) as run:
+        return run.id
+
+
+def test_connecting_twice_keeps_what_is_recorded(uri, mlruns):
+    run_id = one_run(uri, mlruns)
+    assert tracking.connect(TrackingConfig(), mlruns) == uri
+    assert [r.run_id for r in tracking.find_runs(uri, EXPERIMENT)] == [run_id]
+
+
+def test_a_relative_uri_does_not_follow_the_working_folder(tmp_path, mlruns, monkeypatch):
+    monkeypatch.chdir(mlruns)
+    uri = tracking.connect(TrackingConfig(uri="sqlite:///mlflow.db"), mlruns)
+    monkeypatch.chdir(tmp_path)
+    one_run(uri, mlruns)
+    assert uri == f"sqlite:///{mlruns}/mlflow.db"
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("uri", ["postgresql://user@host/mlflow", "databricks://profile"])
+def test_other_stores_are_passed_through(uri, tmp_path):
+    assert tracking.connect(TrackingConfig(uri=uri), tmp_path) == uri
+
+
+def test_mlruns_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "mlruns").write_text("")
+    with pytest.raises(UserError, match=r"mlruns: cannot be written \(File exists\); .*paths\.mlruns="):
+        tracking.connect(TrackingConfig(), tmp_path / "mlruns")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write: Linux's /proc")
+def test_read_only_mlruns_is_refused():
+    with pytest.raises(UserError, match=r"^/proc/self: cannot be written \([^\n]+\); [^\n]+$"):
+        tracking.connect(TrackingConfig(), Path("/proc/self"))
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at" * 50)
+    with pytest.raises(UserError, match=r"mlflow\.db: cannot be written \(file is not a database\)"):
+        tracking.connect(TrackingConfig(), tmp_path)
+
+
+def test_a_store_of_another_mlflow_is_refused_with_the_remedy(mlruns):
+    import sqlite3
+
+    with sqlite3.connect(mlruns / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(UserError, match=r"mlflow db upgrade sqlite:///"):
+        tracking.connect(TrackingConfig(), mlruns)
+
+
+def test_a_server_that_does_not_answer_is_refused_at_once(tmp_path):
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=r"tracking\.uri=http://127\.0\.0\.1:9: no server answers"):
+        tracking.connect(TrackingConfig(uri="http://127.0.0.1:9"), tmp_path)
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns"])
+def test_a_folder_is_no_store(uri, tmp_path):
+    with pytest.raises(UserError, match="not a store"):
+        tracking.connect(TrackingConfig(uri=uri), tmp_path)
+
+
+# How a run ends
+
+
+def test_a_finished_run_has_its_tags_and_params(uri, mlruns):
+    config = {
+        "head": {"l2": 1e-5, "dense_widths": [128, 64], "normalize": False},
+        "backbone": {"weights": None, "name": "pocket"},
+        "data": {"classes": {"négative (all)": ["angry", "fear"]}, "long": "x" * 9000},
+    }
+    with start(uri, mlruns, config=config, kind="trial", name="trial 3", tags={"fer.trial_number": 3}) as run:
+        assert recorded(uri, run.id).info.status == "RUNNING"
+    got = recorded(uri, run.id)
+    assert (got.info.status, got.info.run_name) == ("FINISHED", "trial 3")
+    assert got.data.params.pop("data.long") == "x" * 6000
+    assert got.data.params == {
+        "head.l2": "1e-05",
+        "head.dense_widths": "[128, 64]",
+        "head.normalize": "false",
+        "backbone.weights": "null",
+        "backbone.name": "pocket",
+        "data.classes": '{"négative (all)": ["angry", "fear"]}',
+    }
+    assert got.data.tags["fer.kind"] == "trial"
+    assert got.data.tags["fer.trial_number"] == "3"
+    assert got.info.artifact_uri == artifacts(mlruns, run).as_uri()
+
+
+def test_a_trial_that_raises_is_failed_with_its_reason(uri, mlruns):
+    with pytest.raises(ValueError), start(uri, mlruns) as run:
+        raise ValueError("the loss is nan\nand more")
+    got = recorded(uri, run.id)
+    assert got.info.status == "FAILED"
+    assert got.data.tags["fer.error"] == "ValueError: the loss is nan"
+    assert "Traceback" in (artifacts(mlruns, run) / "error.txt").read_text()
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_run_is_killed(interruption, uri, mlruns):
+    with pytest.raises(interruption), start(uri, mlruns) as run:
+        raise interruption
+    assert recorded(uri, run.id).info.status == "KILLED"
+
+
+def hold_a_trial_open(uri, mlruns):
+    with (
+        start(uri, mlruns, kind="sweep") as parent,
+        start(uri, mlruns, kind="trial", parent=parent.id, system_metrics=True),
+    ):
+        time.sleep(60)
+
+
+def test_sigterm_closes_a_trial_and_its_parent(uri, mlruns):
+    process = FORKSERVER.Process(target=hold_a_trial_open, args=(uri, mlruns))
+    process.start()
+    deadline = time.monotonic() + 60
+    while len(tracking.find_runs(uri, EXPERIMENT)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.terminate()
+    process.join(30)
+    assert process.exitcode == 128 + 15
+    assert [r.status for r in tracking.find_runs(uri, EXPERIMENT)] == ["KILLED", "KILLED"]
+
+
+def test_sigterm_is_left_as_it_was(uri, mlruns):
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+    one_run(uri, mlruns)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# Parents and trials
+
+
+def test_a_trial_is_nested_under_a_parent_open_in_the_same_process(uri, mlruns):
+    with start(uri, mlruns, kind="sweep") as parent:
+        with start(uri, mlruns, kind="trial", parent=parent.id, tags={"fer.sweep_id": "s1"}) as child:
+            child.log_metrics({"final/val_accuracy": 0.9})
+        parent.log_metrics({"best": 0.9})
+    assert recorded(uri, child.id).data.tags["mlflow.parentRunId"] == parent.id
+    assert recorded(uri, child.id).data.metrics == {"final/val_accuracy": 0.9}
+    assert recorded(uri, parent.id).data.metrics == {"best": 0.9}
+
+
+def test_a_parent_is_resumed_as_the_same_run(uri, mlruns):
+    with pytest.raises(KeyboardInterrupt), start(uri, mlruns, config={"sweep": {"max_trials": 4}}) as first:
+        raise KeyboardInterrupt
+    config = {"sweep": {"max_trials": 8, "seed": 1}}
+    with start(uri, mlruns, config=config, resume=first.id, tags={"fer.note": "resumed"}) as again:
+        assert recorded(uri, first.id).info.status == "RUNNING"
+    got = recorded(uri, first.id)
+    assert again.id == first.id
+    assert got.info.status == "FINISHED"
+    assert got.data.params == {"sweep.max_trials": "4", "sweep.seed": "1"}
+    assert got.data.tags["fer.note"] == "resumed"
+
+
+def test_the_error_of_a_failed_run_goes_when_it_is_resumed(uri, mlruns):
+    with pytest.raises(ValueError), start(uri, mlruns) as run:
+        raise ValueError("disk full")
+    with start(uri, mlruns, resume=run.id):
+        pass
+    assert "fer.error" not in recorded(uri, run.id).data.tags
+
+
+@pytest.mark.parametrize("run_id", ["0" * 32, "deleted"])
+def test_a_run_that_is_gone_cannot_be_resumed(run_id, uri, mlruns):
+    if run_id == "deleted":
+        from mlflow import MlflowClient
+
+        run_id = one_run(uri, mlruns)
+        MlflowClient(uri).delete_run(run_id)
+    with pytest.raises(UserError, match=r"cannot be resumed.*sweep\.fresh=true"), start(uri, mlruns, resume=run_id):
+        pass
+
+
+def test_a_deleted_experiment_is_not_written_to(uri, mlruns):
+    from mlflow import MlflowClient
+
+    one_run(uri, mlruns)
+    client = MlflowClient(uri)
+    client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    with pytest.raises(UserError, match="experiments restore"), start(uri, mlruns):
+        pass
+
+
+def test_runs_are_found_by_their_tags_oldest_first(uri, mlruns):
+    for number, sweep in enumerate(["a", "b", "a"]):
+        with start(uri, mlruns, name=f"n{number}", tags={"fer.sweep_id": sweep}):
+            pass
+    assert [r.name for r in tracking.find_runs(uri, EXPERIMENT, {"fer.sweep_id": "a"})] == ["n0", "n2"]
+    assert len(tracking.find_runs(uri, EXPERIMENT)) == 3
+    assert tracking.find_runs(uri, "fer/none") == []
+
+
+# What goes on a run
+
+
+def test_epochs_are_series_from_their_first_epoch(uri, mlruns):
+    from mlflow import MlflowClient
+
+    epochs = pd.RangeIndex(3, 403, name="epoch")
+    columns = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "learning_rate"]
+    history = pd.DataFrame(np.random.default_rng(0).random((400, 5)), epochs, columns)
+    history.loc[402, "train/loss"] = np.inf
+    with start(uri, mlruns) as run:
+        run.log_epochs(history)
+    client = MlflowClient(uri)
+    series = client.get_metric_history(run.id, "val/loss")
+    assert [(m.step, m.value) for m in series] == list(history["val/loss"].items())
+    assert recorded(uri, run.id).data.metrics.keys() == set(columns)
+    assert np.isnan(recorded(uri, run.id).data.metrics["train/loss"])
+
+
+def test_artifacts_land_under_their_paths(uri, mlruns, tmp_path):
+    from matplotlib.figure import Figure
+
+    (tmp_path / "lock.txt").write_text("numpy==2\n")
+    with start(uri, mlruns) as run:
+        run.log_text("héllo", "config.yaml")
+        run.log_json({"n": np.int64(3), "m": np.eye(2), "s": {2, 1}, "p": tmp_path}, "data/cleaning.json")
+        run.log_csv(pd.DataFrame({"a": [1]}), "leaderboard.csv")
+        run.log_csv(pd.DataFrame({"a": [1]}, index=pd.RangeIndex(1, name="epoch")), "metrics/history.csv")
+        run.log_figure(Figure(), "plots/empty.png")
+        run.log_file(tmp_path / "lock.txt", "environment/requirements.lock")
+        run.describe("| trial | accuracy |")
+    there = artifacts(mlruns, run)
+    assert (there / "config.yaml").read_text() == "héllo"
+    assert json.loads((there / "data/cleaning.json").read_text()) == {
+        "n": 3,
+        "m": [[1, 0], [0, 1]],
+        "s": [1, 2],
+        "p": str(tmp_path),
+    }
+    assert (there / "leaderboard.csv").read_text() == "a\n1\n"
+    assert (there / "metrics/history.csv").read_text() == "epoch,a\n0,1\n"
+    assert (there / "plots/empty.png").read_bytes().startswith(b"\x89PNG")
+    assert (there / "environment/requirements.lock").read_text() == "numpy==2\n"
+    assert recorded(uri, run.id).data.tags["mlflow.note.content"] == "| trial | accuracy |"
+
+
+def test_both_splits_are_inputs_of_the_run(uri, mlruns):
+    dataset = SimpleNamespace(
+        task="binary",
+        source="fer2013",
+        fingerprint="ab" * 32,
+        train=np.arange(8),
+        val=np.arange(2),
+        counts={"train": {"negative": 5, "happy": 3}, "val": {"negative": 1, "happy": 1}},
+    )
+    with start(uri, mlruns) as run:
+        run.log_dataset(dataset)
+    inputs = recorded(uri, run.id).inputs.dataset_inputs
+    assert {(i.dataset.name, i.tags[0].value) for i in inputs} == {
+        ("binary/train", "training"),
+        ("binary/val", "validation"),
+    }
+    assert {i.dataset.digest for i in inputs} == {("ab" * 32)[:36]}
+    profiles = {i.dataset.name: json.loads(i.dataset.profile) for i in inputs}
+    assert profiles["binary/train"] == {"images": 8, "classes": {"negative": 5, "happy": 3}}
+
+
+def test_the_environment_is_recorded(uri, mlruns):
+    from fer_experiments import environment
+    from fer_experiments.config import project_root
+
+    with start(uri, mlruns) as run:
+        run.log_environment(project_root() / "requirements.lock")
+    there = artifacts(mlruns, run) / "environment"
+    assert json.loads((there / "versions.json").read_text())["numpy"] == np.__version__
+    assert json.loads((there / "hardware.json").read_text())["cores"] >= 1
+    assert (there / "requirements.lock").is_file() == (project_root() / "requirements.lock").is_file()
+    assert (there / "git.diff").is_file() == bool(environment.git_state(project_root()).dirty)
+
+
+def test_system_metrics_are_sampled_while_a_trial_is_open(uri, mlruns, monkeypatch):
+    from fer_experiments.tracking import lifecycle
+
+    monkeypatch.setitem(lifecycle.SAMPLING_S, "trial", 0.1)
+    with start(uri, mlruns, kind="trial", system_metrics=True) as run:
+        time.sleep(0.6)
+    assert "system/cpu_utilization_percentage" in recorded(uri, run.id).data.metrics
+
+
+def test_head_is_loaded_from_the_run_within_a_second(uri, mlruns):
+    import keras
+    import mlflow
+
+    spatial, pooled = keras.Input((3, 3, 32), name="block17"), keras.Input((16,), name="pooled")
+    flat = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(spatial), pooled])
+    head = keras.Model([spatial, pooled], keras.layers.Dense(1, activation="sigmoid")(flat))
+    head.compile("adam", "binary_crossentropy")
+    random = np.random.default_rng(0)
+    features = [random.random((8, 3, 3, 32)).astype("float16"), random.random((8, 16)).astype("float16")]
+    with start(uri, mlruns) as run:
+        run.log_head(head)
+    mlflow.set_tracking_uri(uri)
+    started = time.perf_counter()
+    loaded = mlflow.keras.load_model(f"runs:/{run.id}/model")
+    assert time.perf_counter() - started < 1
+    expected = head.predict(features, verbose=0)
+    np.testing.assert_array_equal(loaded.predict(features, verbose=0), expected)
+    served = mlflow.pyfunc.load_model(f"runs:/{run.id}/model")
+    np.testing.assert_allclose(served.predict({"block17": features[0], "pooled": features[1]}), expected, atol=1e-6)
+    with pytest.raises(mlflow.MlflowException):
+        served.predict({"block17": features[0]})
+
+
+def test_mlflow_is_calm_and_sends_nothing():
+    import os
+
+    import mlflow  # noqa: F401
+
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.INFO)
