@@ -37,7 +37,7 @@ def _affine(images: np.ndarray, config: PretrainConfig, rng: np.random.Generator
     rows = np.clip(sin * x + cos * y + draw(config.shift) * height + (height - 1) / 2, 0, height - 1)
 
     left, top = np.minimum(columns.astype(np.int32), width - 2), np.minimum(rows.astype(np.int32), height - 2)
-    right_share, bottom_share = columns - left, rows - top
+    right_share, bottom_share = columns - left.astype(np.float32), rows - top.astype(np.float32)
     start = (np.arange(count, dtype=np.int32)[:, None, None] * height + top) * width + left
     pixels = images.ravel()
     upper = _between(pixels[start], pixels[start + 1], right_share)

@@ -6,10 +6,15 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from fer_experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from fer_experiments.config import Config
 
 OVERRIDES = """\
 Overrides are Hydra's: group=option and key=value, for example
@@ -79,6 +84,7 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
 
     if multirun:
         configs = [compose(job) for job in split_multirun(overrides)]
+        _import_backend()
         from fer_experiments.experiment import train_many
 
         train_many(configs)
@@ -88,14 +94,21 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
     if verb == "pretrain":
         overrides = ["data=fer2013_seven", "pretrain=pocket", *overrides]
     config = compose(overrides)
+    if verb == "sweep":
+        from fer_experiments.space import check_space
+
+        check_space(config)
+    if verb != "data":
+        _import_backend()
+    _work(verb, config)
+
+
+def _work(verb: str, config: Config) -> None:
+    """Hands over to the room that does it; imported here, so that only its own weight is carried."""
     if verb == "data":
         from fer_experiments.sheets import show_data
 
         show_data(config)
-    elif verb == "doctor":
-        from fer_experiments.doctor import report
-
-        print(report(config))
     elif verb == "features":
         from fer_experiments.experiment import prepare, smoke
 
@@ -104,18 +117,35 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
         from fer_experiments.experiment import train
 
         train(config)
+    elif verb == "sweep":
+        from fer_experiments.sweep import run_sweep
+
+        run_sweep(config)
     elif verb == "pretrain":
         from fer_experiments.pretrain import run_pretrain
 
         run_pretrain(config)
-    else:
-        if config.sweep is not None:
-            from fer_experiments.space import check_space
+    elif verb == "doctor":
+        from fer_experiments.doctor import report
 
-            check_space(config)
-        from fer_experiments.sweep import run_sweep
+        print(report(config))
 
-        run_sweep(config)
+
+def _import_backend() -> None:
+    """Imports Keras and its backend without what TensorFlow's C++ says on the way, whatever the log level (2.21)."""
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _default_sweep() -> str:

@@ -102,7 +102,7 @@ def _load_yaml(override: str, path: Path) -> DictConfig:
 def _store(override: str, node: DictConfig) -> str:
     """Gives Hydra a file of conf/experiment, sweeps/ or anywhere else, and returns the override that picks it."""
     group, _, value = override.partition("=")
-    name = Path(value).stem
+    name = f"_{Path(value).stem}"  # not the stem: a file of that name in conf/ would win
     ConfigStore.instance().store(group=group, name=name, node=node, package="_global_")
     return f"{group}={name}"
 

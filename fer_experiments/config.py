@@ -336,7 +336,7 @@ def close(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The first line of an OmegaConf error and the key it is about."""
     lines = str(error).splitlines() or [type(error).__name__]
     key = getattr(error, "full_key", None)

@@ -127,10 +127,10 @@ def log(parent: Run, state: State, sweep: SweepConfig, folder: Path) -> None:
 
     for name in ("leaderboard.csv", "leaderboard.md", "best.yaml"):
         if (folder / name).exists():
-            parent.log_file(folder / name)
+            parent.log_file(folder / name, name)
     trials = table(state, sweep).sort_values("trial", ignore_index=True)
     space = trials[[sweep.objective, *sweep.space]]
-    scores = trials[sweep.objective].astype(float)
+    scores = [trial["score"] for trial in state.trials]
     parent.log_figure(plots.objective_over_trials(scores, sweep.direction, sweep.objective), "plots/objective.png")
     parent.log_figure(plots.parallel_coordinates(space, sweep.objective), "plots/parallel_coordinates.png")
     parent.log_figure(plots.importances(importances(space, sweep.objective)), "plots/importances.png")

@@ -1,6 +1,6 @@
 """The pocket backbone: a small residual network of our own for 48x48 gray faces, its weights shipped in the package.
 
-    gray 48x48 -> standardised image -> stem 48x48, pooled to 24x24 -> stage1 24x24 -> stage2 12x12 -> stage3 6x6 -> pool
+    gray 48x48 -> standardised image -> stem, pooled to 24x24 -> stage1 24x24 -> stage2 12x12 -> stage3 6x6 -> pool
 
 It has no batch normalisation, whose passes over memory took more than half of a training step on a CPU. While it
 learns, each kernel is standardised and has a gain per filter, and what a block adds to its shortcut starts small (Brock
@@ -25,7 +25,6 @@ RELU_GAIN = 1.71  # keeps the variance of a standard normal through ReLU
 BRANCH_GAIN = 0.5  # of what a block adds to its shortcut
 
 
-@keras.saving.register_keras_serializable(package="fer_experiments")
 class StandardizedConv2D(layers.Conv2D):
     """A convolution whose kernels have mean 0 and norm `gain`, one gain a filter; only for training.
 
@@ -53,10 +52,6 @@ class StandardizedConv2D(layers.Conv2D):
         """Convolve with the folded kernel."""
         kernel = ops.cast(self.folded(), self.compute_dtype)
         return ops.conv(inputs, kernel, self.strides, self.padding) + self.bias
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what the layer is made from again."""
-        return {**super().get_config(), "gain": self.initial_gain}
 
 
 def build(
@@ -146,6 +141,6 @@ def load_classifier(path: Path = WEIGHTS) -> keras.Model:
 
 
 def load_trunk(path: Path = WEIGHTS) -> keras.Model:
-    """Return the network without its classifier, in float32: gray faces [b, 48, 48, 1], scaled by SCALING, to `pool`."""
+    """Return the network without its classifier, in float32: scaled gray faces [b, 48, 48, 1] to `pool`."""
     classifier = load_classifier(path)
     return keras.Model(classifier.input, classifier.get_layer("pool").output, name="pocket")

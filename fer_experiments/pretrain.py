@@ -1,202 +1,142 @@
-"""Training the pocket backbone from scratch on the seven emotions.
-
-`pretrain` fits and knows nothing of MLflow; its state is on disk after each epoch, and the same call goes on from there.
-"""
+"""`fer pretrain`: trains the pocket backbone from scratch, records the run, and writes the weights."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
-from fer_experiments import pocket
-from fer_experiments.augment import augment
-from fer_experiments.config import PretrainConfig
-from fer_experiments.data import Dataset
+from fer_experiments import metrics, plots, pocket, tracking
+from fer_experiments.config import Config, PretrainConfig, cache_dir, mlruns_dir, project_root, to_dict
+from fer_experiments.data import Dataset, load_dataset, open_test_split
+from fer_experiments.errors import UserError
+from fer_experiments.experiment import counts_table, sample_faces
+from fer_experiments.pocket_training import PretrainResult, predict, pretrain, recipe
 
-STATE = "state.npz"
+__all__ = ["PretrainResult", "pretrain", "run_pretrain"]
+
+SECTIONS = ("data", "pretrain", "tracking", "paths")  # of the config: what a pretraining depends on
 
 
-@dataclass(frozen=True)
-class PretrainResult:
-    """A finished training.
+def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict[str, float]:
+    """One logged run of kind `train`; returns its final metrics.
 
-    history: one row an epoch: train/loss, train/accuracy (with dropout, on augmented images, smoothed labels),
-    val/loss, val/accuracy (averaged weights, plain cross-entropy), learning_rate (at the epoch's end).
-    weights: of the best epoch by val/accuracy, float16, as `pocket.save` takes them. model: the plain float32 network
-    with them. val_probabilities: float32 [val images, classes] of it. seconds: of all epochs together.
+    A training that was stopped goes on, and one that is finished is only recorded: its state is in the cache, under
+    a hash of recipe and dataset. With pretrain.open_test the test split is opened, once the epoch has been chosen.
+
+    Raises:
+        UserError: no recipe, or data that are not 48x48 gray faces.
     """
+    started = time.perf_counter()
+    config, settings = _settings(config)
+    dataset = load_dataset(config.data, smoke=config.training.smoke)
+    if dataset.images.shape[1:] != (pocket.SIZE, pocket.SIZE):
+        shape = "x".join(map(str, dataset.images.shape[1:]))
+        raise UserError(f"data={config.data.name}: images of {shape}; pocket learns from 48x48 gray faces")
+    folder = checkpoint_dir(config, settings, dataset)
+    described = {name: section for name, section in to_dict(config).items() if name in SECTIONS}
+    with tracking.start_run(
+        uri=tracking.connect(config.tracking, mlruns_dir(config)),
+        mlruns=mlruns_dir(config),
+        experiment=f"fer/{config.data.task}",
+        kind="train",
+        name=f"pretrain-{settings.name}",
+        config=described,
+        tags={"fer.dataset": dataset.fingerprint},
+        system_metrics=config.tracking.system_metrics,
+    ) as run:
+        _describe(run, dataset, described)
+        live: list[int] = []
 
-    history: pd.DataFrame
-    weights: dict[str, np.ndarray]
-    model: keras.Model
-    val_probabilities: np.ndarray
-    best_epoch: int
-    seconds: float
+        def on_epoch(epoch: int, row: dict[str, float]) -> None:
+            run.log_epochs(pd.DataFrame([row], index=[epoch]))
+            live.append(epoch)
+            echo(f"epoch {epoch + 1} of {settings.epochs}: " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
+
+        echo(f"training {settings.epochs} epochs on {len(dataset.train):,} faces; state in {folder}")
+        result = pretrain(dataset, settings, checkpoint_dir=folder, on_epoch=on_epoch)
+        run.log_epochs(result.history.drop(index=live))
+        final = _record(run, dataset, settings, result)
+        if settings.open_test:
+            final |= _open_test(run, config, result)
+        run.log_metrics({"time/total_s": time.perf_counter() - started})
+    echo("  ".join(f"{name.removeprefix('final/')} {value:.4f}" for name, value in final.items()))
+    return final
 
 
-def recipe(config: PretrainConfig) -> dict[str, Any]:
-    """Return the fields that decide what is learned."""
-    return {k: v for k, v in asdict(config).items() if k not in ("name", "output", "open_test")}
+def checkpoint_dir(config: Config, settings: PretrainConfig, dataset: Dataset) -> Path:
+    """Return where the state of this recipe on this dataset is kept."""
+    identity = json.dumps([recipe(settings), dataset.fingerprint], sort_keys=True)
+    return cache_dir(config) / "pretrain" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def pretrain(
-    dataset: Dataset,
-    config: PretrainConfig,
-    *,
-    checkpoint_dir: Path,
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-) -> PretrainResult:
-    """Train the network on dataset.train, choose the epoch on dataset.val.
-
-    checkpoint_dir: holds the state after each epoch, of this dataset and recipe alone; a call that finds one goes on
-    from it, a finished one trains no more. on_epoch(epoch, row of the history) is called after each epoch.
-    """
-    keras.utils.set_random_seed(config.seed)
-    batch_size = min(config.batch_size, len(dataset.train))
-    model = _compiled(config, len(dataset.classes), len(dataset.train) // batch_size)
-    progress = _Progress(model, dataset, config, checkpoint_dir / STATE, on_epoch)
-    done = progress.restore()
-    if done < config.epochs:
-        model.fit(
-            _batches(dataset, config, batch_size, range(done, config.epochs)),
-            steps_per_epoch=len(dataset.train) // batch_size,
-            initial_epoch=done,
-            epochs=config.epochs,
-            callbacks=[progress],
-            verbose=0,
+def _settings(config: Config) -> tuple[Config, PretrainConfig]:
+    """Return the config and its recipe, made small where training.smoke asks for it."""
+    if config.pretrain is None:
+        raise UserError("pretrain: no recipe; say pretrain=pocket")
+    settings = config.pretrain
+    if len(settings.widths) != len(settings.blocks) or not settings.widths:
+        raise UserError(
+            f"pretrain.widths={settings.widths}, pretrain.blocks={settings.blocks}: one number a stage in each"
         )
-    history = pd.DataFrame(progress.history)
-    best = pocket.with_weights(config.widths, config.blocks, progress.best)
-    probabilities = predict(best, dataset.images[dataset.val])
-    return PretrainResult(history, progress.best, best, probabilities, progress.best_epoch, progress.seconds)
+    if config.training.smoke:
+        settings = replace(settings, epochs=1, batch_size=16, widths=[8] * len(settings.widths))
+        config = replace(config, pretrain=settings, tracking=replace(config.tracking, system_metrics=False))
+    return config, settings
 
 
-def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Return the probabilities, float32 [n, classes], of uint8 images [n, 48, 48]."""
-    logits = model.predict(_scaled(images), batch_size=256, verbose=0)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+def _describe(run: tracking.Run, dataset: Dataset, described: dict[str, Any]) -> None:
+    """Log what the run was made of."""
+    run.log_text(OmegaConf.to_yaml(OmegaConf.create(described)), "config.yaml")
+    run.log_json(dataset.cleaning, "data/cleaning.json")
+    run.log_csv(counts_table(dataset), "data/counts.csv")
+    run.log_figure(sample_faces(dataset), "data/faces.png")
+    run.log_dataset(dataset)
+    run.log_environment(project_root() / "requirements.lock")
 
 
-def _scaled(images: np.ndarray) -> np.ndarray:
-    """Return gray images as the network takes them, float32 [n, 48, 48, 1]."""
-    scaling = pocket.SCALING
-    return ((images.astype(np.float32) - scaling["mean"]) / scaling["scale"])[..., None]
+def _record(run: tracking.Run, dataset: Dataset, settings: PretrainConfig, result: PretrainResult) -> dict[str, float]:
+    """Log what the training leaves behind, weights included; return the final validation metrics."""
+    final = _scores(run, "val", dataset.labels[dataset.val], result.val_probabilities, dataset.classes)
+    run.log_metrics({"time/fit_s": result.seconds, "best_epoch": float(result.best_epoch)})
+    run.log_figure(plots.learning_curves(result.history, result.best_epoch), "plots/learning_curves.png")
+    run.log_csv(result.history.rename_axis("epoch").reset_index(), "metrics/history.csv")
+    run.log_head(result.model, dtype="float32")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "pocket.npz"
+        pocket.save(weights, settings.widths, settings.blocks, result.weights)
+        run.log_file(weights, "weights/pocket.npz")
+    if settings.output:
+        pocket.save(Path(settings.output).expanduser(), settings.widths, settings.blocks, result.weights)
+    return final
 
 
-def _compiled(config: PretrainConfig, classes: int, steps: int) -> keras.Model:
-    """Return the network in its training form, with optimizer and loss."""
-    model = pocket.build(
-        config.widths, config.blocks, classes, dropout=config.dropout, training_form=True, dtype=config.precision
-    )
-    warmup = config.warmup_epochs * steps
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, config.epochs * steps - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=config.weight_decay, use_ema=True, ema_momentum=config.ema
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gain"])
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
-    model.compile(optimizer, loss, metrics=["accuracy"])
-    optimizer.build(model.trainable_variables)
-    return model
+def _open_test(run: tracking.Run, config: Config, result: PretrainResult) -> dict[str, float]:
+    """Score the sealed test split, and record that it was opened; return its metrics."""
+    test = open_test_split(config.data, smoke=config.training.smoke)
+    run.set_tags({"fer.test_opened": test.fingerprint})
+    return _scores(run, "test", test.labels, predict(result.model, test.images), test.classes)
 
 
-def _batches(
-    dataset: Dataset, config: PretrainConfig, batch_size: int, epochs: range
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield augmented images and one-hot labels; what an epoch sees depends on the seed and its number alone."""
-    targets = np.eye(len(dataset.classes), dtype=np.float32)[dataset.labels]
-    for epoch in epochs:
-        rng = np.random.default_rng([config.seed, epoch])
-        rows = rng.permutation(dataset.train)
-        for start in range(0, len(rows) - batch_size + 1, batch_size):
-            batch = rows[start : start + batch_size]
-            yield _scaled(augment(dataset.images[batch], config, rng)), targets[batch]
-
-
-class _Progress(keras.callbacks.Callback):
-    """After each epoch: scores the averaged weights, keeps the best, and puts the whole state on disk."""
-
-    def __init__(
-        self,
-        network: keras.Model,
-        dataset: Dataset,
-        config: PretrainConfig,
-        path: Path,
-        on_epoch: Callable[[int, dict[str, float]], None] | None,
-    ) -> None:
-        super().__init__()
-        self.network, self.dataset, self.config, self.path, self.on_epoch = network, dataset, config, path, on_epoch
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, np.ndarray] = {}
-        self.best_epoch = -1
-        self.seconds = 0.0
-        self.started = time.perf_counter()
-
-    @property
-    def variables(self) -> list[Any]:
-        """All that training changes: weights, the state of dropout, moments, averages, the step."""
-        return [v for layer in self.network.layers for v in layer.variables] + self.network.optimizer.variables
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Score, keep, save."""
-        logs = logs or {}
-        weights = self.averaged()
-        labels = self.dataset.labels[self.dataset.val]
-        plain = pocket.with_weights(self.config.widths, self.config.blocks, weights)
-        probabilities = predict(plain, self.dataset.images[self.dataset.val])
-        row = {
-            "train/loss": float(logs["loss"]),
-            "train/accuracy": float(logs["accuracy"]),
-            "val/loss": float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)).mean()),
-            "val/accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-            "learning_rate": float(keras.ops.convert_to_numpy(self.network.optimizer.learning_rate)),
-        }
-        if all(row["val/accuracy"] > earlier["val/accuracy"] for earlier in self.history):
-            self.best, self.best_epoch = weights, epoch
-        self.history.append(row)
-        now = time.perf_counter()
-        self.seconds, self.started = self.seconds + now - self.started, now
-        self.store()
-        if self.on_epoch:
-            self.on_epoch(epoch, row)
-
-    def averaged(self) -> dict[str, np.ndarray]:
-        """Return the averaged weights, folded, float16; training goes on from the others."""
-        trained = self.network.get_weights()
-        self.network.optimizer.finalize_variable_values(self.network.trainable_variables)
-        weights = pocket.folded(self.network)
-        self.network.set_weights(trained)
-        return weights
-
-    def store(self) -> None:
-        """Replace the state on disk, whole or not at all."""
-        values = {f"variable_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.variables)}
-        facts = {"history": self.history, "best_epoch": self.best_epoch, "seconds": self.seconds}
-        best = {f"best_{name}": value for name, value in self.best.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name("partial.npz")
-        np.savez(partial, allow_pickle=False, facts=np.array(json.dumps(facts)), **best, **values)
-        partial.replace(self.path)
-
-    def restore(self) -> int:
-        """Take up the state on disk, if there is one; return the number of finished epochs."""
-        if not self.path.exists():
-            return 0
-        with np.load(self.path) as stored:
-            for i, variable in enumerate(self.variables):
-                variable.assign(stored[f"variable_{i}"])
-            self.best = {name.removeprefix("best_"): stored[name] for name in stored.files if name.startswith("best_")}
-            facts = json.loads(str(stored["facts"]))
-        self.history, self.best_epoch, self.seconds = facts["history"], facts["best_epoch"], facts["seconds"]
-        return len(self.history)
+def _scores(
+    run: tracking.Run, split: str, labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, float]:
+    """Log and return the metrics of a split, with its figures; those of the test carry its name."""
+    suffix = "" if split == "val" else f"_{split}"
+    scores = metrics.classification_metrics(labels, probabilities)
+    final = {f"final/{split}_{name}": value for name, value in scores.items()}
+    matrix = metrics.confusion(labels, probabilities)
+    run.log_metrics(final)
+    run.log_figure(plots.confusion_matrix(matrix, classes), f"plots/confusion_matrix{suffix}.png")
+    run.log_figure(plots.roc_curve(labels, probabilities, classes), f"plots/roc_curve{suffix}.png")
+    run.log_json({"classes": list(classes), "matrix": matrix.tolist()}, f"metrics/confusion_matrix{suffix}.json")
+    return final

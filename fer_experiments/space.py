@@ -74,14 +74,15 @@ def _check_range(path: str, kind: str, entry: Mapping[str, Any]) -> None:
             raise UserError(f"sweep.space: {path}: {key}: {value} is not {'a whole' if kind == 'int' else 'a'} number")
     if not entry["min"] < entry["max"]:
         raise UserError(f"sweep.space: {path}: min {entry['min']} must be less than max {entry['max']}")
-    if (entry.get("step") or 1) <= 0:
-        raise UserError(f"sweep.space: {path}: step {entry['step']} must be greater than 0")
+    step = entry.get("step")
+    if step is not None and step <= 0:
+        raise UserError(f"sweep.space: {path}: step {step} must be greater than 0")
     sampling = entry.get("sampling") or "linear"
     if sampling not in SAMPLINGS:
         raise UserError(f"sweep.space: {path}: sampling: {sampling}: choose one of {', '.join(SAMPLINGS)}")
     if sampling != "linear" and entry["min"] <= 0:
         raise UserError(f"sweep.space: {path}: {sampling} sampling needs min greater than 0, not {entry['min']}")
-    if sampling != "linear" and (entry.get("step") or 2) <= 1:
+    if sampling != "linear" and step is not None and step <= 1:
         raise UserError(f"sweep.space: {path}: with {sampling} sampling step is a factor, greater than 1")
 
 

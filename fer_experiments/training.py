@@ -153,8 +153,8 @@ def fit_head(
     if history.empty or not np.isfinite(history[["train/loss", "val/loss"]].to_numpy()).all():
         raise FitError(f"the loss is not a number after {len(history)} epochs: try a smaller training.learning_rate")
     history.index = pd.RangeIndex(initial_epoch, initial_epoch + len(history), name="epoch")
-    series = history[training.monitor.replace("val_", "val/")]
-    best = int(series.idxmin() if training.monitor == "val_loss" else series.idxmax())
+    series = history[training.monitor.replace("val_", "val/")].to_numpy()
+    best = initial_epoch + int(series.argmin() if training.monitor == "val_loss" else series.argmax())
     return FitResult(
         model=model,
         history=history,

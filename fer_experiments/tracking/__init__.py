@@ -9,6 +9,6 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from fer_experiments.tracking.lifecycle import start_run
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import FoundRun, connect, find_runs
+from fer_experiments.tracking.store import FoundRun, connect, describe, find_runs
 
-__all__ = ["FoundRun", "Run", "connect", "find_runs", "start_run"]
+__all__ = ["FoundRun", "Run", "connect", "describe", "find_runs", "start_run"]

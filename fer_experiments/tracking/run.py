@@ -52,7 +52,8 @@ class Run:
 
     def log_epochs(self, history: pd.DataFrame) -> None:
         """Every column of `history` as a series; its index is the step (the epoch, from 0)."""
-        self._log_metrics([(str(c), v, int(step)) for c in history for step, v in history[c].items()])
+        epochs = [int(epoch) for epoch in history.index.to_numpy()]
+        self._log_metrics([(str(c), v, step) for c in history for step, v in zip(epochs, history[c], strict=True)])
 
     def _log_metrics(self, values: list[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric

@@ -23,17 +23,12 @@ def connect(tracking: TrackingConfig, mlruns: Path) -> str:
     Raises:
         UserError: the store cannot be created, written, reached or read, or another MLflow made it.
     """
-    uri = tracking.uri or f"sqlite:///{mlruns / 'mlflow.db'}"
+    uri = _absolute(tracking, mlruns)
     if uri.startswith(("http://", "https://")):
         _check_reachable(uri)
-        return uri
     if not uri.startswith("sqlite:///"):
-        if "://" not in uri or uri.startswith("file:"):
-            raise UserError(f"tracking.uri={uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database")
         return uri
-    # A relative path would follow every change of the working folder.
-    database = Path(uri.removeprefix("sqlite:///")).resolve()
-    uri = f"sqlite:///{database}"
+    database = Path(uri.removeprefix("sqlite:///"))
     _check_writable(mlruns)
     _check_writable(database.parent)
     _create_database(database, mlruns)
@@ -43,6 +38,46 @@ def connect(tracking: TrackingConfig, mlruns: Path) -> str:
         raise UserError(
             f"{database}: not a store of this MLflow ({first_line(error)}); back it up, then `mlflow db upgrade {uri}`"
         ) from error
+    return uri
+
+
+def describe(tracking: TrackingConfig, mlruns: Path) -> str:
+    """The store's uri and what is in it, in a line; creates nothing and imports no MLflow.
+
+    Raises:
+        UserError: a store that could not be used.
+    """
+    uri = _absolute(tracking, mlruns)
+    if uri.startswith(("http://", "https://")):
+        _check_reachable(uri)
+        return f"{uri}: the server answers"
+    if not uri.startswith("sqlite:///"):
+        return uri
+    database = Path(uri.removeprefix("sqlite:///"))
+    if mlruns.exists():
+        _check_writable(mlruns)
+    if not database.is_file():
+        return f"{uri}: not there yet, the first run creates it"
+    _check_database(database)
+    connection = sqlite3.connect(database)
+    try:
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("experiments", "runs")
+        ]
+    except sqlite3.Error as error:
+        raise UserError(f"{database}: not a tracking store ({error}); move it away to start afresh") from error
+    finally:
+        connection.close()
+    return f"{uri}: {counts[0]} experiments, {counts[1]} runs"
+
+
+def _absolute(tracking: TrackingConfig, mlruns: Path) -> str:
+    uri = tracking.uri or f"sqlite:///{mlruns / 'mlflow.db'}"
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(f"tracking.uri={uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database")
+    if uri.startswith("sqlite:///"):
+        # A relative path would follow every change of the working folder.
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
     return uri
 
 

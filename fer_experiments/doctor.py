@@ -1,0 +1,124 @@
+"""What this machine has and what is missing, on one screen: `fer doctor`."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from fer_experiments import environment, tracking
+from fer_experiments.config import BackboneConfig, Config, cache_dir, config_dir, mlruns_dir
+from fer_experiments.errors import UserError
+from fer_experiments.weights import IMAGENET, weights_file
+
+PACKAGES = ("tensorflow", "keras", "keras-tuner", "mlflow", "numpy")
+LOW_DISK_GB = 5
+
+
+def report(config: Config) -> str:
+    """Python, backend and devices, CPU, memory, disk, tracking store, FER2013, weights; then the remedies."""
+    missing: list[str] = []
+    lines = [
+        *_software(),
+        *_machine(missing),
+        *_disk(config, missing),
+        *_store(config, missing),
+        *_data(config, missing),
+    ]
+    text = [f"{name:<10} {value}" for name, value in [*lines, *_weights(missing)]]
+    remedies = [f"  - {line}" for line in missing] or ["  nothing"]
+    return "\n".join([*text, "", "Missing", *remedies])
+
+
+def _software() -> list[tuple[str, str]]:
+    known = environment.versions()
+    packages = ", ".join(f"{name} {known.get(name, 'absent')}" for name in PACKAGES)
+    return [("Python", f"{platform.python_version()} ({sys.executable})"), ("Packages", packages)]
+
+
+def _machine(missing: list[str]) -> list[tuple[str, str]]:
+    import keras
+
+    here = environment.hardware()
+    devices = keras.distribution.list_devices()
+    backend = keras.backend.backend()
+    gpus = [f"{gpu['name']} ({gpu['memory']}, driver {gpu['driver']})" for gpu in here["gpus"]]
+    if gpus and not any(device.startswith("gpu") for device in devices):
+        missing.append(f"{backend} sees no GPU, but there is one: `make setup`, or pip install -e '.[gpu]'")
+    features = here["cpu_features"]
+    fast = {"avx512_bf16", "amx_bf16"} & set(features)
+    hint = " (training.precision=mixed_bfloat16 pays off)" if fast else ""
+    return [
+        ("Backend", f"{backend}, devices {', '.join(devices)}"),
+        ("GPU", ", ".join(gpus) or "none"),
+        ("CPU", f"{here['cpu']}, {here['cores']} cores, {here['memory_gb']} GB memory"),
+        ("", f"{' '.join(features) or 'no known instruction sets'}{hint}"),
+    ]
+
+
+def _disk(config: Config, missing: list[str]) -> list[tuple[str, str]]:
+    lines = []
+    for name, folder in (("mlruns", mlruns_dir(config)), ("cache", cache_dir(config))):
+        there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+        free = shutil.disk_usage(there).free / 1e9
+        lines.append(("Disk", f"{free:,.0f} GB free for {folder}"))
+        if free < LOW_DISK_GB:
+            missing.append(f"room for {folder}: {free:.1f} GB free; make some, or say paths.{name}=<folder>")
+    return lines
+
+
+def _store(config: Config, missing: list[str]) -> list[tuple[str, str]]:
+    try:
+        return [("Tracking", tracking.describe(config.tracking, mlruns_dir(config)))]
+    except UserError as error:
+        missing.append(str(error))
+        return [("Tracking", "cannot be used")]
+
+
+def _data(config: Config, missing: list[str]) -> list[tuple[str, str]]:
+    from fer_experiments.data import find_fer2013
+
+    try:
+        found = Path(config.data.path).expanduser() if config.data.path else find_fer2013()
+    except UserError as error:
+        missing.append(str(error))
+        return [("FER2013", "not found")]
+    if found and found.exists():
+        return [("FER2013" if not config.data.path else "Data", str(found))]
+    missing.append("FER2013: `make data` gets it, or say FER2013=<its zip, csv or folder>; data=demo does without")
+    return [("FER2013", "not found ($FER2013, data/fer2013*)")]
+
+
+def _weights(missing: list[str]) -> list[tuple[str, str]]:
+    """A line a backbone of conf/backbone/."""
+    texts, imagenet = {}, []
+    for file in sorted((config_dir() / "backbone").glob("*.yaml")):
+        backbone = BackboneConfig(**{str(key): value for key, value in OmegaConf.load(file).items()})
+        path = weights_file(backbone)
+        if path is None:
+            texts[backbone.name] = _without_file(backbone)
+        elif path.is_file():
+            texts[backbone.name] = f"{path} ({path.stat().st_size / 1e6:,.0f} MB)"
+        elif backbone.weights == "imagenet":
+            texts[backbone.name] = f"not there: {path.name} ({IMAGENET[str(backbone.architecture)][1]} MB)"
+            imagenet.append(path.parent)
+        else:
+            texts[backbone.name] = "not there"
+            again = "`fer pretrain` makes them" if backbone.weights == "embedded" else "say backbone.weights=<file>"
+            missing.append(f"weights of backbone={backbone.name}: put them at {path}, or {again}")
+    if imagenet:
+        missing.append(
+            f"ImageNet weights: downloaded on first use; without network put the files named above into {imagenet[0]}, "
+            "or go on without: backbone.weights=null or backbone=pocket"
+        )
+    width = max(len(name) for name in texts)
+    return [("Weights" if i == 0 else "", f"{name:<{width}}  {texts[name]}") for i, name in enumerate(texts)]
+
+
+def _without_file(backbone: BackboneConfig) -> str:
+    if backbone.weights == "imagenet":
+        return "Keras downloads them on first use"
+    return "random" if backbone.kind == "application" else "of your own: backbone.weights=<file>"

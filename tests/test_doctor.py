@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import pytest
+
+from fer_experiments import environment
+from fer_experiments.config import Config, PathsConfig, TrackingConfig
+from fer_experiments.doctor import report
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A machine with nothing on it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FER2013", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return replace(Config(), paths=PathsConfig(mlruns=str(tmp_path / "mlruns"), cache=str(tmp_path / "cache")))
+
+
+def line(text, start):
+    return next(line for line in text.splitlines() if line.strip().startswith(start))
+
+
+def test_one_screen_says_what_is_there(config):
+    text = report(config)
+    assert len(text.splitlines()) <= 40
+    for start in ("Python", "Packages", "Backend", "GPU", "CPU", "Disk", "Tracking", "FER2013", "Weights", "Missing"):
+        assert line(text, start)
+    assert "cpu:0" in line(text, "Backend")
+    assert "not there yet, the first run creates it" in line(text, "Tracking")
+
+
+def test_looking_creates_nothing(config, tmp_path):
+    report(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_there_get_one_remedy(config, tmp_path):
+    text = report(config)
+    assert "not there: mobilenet_v2" in line(text, "mobilenet_v2")
+    assert f"into {tmp_path / 'keras' / 'models'}, or" in line(text, "- ImageNet weights")
+    assert text.count("ImageNet weights") == 1
+
+
+def test_weights_in_kerass_folder_are_found(config, tmp_path):
+    file = tmp_path / "keras" / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(bytes(3_000_000))
+    assert f"{file} (3 MB)" in line(report(config), "resnet50")
+
+
+def test_fer2013_at_hand_is_named(config, tmp_path, monkeypatch):
+    archive = tmp_path / "fer2013.zip"
+    archive.write_bytes(b"PK")
+    monkeypatch.setenv("FER2013", str(archive))
+    assert line(report(config), "FER2013").endswith(str(archive))
+
+
+def test_a_wrong_fer2013_is_missing_with_its_remedy(config, monkeypatch):
+    monkeypatch.setenv("FER2013", "/nowhere/fer2013.zip")
+    assert "no file or folder /nowhere/fer2013.zip" in line(report(config), "- $FER2013")
+
+
+def test_a_store_that_cannot_be_used_is_missing_with_its_remedy(config, tmp_path):
+    (tmp_path / "mlruns").write_text("")
+    assert "paths.mlruns=<folder>" in line(report(config), f"- {tmp_path / 'mlruns'}: cannot be written")
+    server = replace(config, tracking=TrackingConfig(uri="http://127.0.0.1:9"))
+    assert "no server answers" in line(report(server), "- tracking.uri=http://127.0.0.1:9")
+
+
+def test_a_gpu_that_the_backend_does_not_see_is_missing_with_its_remedy(config, monkeypatch):
+    gpu = {"name": "NVIDIA H100", "memory": "81559 MiB", "driver": "580.1"}
+    monkeypatch.setattr(environment, "hardware", lambda: {**HERE, "gpus": [gpu]})
+    text = report(config)
+    assert "NVIDIA H100 (81559 MiB, driver 580.1)" in line(text, "GPU")
+    assert "sees no GPU" in line(text, "- ")
+
+
+HERE = environment.hardware()

@@ -1,0 +1,98 @@
+import subprocess
+
+import numpy as np
+import pytest
+
+from fer_experiments import environment
+
+
+@pytest.fixture
+def repository(tmp_path):
+    root = tmp_path / "checkout é"
+    root.mkdir()
+    git(root, "init", "--quiet")
+    (root / "code.py").write_text("a = 1\n")
+    (root / ".gitignore").write_text("ignored.py\n")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "first")
+    return root
+
+
+def git(root, *arguments):
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True)
+
+
+def test_a_clean_checkout_is_its_commit(repository):
+    (repository / "ignored.py").write_text("")
+    state = environment.git_state(repository)
+    assert len(state.commit) == 40
+    assert (state.dirty, state.diff) == (False, "")
+
+
+def test_uncommitted_changes_and_new_files_are_a_patch_that_applies(repository):
+    (repository / "code.py").write_text("a = 2\n")
+    (repository / "new é.yaml").write_text("b: 3\n")
+    (repository / "picture.png").write_bytes(bytes(range(256)))
+    state = environment.git_state(repository)
+    assert state.dirty
+    assert "?? picture.png" in state.diff
+    (repository / "code.py").write_text("a = 1\n")
+    (repository / "new é.yaml").unlink()
+    (repository / "picture.png").unlink()
+    (repository.parent / "git.diff").write_text(state.diff)
+    git(repository, "apply", "../git.diff")
+    assert (repository / "code.py").read_text() == "a = 2\n"
+    assert (repository / "new é.yaml").read_text() == "b: 3\n"
+
+
+def test_a_change_that_is_staged_counts(repository):
+    (repository / "code.py").write_text("a = 4\n")
+    git(repository, "add", "code.py")
+    assert "+a = 4" in environment.git_state(repository).diff
+
+
+def test_a_repository_before_its_first_commit_is_dirty(tmp_path):
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "code.py").write_text("a = 1\n")
+    state = environment.git_state(tmp_path)
+    assert (state.commit, state.dirty) == (None, True)
+    assert "+a = 1" in state.diff
+
+
+def test_an_enclosing_repository_says_nothing(repository):
+    (repository / "inner").mkdir()
+    assert environment.git_state(repository / "inner") == environment.GitState(None, None, "")
+
+
+def test_no_git_is_no_error(repository, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert environment.git_state(repository) == environment.GitState(None, None, "")
+
+
+def test_a_huge_diff_is_cut(repository):
+    (repository / "code.py").write_text("a = 1\n" * 300_000)
+    diff = environment.git_state(repository).diff
+    assert diff.endswith(f"# cut at {environment.MAX_DIFF} characters\n")
+    assert len(diff) < environment.MAX_DIFF + 100
+
+
+def test_versions_name_every_installed_distribution():
+    known = environment.versions()
+    assert known["numpy"] == np.__version__
+    assert {"python", "keras", "mlflow", "keras-tuner", "scikit-learn"} <= set(known)
+
+
+def test_hardware_is_plain_data_about_this_machine():
+    import json
+
+    here = environment.hardware()
+    assert json.loads(json.dumps(here)) == here
+    assert here["cores"] >= 1
+    assert here["memory_gb"] > 0
+    assert set(here["cpu_features"]) <= set(environment.CPU_FEATURES)
+
+
+def test_a_machine_without_nvidia_smi_has_no_gpus(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert environment.gpus() == []

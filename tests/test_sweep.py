@@ -1,0 +1,225 @@
+"""Whole sweeps on demo faces with the pocket backbone, a real store and real oracles."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fer_experiments.compose import compose
+from fer_experiments.config import Config, mlruns_dir
+from fer_experiments.data import dataset as data_room
+from fer_experiments.errors import UserError
+from fer_experiments.sweep import State, load_state, run_sweep
+from fer_experiments.tracking import find_runs
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["data.limit=60", "data.demo_size=600", "training.epochs=2", "tracking.system_metrics=false"]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that keep what the tests record and compute in a folder of their own."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    return [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
+
+
+def quick(paths: list[str], *overrides: str) -> Config:
+    return compose(["sweep=quick", *SMALL, "sweep.max_trials=2", *paths, *overrides])
+
+
+def run(config: Config) -> tuple[State, list[str]]:
+    said: list[str] = []
+    return run_sweep(config, said.append), said
+
+
+def folder_of(config: Config, state: State) -> Path:
+    return mlruns_dir(config) / "sweeps" / state.id
+
+
+@pytest.fixture(scope="module")
+def finished(paths: list[str]) -> tuple[Config, State, list[str]]:
+    config = quick(paths)
+    return (config, *run(config))
+
+
+def runs_of(config: Config, **tags: str) -> list[Any]:
+    uri = f"sqlite:///{mlruns_dir(config) / 'mlflow.db'}"
+    return find_runs(uri, "fer/demo", {f"fer.{k}": v for k, v in tags.items()})
+
+
+def test_every_trial_is_a_finished_child_run(finished: tuple[Config, State, list[str]]):
+    config, state, _ = finished
+    trials = runs_of(config, sweep_id=state.id, kind="trial")
+    assert sorted(t.tags["fer.trial_number"] for t in trials) == ["0", "1"]
+    assert {t.tags["mlflow.parentRunId"] for t in trials} == {state.run_id}
+    assert {t.status for t in trials} == {"FINISHED"}
+    for trial in trials:
+        record = state.trials[int(trial.tags["fer.trial_number"])]
+        assert trial.metrics["final/val_accuracy"] == pytest.approx(record["score"])
+        assert float(trial.params["head.l2"]) == pytest.approx(record["values"]["head.l2"])
+        assert {"fer.dataset", "fer.backbone", "fer.features"} <= set(trial.tags)
+
+
+def test_the_parent_run_has_leaderboard_best_config_and_pictures(finished: tuple[Config, State, list[str]]):
+    from mlflow import MlflowClient
+
+    config, state, _ = finished
+    client = MlflowClient(f"sqlite:///{mlruns_dir(config) / 'mlflow.db'}")
+    names = {f.path for f in client.list_artifacts(state.run_id)} | {
+        f.path for f in client.list_artifacts(state.run_id, "plots")
+    }
+    assert {"leaderboard.csv", "leaderboard.md", "best.yaml", "config.yaml"} <= names
+    assert {"plots/objective.png", "plots/parallel_coordinates.png", "plots/importances.png"} <= names
+
+
+def test_the_leaderboard_is_sorted_and_complete(finished: tuple[Config, State, list[str]]):
+    config, state, _ = finished
+    table = pd.read_csv(folder_of(config, state) / "leaderboard.csv")
+    assert table["rank"].tolist() == [1, 2]
+    assert table["final/val_accuracy"].is_monotonic_decreasing
+    assert set(table["run_id"]) == {t["run_id"] for t in state.trials}
+
+
+def test_best_yaml_is_an_experiment_that_train_accepts(finished: tuple[Config, State, list[str]]):
+    config, state, _ = finished
+    best = compose([f"experiment={folder_of(config, state) / 'best.yaml'}"])
+    first = max(state.trials, key=lambda t: t["score"])
+    assert best.head.dense_widths == first["values"]["head.dense_widths"]
+    assert (best.data, best.backbone) == (config.data, config.backbone)
+
+
+def test_it_ends_with_the_leaderboard_and_the_next_commands(finished: tuple[Config, State, list[str]]):
+    _, state, said = finished
+    assert "| rank | trial | final/val_accuracy |" in said[-1]
+    assert f"sweep {state.id}: 2 trials, best final/val_accuracy" in said[-1]
+    assert "make ui" in said[-1] and "best.yaml" in said[-1]
+
+
+def test_a_finished_sweep_is_shown_and_not_run_again(finished: tuple[Config, State, list[str]]):
+    config, state, _ = finished
+    again, said = run(config)
+    assert again.trials == state.trials
+    assert any("is finished" in line for line in said)
+    assert any("no image forwarded" in line for line in said)
+
+
+def test_a_raised_budget_goes_on_in_the_same_parent(finished: tuple[Config, State, list[str]], paths: list[str]):
+    _, state, _ = finished
+    more, _ = run(quick(paths, "sweep.max_trials=3"))
+    assert (more.id, more.run_id, len(more.trials)) == (state.id, state.run_id, 3)
+    assert more.trials[:2] == state.trials
+
+
+def test_fresh_starts_anew(finished: tuple[Config, State, list[str]], paths: list[str]):
+    _, state, _ = finished
+    fresh, _ = run(quick(paths, "sweep.fresh=true", "sweep.max_trials=1"))
+    assert fresh.id == f"{state.id}-2" and fresh.run_id != state.run_id
+
+
+def test_a_changed_base_config_is_another_sweep_that_says_what_differs(
+    finished: tuple[Config, State, list[str]], paths: list[str]
+):
+    _, state, _ = finished
+    other, said = run(quick(paths, "training.batch_size=30", "sweep.max_trials=1"))
+    assert other.id != state.id
+    assert any("a new one" in line and "differs in training.batch_size" in line for line in said)
+
+
+def test_a_sweep_stopped_between_trials_resumes_to_the_same_leaderboard(paths: list[str], tmp_path: Path):
+    config = quick(paths, "sweep.seed=5", "sweep.max_trials=3", "training.deterministic=true")
+    whole, _ = run(config)
+    elsewhere = replace(config, paths=replace(config.paths, mlruns=str(tmp_path / "mlruns")))
+    stop_after = 1
+
+    def stopping(line: str) -> None:
+        if line.startswith(f"trial {stop_after}:"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(elsewhere, stopping)
+    stopped = load_state(tmp_path / "mlruns" / "sweeps" / whole.id)
+    assert stopped is not None and len(stopped.trials) < 3
+    resumed, said = run(elsewhere)
+    assert any("going on after" in line for line in said)
+    assert [(t["values"], t["score"]) for t in resumed.trials] == [(t["values"], t["score"]) for t in whole.trials]
+
+
+@pytest.mark.parametrize("oracle", ["bayesian", "hyperband", "grid"])
+def test_the_other_oracles_run(paths: list[str], oracle: str):
+    state, _ = run(quick(paths, f"sweep.oracle={oracle}", "sweep.max_epochs=2", "sweep.factor=2"))
+    assert state.status == "finished" and len(state.trials) == 2
+    assert all(t["status"] == "finished" for t in state.trials)
+
+
+def test_three_failures_in_a_row_stop_the_sweep_and_are_recorded(paths: list[str], tmp_path: Path):
+    sweep = tmp_path / "broken.yaml"
+    sweep.write_text(
+        "defaults:\n  - override /data: demo\n  - override /backbone: pocket\n  - override /head: pooled\n"
+        "sweep:\n  max_trials: 9\n  space:\n"
+        "    training.learning_rate: {type: float, min: 1.0e37, max: 1.0e38}\n"
+    )
+    config = compose([f"sweep={sweep}", *SMALL, *paths])
+    with pytest.raises(UserError, match=r"the last 3 trials failed, the last with FitError: the loss is not a number"):
+        run_sweep(config, lambda line: None)
+    failed = [r for r in runs_of(config, kind="trial") if r.status == "FAILED"]
+    assert len(failed) == 3 and all("not a number" in r.tags["fer.error"] for r in failed)
+
+
+def test_a_damaged_state_is_named(tmp_path: Path):
+    (tmp_path / "state.json").write_text('{"id": "x"')
+    with pytest.raises(UserError, match=r"state\.json: not a sweep's state"):
+        load_state(tmp_path)
+
+
+def test_neither_train_nor_sweep_can_read_a_test_label(paths: list[str], monkeypatch: pytest.MonkeyPatch):
+    """Other test labels, same everything else: nothing but the fingerprint changes, and no door is opened."""
+    config = quick(paths, "sweep.seed=9", "sweep.max_trials=1", "training.deterministic=true")
+    before, _ = run(config)
+    real = data_room._load_parts
+
+    def with_other_test_labels(cfg: Any, smoke: bool) -> Any:
+        parts = real(cfg, smoke)
+        labels = parts.labels.copy()
+        labels[parts.rows["test"]] = 1 - labels[parts.rows["test"]]
+        return replace(parts, labels=labels, fingerprint="0" * 64)
+
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the test split was opened")
+
+    monkeypatch.setattr(data_room, "_load_parts", with_other_test_labels)
+    monkeypatch.setattr(data_room, "open_test_split", opened)
+    after, _ = run(config)
+    assert after.id != before.id
+    assert [t["metrics"] for t in after.trials] == [t["metrics"] for t in before.trials]
+
+
+def test_sigterm_kills_the_trial_in_flight_and_the_same_command_goes_on(tmp_path: Path):
+    command = [sys.executable, "-m", "fer_experiments.cli", "sweep", "sweep=quick", *SMALL, "sweep.max_trials=4"]
+    command += ["training.epochs=60", "training.patience=60", f"paths.mlruns={tmp_path}/m", f"paths.cache={tmp_path}/c"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.startswith("trial 0:"):
+            break
+    time.sleep(1.5)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=30) == 143
+    state_file = next((tmp_path / "m" / "sweeps").glob("*/state.json"))
+    kept = json.loads(state_file.read_text())["trials"]
+    assert len(kept) >= 1
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"going on after {len(kept)} trials" in done.stdout
+    state = json.loads(state_file.read_text())
+    assert len(state["trials"]) == 4 and state["trials"][: len(kept)] == kept
+    statuses = {r.status for r in find_runs(f"sqlite:///{tmp_path}/m/mlflow.db", "fer/demo", {"fer.kind": "trial"})}
+    assert statuses <= {"FINISHED", "KILLED"}
