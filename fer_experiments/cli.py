@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -139,6 +140,9 @@ def _import_backend() -> None:
         os.dup2(said.fileno(), 2)
         try:
             import keras  # noqa: F401
+
+            # Retracing is what every trial does, being another network.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
         except BaseException:
             said.seek(0)
             os.write(stderr, said.read())

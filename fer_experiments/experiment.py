@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from fer_experiments import backbones, metrics, plots, tracking
@@ -16,6 +18,9 @@ from fer_experiments.features import FeatureSet, extract_features
 from fer_experiments.heads import Moments
 from fer_experiments.sheets import counts_table, sample_faces
 from fer_experiments.training import FitResult, feature_moments, fit_head
+
+if TYPE_CHECKING:
+    from fer_experiments.pocket_training import PretrainResult
 
 Echo = Callable[[str], None]
 
@@ -71,33 +76,43 @@ def prepare(config: Config, echo: Echo = print) -> Prepared:
     return Prepared(config, dataset, features)
 
 
-def record(run: tracking.Run, prepared: Prepared, config: Config, fit: FitResult) -> dict[str, float]:
-    """Everything a fit leaves behind goes on its run; returns the final metrics by their logged names."""
-    dataset = prepared.dataset
-    labels, probabilities = dataset.labels[dataset.val], fit.val_probabilities
-    scores = metrics.classification_metrics(labels, probabilities)
-    final = {f"final/val_{name}": value for name, value in scores.items()}
-    matrix = metrics.confusion(labels, probabilities)
-    run.log_epochs(fit.history)
-    run.log_metrics({**final, "time/fit_s": fit.seconds, "best_epoch": float(fit.best_epoch)})
-    run.log_figure(plots.learning_curves(fit.history, fit.best_epoch), "plots/learning_curves.png")
-    run.log_figure(plots.confusion_matrix(matrix, dataset.classes), "plots/confusion_matrix.png")
-    run.log_figure(plots.roc_curve(labels, probabilities, dataset.classes), "plots/roc_curve.png")
-    run.log_json({"classes": list(dataset.classes), "matrix": matrix.tolist()}, "metrics/confusion_matrix.json")
-    run.log_csv(fit.history.reset_index(), "metrics/history.csv")
-    run.log_head(fit.model)
-    return final
-
-
-def describe_run(run: tracking.Run, prepared: Prepared, config: Config) -> None:
-    """What a run was made of: config, data with what cleaning removed, the environment."""
-    dataset = prepared.dataset
-    run.log_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))), "config.yaml")
+def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
+    """What a run was made of goes on it: the config (as plain containers), data and cleaning, the environment."""
+    run.log_text(OmegaConf.to_yaml(OmegaConf.create(container)), "config.yaml")
     run.log_json(dataset.cleaning, "data/cleaning.json")
     run.log_csv(counts_table(dataset), "data/counts.csv")
     run.log_figure(sample_faces(dataset), "data/faces.png")
     run.log_dataset(dataset)
     run.log_environment(project_root() / "requirements.lock")
+
+
+def record(
+    run: tracking.Run, dataset: Dataset, fit: FitResult | PretrainResult, *, logged: Sequence[int] = ()
+) -> dict[str, float]:
+    """What a fit gave goes on its run, epochs in `logged` being there already; returns the final metrics by name."""
+    final = log_scores(run, "val", dataset.labels[dataset.val], fit.val_probabilities, dataset.classes)
+    run.log_epochs(fit.history.drop(index=list(logged)))
+    run.log_metrics({"time/fit_s": fit.seconds, "best_epoch": float(fit.best_epoch)})
+    run.log_figure(plots.learning_curves(fit.history, fit.best_epoch), "plots/learning_curves.png")
+    run.log_csv(fit.history.rename_axis("epoch").reset_index(), "metrics/history.csv")
+    return final
+
+
+def log_scores(
+    run: tracking.Run, split: str, labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, float]:
+    """Metrics and figures of a split ("val" or "test") go on the run; returns the metrics, accuracy with interval."""
+    suffix = "" if split == "val" else f"_{split}"
+    scores = metrics.classification_metrics(labels, probabilities)
+    low, high = metrics.bootstrap_interval(labels, probabilities)
+    scores |= {"accuracy_low": low, "accuracy_high": high}
+    final = {f"final/{split}_{name}": value for name, value in scores.items()}
+    matrix = metrics.confusion(labels, probabilities)
+    run.log_metrics(final)
+    run.log_figure(plots.confusion_matrix(matrix, classes), f"plots/confusion_matrix{suffix}.png")
+    run.log_figure(plots.roc_curve(labels, probabilities, classes), f"plots/roc_curve{suffix}.png")
+    run.log_json({"classes": list(classes), "matrix": matrix.tolist()}, f"metrics/confusion_matrix{suffix}.json")
+    return final
 
 
 def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> dict[str, float]:
@@ -117,7 +132,7 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> d
         parent=parent,
         system_metrics=config.tracking.system_metrics,
     ) as run:
-        describe_run(run, prepared, config)
+        describe_run(run, prepared.dataset, to_dict(config))
         fit = fit_head(
             prepared.features,
             prepared.dataset,
@@ -126,7 +141,8 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> d
             moments=prepared.moments if config.head.normalize else None,
             description=config.head.name,
         )
-        final = record(run, prepared, config, fit)
+        final = record(run, prepared.dataset, fit)
+        run.log_head(fit.model, prepared.features.dtype)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
     echo(summary(prepared.dataset, final, fit))
     return final
@@ -159,11 +175,9 @@ def differences(config: Config, configs: Sequence[Config]) -> str:
 
 def summary(dataset: Dataset, final: dict[str, float], fit: FitResult) -> str:
     """The result of a run in two lines, the accuracy with its 95 % interval."""
-    labels = dataset.labels[dataset.val]
-    low, high = metrics.bootstrap_interval(labels, fit.val_probabilities)
-    accuracy = final["final/val_accuracy"]
+    accuracy, low, high = (final[f"final/val_accuracy{end}"] for end in ("", "_low", "_high"))
     others = "  ".join(f"{k.removeprefix('final/val_')} {v:.4f}" for k, v in final.items() if "accuracy" not in k)
     return (
-        f"validation accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {len(labels):,} images), "
+        f"validation accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {len(dataset.val):,} images), "
         f"best epoch {fit.best_epoch} of {len(fit.history)}, fitted in {fit.seconds:.0f} s\n{others}"
     )

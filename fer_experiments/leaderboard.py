@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
             **{path: _plain(trial["values"][path]) for path in sweep.space},
             "epochs": trial.get("epochs"),
             "best_epoch": trial.get("best_epoch"),
-            "seconds": trial["seconds"],
+            "seconds": round(trial["seconds"]),
             "status": trial["status"],
             "run_id": trial.get("run_id"),
         }
@@ -75,20 +76,24 @@ def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
         return f"sweep {state.id}: no trial finished"
     frame = table(state, sweep).drop(columns=["run_id"])
     more = f"\n({len(frame) - rows} more in {_shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
+    low, high = (best["metrics"][f"final/val_accuracy_{end}"] for end in ("low", "high"))
     fer = _command()
-    again = f"{fer} sweep sweep={state.name} sweep.max_trials={2 * len(state.trials)}"
+    commands = {
+        "make ui": "compare the runs at http://127.0.0.1:5000",
+        f"{fer} train experiment={_shown(folder / 'best.yaml')}": "train the best again",
+        shlex.join([fer, *_said(state), f"sweep.max_trials={2 * len(state.trials)}"]): "go on searching",
+    }
+    width = max(map(len, commands))
     return "\n".join(
         [
             "",
             markdown(frame.head(rows)) + more,
             "",
-            f"sweep {state.id}: {len(frame)} trials, "
-            f"best {sweep.objective} {best['score']:.4f} in trial {best['number']} "
-            "(the best of many is flattered by the choice; the sealed test split tells)",
+            f"sweep {state.id}: {len(frame)} trials, best {best['number']}: {sweep.objective} {best['score']:.4f}",
+            f"  its accuracy's 95 % interval: {low:.4f} to {high:.4f}; the best of many is flattered by being chosen,",
+            "  the sealed test split tells",
             "next:",
-            "  make ui                                   compare the runs at http://127.0.0.1:5000",
-            f"  {fer} train experiment={_shown(folder / 'best.yaml')}   train the best again",
-            f"  {again}   go on searching",
+            *(f"  {command:{width}}  {purpose}" for command, purpose in commands.items()),
         ]
     )
 
@@ -132,7 +137,9 @@ def log(parent: Run, state: State, sweep: SweepConfig, folder: Path) -> None:
     space = trials[[sweep.objective, *sweep.space]]
     scores = [trial["score"] for trial in state.trials]
     parent.log_figure(plots.objective_over_trials(scores, sweep.direction, sweep.objective), "plots/objective.png")
-    parent.log_figure(plots.parallel_coordinates(space, sweep.objective), "plots/parallel_coordinates.png")
+    parent.log_figure(
+        plots.parallel_coordinates(space, sweep.objective, sweep.direction), "plots/parallel_coordinates.png"
+    )
     parent.log_figure(plots.importances(importances(space, sweep.objective)), "plots/importances.png")
 
 
@@ -144,6 +151,13 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.4g}" if abs(value) < 0.01 or abs(value) >= 1000 else f"{value:.4f}"
     return "" if value is None else str(value)
+
+
+def _said(state: State) -> list[str]:
+    """The arguments this sweep was asked for with, its budget left out: with other overrides it were another sweep."""
+    if sys.argv[1:2] != ["sweep"]:
+        return ["sweep", f"sweep={state.name}"]
+    return [a for a in sys.argv[1:] if not a.startswith(("sweep.max_trials=", "sweep.fresh="))]
 
 
 def _shown(path: Path) -> str:

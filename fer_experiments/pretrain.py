@@ -9,17 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
-from fer_experiments import metrics, plots, pocket, tracking
-from fer_experiments.config import Config, PretrainConfig, cache_dir, mlruns_dir, project_root, to_dict
+from fer_experiments import pocket, tracking
+from fer_experiments.config import Config, PretrainConfig, cache_dir, mlruns_dir, to_dict
 from fer_experiments.data import Dataset, load_dataset, open_test_split
 from fer_experiments.errors import UserError
-from fer_experiments.experiment import counts_table, sample_faces
+from fer_experiments.experiment import describe_run, log_scores, record
 from fer_experiments.pocket_training import PretrainResult, predict, pretrain, recipe
 
 __all__ = ["PretrainResult", "pretrain", "run_pretrain"]
@@ -54,7 +51,7 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
         tags={"fer.dataset": dataset.fingerprint},
         system_metrics=config.tracking.system_metrics,
     ) as run:
-        _describe(run, dataset, described)
+        describe_run(run, dataset, described)
         live: list[int] = []
 
         def on_epoch(epoch: int, row: dict[str, float]) -> None:
@@ -64,8 +61,8 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
 
         echo(f"training {settings.epochs} epochs on {len(dataset.train):,} faces; state in {folder}")
         result = pretrain(dataset, settings, checkpoint_dir=folder, on_epoch=on_epoch)
-        run.log_epochs(result.history.drop(index=live))
-        final = _record(run, dataset, settings, result)
+        final = record(run, dataset, result, logged=live)
+        _write_weights(run, settings, result)
         if settings.open_test:
             final |= _open_test(run, config, result)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
@@ -94,22 +91,8 @@ def _settings(config: Config) -> tuple[Config, PretrainConfig]:
     return config, settings
 
 
-def _describe(run: tracking.Run, dataset: Dataset, described: dict[str, Any]) -> None:
-    """Log what the run was made of."""
-    run.log_text(OmegaConf.to_yaml(OmegaConf.create(described)), "config.yaml")
-    run.log_json(dataset.cleaning, "data/cleaning.json")
-    run.log_csv(counts_table(dataset), "data/counts.csv")
-    run.log_figure(sample_faces(dataset), "data/faces.png")
-    run.log_dataset(dataset)
-    run.log_environment(project_root() / "requirements.lock")
-
-
-def _record(run: tracking.Run, dataset: Dataset, settings: PretrainConfig, result: PretrainResult) -> dict[str, float]:
-    """Log what the training leaves behind, weights included; return the final validation metrics."""
-    final = _scores(run, "val", dataset.labels[dataset.val], result.val_probabilities, dataset.classes)
-    run.log_metrics({"time/fit_s": result.seconds, "best_epoch": float(result.best_epoch)})
-    run.log_figure(plots.learning_curves(result.history, result.best_epoch), "plots/learning_curves.png")
-    run.log_csv(result.history.rename_axis("epoch").reset_index(), "metrics/history.csv")
+def _write_weights(run: tracking.Run, settings: PretrainConfig, result: PretrainResult) -> None:
+    """Log the weights as they ship, in float16, and write them to pretrain.output."""
     run.log_head(result.model, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "pocket.npz"
@@ -117,26 +100,10 @@ def _record(run: tracking.Run, dataset: Dataset, settings: PretrainConfig, resul
         run.log_file(weights, "weights/pocket.npz")
     if settings.output:
         pocket.save(Path(settings.output).expanduser(), settings.widths, settings.blocks, result.weights)
-    return final
 
 
 def _open_test(run: tracking.Run, config: Config, result: PretrainResult) -> dict[str, float]:
     """Score the sealed test split, and record that it was opened; return its metrics."""
     test = open_test_split(config.data, smoke=config.training.smoke)
     run.set_tags({"fer.test_opened": test.fingerprint})
-    return _scores(run, "test", test.labels, predict(result.model, test.images), test.classes)
-
-
-def _scores(
-    run: tracking.Run, split: str, labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
-) -> dict[str, float]:
-    """Log and return the metrics of a split, with its figures; those of the test carry its name."""
-    suffix = "" if split == "val" else f"_{split}"
-    scores = metrics.classification_metrics(labels, probabilities)
-    final = {f"final/{split}_{name}": value for name, value in scores.items()}
-    matrix = metrics.confusion(labels, probabilities)
-    run.log_metrics(final)
-    run.log_figure(plots.confusion_matrix(matrix, classes), f"plots/confusion_matrix{suffix}.png")
-    run.log_figure(plots.roc_curve(labels, probabilities, classes), f"plots/roc_curve{suffix}.png")
-    run.log_json({"classes": list(classes), "matrix": matrix.tolist()}, f"metrics/confusion_matrix{suffix}.json")
-    return final
+    return log_scores(run, "test", test.labels, predict(result.model, test.images), test.classes)

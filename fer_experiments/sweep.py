@@ -117,7 +117,7 @@ def _go(
     ) as parent:
         if state.run_id is None:
             state.run_id = parent.id
-            describe_run(parent, prepared, config)
+            describe_run(parent, prepared.dataset, to_dict(config))
         state.status = "running"
         state.save(folder)
         wanted = config.sweep.max_trials
@@ -170,7 +170,7 @@ def _run_trial(
             system_metrics=config.tracking.system_metrics,
         ) as run:
             done["run_id"] = run.id
-            describe_run(run, prepared, one)
+            describe_run(run, prepared.dataset, to_dict(one))
             fit = fit_head(
                 prepared.features,
                 prepared.dataset,
@@ -181,7 +181,8 @@ def _run_trial(
                 initial_weights=str(weights / f"{came_from}.weights.h5") if came_from else None,
                 description=f"trial {number}",
             )
-            final = record(run, prepared, one, fit)
+            final = record(run, prepared.dataset, fit)
+            run.log_head(fit.model, prepared.features.dtype)
             done["score"] = final[config.sweep.objective]
             run.log_metrics({"time/total_s": time.perf_counter() - started})
             if config.sweep.oracle == "hyperband":

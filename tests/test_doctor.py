@@ -1,5 +1,7 @@
+import os
 from dataclasses import replace
 
+import keras
 import pytest
 
 from fer_experiments import environment
@@ -25,7 +27,7 @@ def test_one_screen_says_what_is_there(config):
     assert len(text.splitlines()) <= 40
     for start in ("Python", "Packages", "Backend", "GPU", "CPU", "Disk", "Tracking", "FER2013", "Weights", "Missing"):
         assert line(text, start)
-    assert "cpu:0" in line(text, "Backend")
+    assert keras.distribution.list_devices()[0] in line(text, "Backend")
     assert "not there yet, the first run creates it" in line(text, "Tracking")
 
 
@@ -67,12 +69,16 @@ def test_a_store_that_cannot_be_used_is_missing_with_its_remedy(config, tmp_path
     assert "no server answers" in line(report(server), "- tracking.uri=http://127.0.0.1:9")
 
 
-def test_a_gpu_that_the_backend_does_not_see_is_missing_with_its_remedy(config, monkeypatch):
-    gpu = {"name": "NVIDIA H100", "memory": "81559 MiB", "driver": "580.1"}
-    monkeypatch.setattr(environment, "hardware", lambda: {**HERE, "gpus": [gpu]})
+def test_a_gpu_that_the_backend_does_not_see_is_missing_with_its_remedy(config, tmp_path, monkeypatch):
+    if any(device.startswith("gpu") for device in keras.distribution.list_devices()):
+        pytest.skip("the backend sees a GPU here")
+    driver = tmp_path / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text("#!/bin/sh\necho 'NVIDIA H100, 81559 MiB, 580.1'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{driver.parent}{os.pathsep}{os.environ['PATH']}")
+    environment.hardware.cache_clear()
     text = report(config)
+    environment.hardware.cache_clear()
     assert "NVIDIA H100 (81559 MiB, driver 580.1)" in line(text, "GPU")
     assert "sees no GPU" in line(text, "- ")
-
-
-HERE = environment.hardware()

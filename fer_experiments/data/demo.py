@@ -18,11 +18,11 @@ from fer_experiments.data.faces import EMOTIONS, USAGES, Faces
 from fer_experiments.errors import UserError
 
 # How hard the task is. Ranges are uniform over the faces.
-INTENSITY = (0.25, 1.1)  # of the expression: 0 is a neutral face, 1 the full table below
-IDLE = 0.1  # deviation of each muscle without any emotion: resting faces smile or frown a little
-NOISE = (2.0, 16.0)  # grey levels, the largest of an image
+INTENSITY = (0.2, 1.0)  # of the expression: 0 is a neutral face, 1 the full table below
+IDLE = 0.12  # deviation of each muscle without any emotion: resting faces smile or frown a little
+NOISE = (2.0, 20.0)  # grey levels, the largest of an image
 BLUR = (0.0, 0.9)  # weight of the neighbouring pixels
-OCCLUSION = 0.15  # share of faces with a bar or hand across; glasses, fringes and beards have theirs below
+OCCLUSION = 0.2  # share of faces with a bar or hand across; glasses, fringes and beards have theirs below
 
 SIZE = 48
 BATCH = 64  # faces painted at a time: their float32 pixels stay in the processor's cache

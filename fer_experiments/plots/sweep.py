@@ -88,7 +88,8 @@ def parallel_coordinates(trials: pd.DataFrame, objective: str, direction: str = 
     colours = ScalarMappable(Normalize(finite.min(), finite.max()) if len(finite) else Normalize(0, 1), "viridis")
     few = len(trials) <= 50
     lines = [np.column_stack([np.arange(len(names)), row]) for row in points]
-    order = [int(i) for i in np.argsort(scores if direction == "max" else -scores) if not failed[i]]
+    keys = scores if direction == "max" else -scores
+    order = [int(i) for i in np.lexsort((-np.arange(len(keys)), keys)) if not failed[i]]  # the first of equals last
     groups: list[tuple[list[np.ndarray], Any, str, float]] = [
         ([lines[i][:-1] for i in np.flatnonzero(failed)], GRAY, "--", 1.0)
     ]

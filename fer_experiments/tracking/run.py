@@ -138,14 +138,16 @@ class Run:
             return Schema([TensorSpec(d, s, name if len(specs) > 1 else None) for s, d, name in specs])
 
         known = environment.versions()
-        # Inferring the requirements takes MLflow 19 seconds.
-        needed = [f"{n}=={known[n]}" for n in ("keras", keras.backend.backend(), "numpy") if n in known]
+        # Given, because inferring them takes MLflow 19 seconds; as a conda environment, because the other way it warns
+        # of every environment without pip.
+        needed = [f"{n}=={known[n]}" for n in ("mlflow", "keras", keras.backend.backend(), "numpy") if n in known]
+        conda = {"name": "head", "dependencies": [f"python={known['python']}", "pip", {"pip": needed}]}
         with tempfile.TemporaryDirectory() as folder:
             mlflow.keras.save_model(
                 keras.Model(model.inputs, model.outputs, name=model.name),
                 f"{folder}/model",
                 signature=ModelSignature(schema(model.inputs, dtype), schema(model.outputs)),
-                pip_requirements=needed,
+                conda_env=conda,
             )
             self.client.log_artifacts(self.id, f"{folder}/model", "model")
 
