@@ -99,6 +99,10 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
         from fer_experiments.space import check_space
 
         check_space(config)
+    if verb != "doctor":
+        from fer_experiments.data import find_source
+
+        find_source(config.data)
     if verb != "data":
         _import_backend()
     _work(verb, config)

@@ -14,7 +14,7 @@ import numpy as np
 from fer_experiments.backbones import load_backbone
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
-from fer_experiments.shards import is_intact, write_manifest, write_shard
+from fer_experiments.shards import is_intact, read_manifest, write_manifest, write_shard
 
 Echo = Callable[[str], None]
 
@@ -39,20 +39,21 @@ def extract(
     """
     size = features_cfg.shard_size
     starts = list(range(0, len(images), size))
+    views = [view for view in features_cfg.views if read_manifest(path / view) is None]
     missing = []
-    for view in features_cfg.views:
+    for view in views:
         (path / view).mkdir(exist_ok=True)
         for start in starts:
             if not is_intact(path / view, start, min(size, len(images) - start), features_cfg.dtype):
                 missing.append((view, start))
     how = ""
     if missing:
-        total = len(starts) * len(features_cfg.views)
+        total = len(starts) * len(views)
         if len(missing) < total:
             echo(f"features: {total - len(missing)} of {total} shards are there already")
         how = _forward(images, backbone_cfg, features_cfg, path, missing)
     content = {**content, "dtype": features_cfg.dtype, "count": len(images), "shard_size": size}
-    for view in features_cfg.views:
+    for view in views:
         write_manifest(path / view, content, starts)
     return how
 
@@ -123,7 +124,9 @@ def _check_fit(sample: dict[str, np.ndarray], dtype: str, count: int, path: Path
         needed += stored[0].nbytes * count
         lost = float(np.linalg.norm(stored - features)) / max(float(np.linalg.norm(features)), 1e-30)
         if lost > 1e-2:  # float16 keeps 3 digits, but nothing under 6e-8: random networks get there
-            raise UserError(f"features of {layer} are too small for {dtype} ({lost:.0%} lost): say features.dtype=float32")
+            raise UserError(
+                f"features of {layer} are too small for {dtype} ({lost:.0%} lost): say features.dtype=float32"
+            )
     free = shutil.disk_usage(path).free
     if needed > free:
         raise UserError(

@@ -84,7 +84,7 @@ def _scaled(x: Any, cfg: BackboneConfig) -> Any:
 
 
 def application_scaling(cfg: BackboneConfig) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """An application's preprocess_input as (order of channels, scale, offset): y[c] = x[order[c]] * scale[c] + offset[c].
+    """An application's preprocess_input as (order, scale, offset): y[c] = x[order[c]] * scale[c] + offset[c].
 
     Found by asking it about black and about each pure channel, so that no application needs code of its own.
 
@@ -109,5 +109,7 @@ def application_scaling(cfg: BackboneConfig) -> tuple[list[int], np.ndarray, np.
     if cfg.channels == 3:
         return order.tolist(), scale, offset
     if np.ptp(scale) > 1e-6 or np.ptp(offset) > 1e-6:
-        raise UserError(f"backbone.channels=1: {cfg.architecture} scales each channel its own way; say backbone.scaling=raw255")
+        raise UserError(
+            f"backbone.channels=1: {cfg.architecture} scales each channel its own way; say backbone.scaling=raw255"
+        )
     return [0], scale[:1], offset[:1]

@@ -1,8 +1,8 @@
 """Arrays on disk in shards: written whole or not at all, checked, and read as memory maps.
 
-    <folder>/<first row>-<layer>.npy   rows of one layer's features
-    <folder>/<first row>.json          written after them: their shapes, dtype and checksums
-    <folder>/manifest.json             written when all are there and checked
+<folder>/<first row>-<layer>.npy   rows of one layer's features
+<folder>/<first row>.json          written after them: their shapes, dtype and checksums
+<folder>/manifest.json             written when all are there and checked
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_shard(folder: Path, start: int, arrays: dict[str, np.ndarray]) -> None
     record = []
     for number, (layer, array) in enumerate(arrays.items()):
         write_atomically(folder / _name(start, number), partial(np.save, arr=array))
-        entry = {"layer": layer, "shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(array)}
+        entry = {"layer": layer, "shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(array.data)}
         record.append(entry)
     write_json(_record(folder, start), record)
 
@@ -61,13 +61,16 @@ def is_intact(folder: Path, start: int, rows: int, dtype: str) -> bool:
         len(array) == rows
         and str(array.dtype) == dtype == entry["dtype"]
         and list(array.shape) == entry["shape"]
-        and zlib.crc32(array) == entry["crc32"]
+        and zlib.crc32(array.data) == entry["crc32"]
         for array, entry in zip(arrays, record, strict=True)
     )
 
 
 def write_manifest(folder: Path, content: dict[str, Any], starts: list[int]) -> None:
-    """Declares the shards complete: `content`, the layers with their shape per image, and each file with its size and time."""
+    """Declares the shards complete.
+
+    It says `content`, the layers with their shape per image, and each file with its size and time.
+    """
     record = json.loads(_record(folder, starts[0]).read_bytes())
     files = {name: _stamp(folder / name) for start in starts for name in _names(start, len(record))}
     layers = {entry["layer"]: entry["shape"][1:] for entry in record}

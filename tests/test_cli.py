@@ -49,7 +49,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str):
         (["data", "data.path=no/such/file.zip"], "no/such/file.zip"),
         (["features", "data=demo", "backbone=keras_file"], "backbone.weights"),
         (["train", "data=fer2013"], "make data"),
-        (["train", "data=demo", "backbone=pocket", "head=paper"], "head=paper needs a spatial map"),
+        (["train", "data=demo", "backbone=pocket", "backbone.pooling=avg"], "head=paper needs a spatial map"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path):

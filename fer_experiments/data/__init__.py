@@ -1,8 +1,17 @@
 """Faces: readers, cleaning, splits, fingerprints, and the sealed test split."""
 
-from fer_experiments.data.dataset import Dataset, TestSplit, load_dataset, open_test_split
+from fer_experiments.data.dataset import Dataset, TestSplit, find_source, load_dataset, open_test_split
 from fer_experiments.data.describe import describe
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.readers import find_fer2013
 
-__all__ = ["Dataset", "Faces", "TestSplit", "describe", "find_fer2013", "load_dataset", "open_test_split"]
+__all__ = [
+    "Dataset",
+    "Faces",
+    "TestSplit",
+    "describe",
+    "find_fer2013",
+    "find_source",
+    "load_dataset",
+    "open_test_split",
+]

@@ -137,18 +137,29 @@ def _load_parts(cfg: DataConfig, smoke: bool) -> _Parts:
 
 
 def _read(cfg: DataConfig) -> Faces:
-    if cfg.source == "demo":
+    path = find_source(cfg)
+    if path is None:
         from fer_experiments.data.demo import draw_faces
 
         return draw_faces(cfg.demo_size, cfg.seed)
-    if cfg.path is not None:
-        return read_faces(Path(cfg.path).expanduser())
-    if cfg.source != "fer2013":
+    return read_faces(path)
+
+
+def find_source(cfg: DataConfig) -> Path | None:
+    """Return where the faces of `cfg` are read from, None for those that are drawn.
+
+    Raises UserError for a path that is not given or not there.
+    """
+    if cfg.source == "demo":
+        return None
+    if cfg.path is None and cfg.source != "fer2013":
         raise UserError(f"data.path: data={cfg.name} needs the path of a folder or an archive of class folders")
-    path = find_fer2013()
+    path = Path(cfg.path).expanduser() if cfg.path is not None else find_fer2013()
     if path is None:
         raise UserError("FER2013 is not at hand: run `make data`, or give its path as $FER2013 or data.path")
-    return read_faces(path)
+    if not path.exists():
+        raise UserError(f"data.path={path}: no such file or folder; give FER2013's zip, CSV or folder")
+    return path
 
 
 def _classes(cfg: DataConfig, emotions: list[str]) -> tuple[tuple[str, ...], dict[str, int]]:

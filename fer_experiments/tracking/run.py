@@ -144,7 +144,7 @@ class Run:
         conda = {"name": "head", "dependencies": [f"python={known['python']}", "pip", {"pip": needed}]}
         with tempfile.TemporaryDirectory() as folder:
             mlflow.keras.save_model(
-                keras.Model(model.inputs, model.outputs, name=model.name),
+                keras.Model(model.input, model.output, name=model.name),
                 f"{folder}/model",
                 signature=ModelSignature(schema(model.inputs, dtype), schema(model.outputs)),
                 conda_env=conda,

@@ -122,7 +122,8 @@ def _create_database(database: Path, mlruns: Path) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         unfinished = database.with_name(f"{database.name}.new")
-        unfinished.unlink(missing_ok=True)
+        for left in (unfinished, database.with_name(f"{unfinished.name}-journal")):
+            left.unlink(missing_ok=True)
         store = SqlAlchemyStore(f"sqlite:///{unfinished}", (mlruns / "artifacts").resolve().as_uri())
         store.engine.dispose()
         unfinished.replace(database)

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import inspect
+import random
+import socket
+import sys
+import threading
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from fer_experiments import backbones, weights
+from fer_experiments.backbones import backbone_fingerprint, check_not_seen, check_part_not_seen, load_backbone
+from fer_experiments.compose import compose
+from fer_experiments.config import BackboneConfig, config_dir
+from fer_experiments.errors import UserError
+from fer_experiments.preprocessing import preprocess
+
+MOBILE = BackboneConfig(name="mobile", kind="application", architecture="MobileNetV2", weights=None, input_size=32)
+SHIPPED = ["InceptionResNetV2", "InceptionV3", "ResNet50", "MobileNetV2", "EfficientNetV2B0"]
+GRAY = np.random.default_rng(0).integers(0, 256, (3, 20, 20), dtype=np.uint8)
+RGB = np.random.default_rng(1).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
+
+
+def save_trunk(path: Path, *, size: int | None = 16, dtype: str = "float32") -> Path:
+    """A .keras file with two layers to cut at, `first` [8, 8, 4] and `second` [4, 4, 6]."""
+    pixels = keras.Input((size, size, 3), dtype=dtype)
+    x = layers.Conv2D(4, 3, strides=2, padding="same", name="first", dtype=dtype)(pixels)
+    x = layers.Conv2D(6, 3, strides=2, padding="same", name="second", dtype=dtype)(x)
+    keras.Model(pixels, x).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trunk_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_trunk(tmp_path_factory.mktemp("trunk") / "trunk.keras")
+
+
+@pytest.fixture
+def from_file(trunk_file: Path) -> BackboneConfig:
+    return BackboneConfig(
+        name="small", kind="keras_file", weights=str(trunk_file), input_size=16, scaling={"mean": 127.5, "scale": 128}
+    )
+
+
+def features_of(cfg: BackboneConfig, images: np.ndarray) -> list[np.ndarray]:
+    model = load_backbone(cfg, images.shape[1:]).model
+    return [np.asarray(x) for x in keras.tree.flatten(model(images, training=False))]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (config_dir() / "backbone").glob("*.yaml")))
+def test_every_shipped_backbone_composes_under_its_own_name(name: str) -> None:
+    assert compose([f"backbone={name}"]).backbone.name == name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": "ResNet50"},
+        {"seed": 1},
+        {"layers": ["out_relu"]},
+        {"input_size": 48},
+        {"channels": 1},
+        {"scaling": "raw255"},
+        {"scaling": {"mean": 0, "scale": 255}},
+        {"pooling": "avg"},
+    ],
+    ids=str,
+)
+def test_whatever_decides_the_features_changes_the_fingerprint(change: dict[str, Any]) -> None:
+    assert backbone_fingerprint(replace(MOBILE, **change)) != backbone_fingerprint(MOBILE)
+
+
+def test_what_does_not_touch_the_features_leaves_the_fingerprint() -> None:
+    assert backbone_fingerprint(replace(MOBILE, name="other", seen=["x/y"])) == backbone_fingerprint(MOBILE)
+    one, other = ({"mean": mean, "scale": 128} for mean in (127, [127.0]))
+    assert backbone_fingerprint(replace(MOBILE, scaling=one)) == backbone_fingerprint(replace(MOBILE, scaling=other))
+
+
+def test_one_changed_byte_of_the_weights_changes_the_fingerprint(from_file: BackboneConfig, tmp_path: Path) -> None:
+    content = bytearray(Path(str(from_file.weights)).read_bytes())
+    same, other = tmp_path / "same.keras", tmp_path / "other.keras"
+    same.write_bytes(content)
+    content[len(content) // 2] ^= 1
+    other.write_bytes(content)
+    assert backbone_fingerprint(replace(from_file, weights=str(same))) == backbone_fingerprint(from_file)
+    assert backbone_fingerprint(replace(from_file, weights=str(other))) != backbone_fingerprint(from_file)
+
+
+def test_a_backbone_is_not_evaluated_on_what_it_was_trained_on() -> None:
+    cfg = replace(MOBILE, name="pocket", seen=["fer2013/Training"])
+    usage = np.array(["Training", "PublicTest", "Training", "PublicTest"])
+    dataset: Any = SimpleNamespace(source="fer2013", usage=usage, val=np.array([0, 1, 2]))
+    with pytest.raises(UserError, match=r"fer2013/Training, and 2 of the 3 validation images .* data.split=official"):
+        check_not_seen(cfg, dataset)
+    check_part_not_seen(cfg, "fer2013", usage[[1, 3]], "test")
+    check_part_not_seen(cfg, "demo", usage, "test")
+    with pytest.raises(UserError, match="2 of the 4 test images"):
+        check_part_not_seen(cfg, "fer2013", usage, "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "MobilNetV2"}, "not in keras.applications; did you mean MobileNetV2"),
+        ({"input_size": 31}, "backbone.input_size=31: MobileNetV2 takes 32 or more"),
+        ({"architecture": "InceptionV3", "input_size": 74}, "InceptionV3 takes 75 or more"),
+        ({"layers": ["out_rel"]}, "no layer out_rel; did you mean out_relu"),
+        ({"scaling": "imagenet"}, "choose keras, raw255 or"),
+        ({"scaling": {"mean": 1, "scale": 0}}, "must not be 0"),
+        ({"scaling": {"mean": "x", "scale": 1}}, "are numbers"),
+        ({"scaling": {"mean": [1, 2], "scale": 1}}, "each of the 3 channels"),
+        ({"channels": 2, "scaling": "raw255"}, "must be 1"),
+        ({"weights": "no/such.h5"}, "backbone.weights=no/such.h5: no such file"),
+        ({"kind": "keras_file", "scaling": "keras", "weights": "x.keras"}, "no such file"),
+        ({"kind": "keras_file", "weights": None}, "say backbone.weights=<file>.keras"),
+        ({"kind": "pocket", "weights": None}, "say backbone.weights=embedded"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_the_config_is_one_line_with_the_remedy(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_backbone(replace(MOBILE, **change), (48, 48))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path, from_file: BackboneConfig) -> None:
+    file = tmp_path / "other.weights.h5"
+    keras.models.load_model(str(from_file.weights)).save_weights(file)
+    with pytest.raises(UserError, match=r"other\.weights\.h5: not weights of MobileNetV2") as caught:
+        load_backbone(replace(MOBILE, weights=str(file)), (48, 48))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_model_and_an_input_that_does_not_fit_are_refused(
+    tmp_path: Path, from_file: BackboneConfig
+) -> None:
+    damaged = tmp_path / "damaged.keras"
+    damaged.write_bytes(Path(str(from_file.weights)).read_bytes()[:500])
+    with pytest.raises(UserError, match="not a .keras file that can be loaded"):
+        load_backbone(replace(from_file, weights=str(damaged)), (48, 48))
+    with pytest.raises(UserError, match="small takes 16x16x3"):
+        load_backbone(replace(from_file, input_size=32), (48, 48))
+    with pytest.raises(UserError, match="only an application has its own"):
+        load_backbone(replace(from_file, scaling="keras"), (48, 48))
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "VGG16", "DenseNet121"])
+def test_scaling_in_the_graph_is_the_applications_own(name: str) -> None:
+    cfg = replace(MOBILE, architecture=name, input_size=20)
+    pixels = keras.Input((20, 20, 3), dtype="uint8")
+    ours = np.asarray(keras.Model(pixels, preprocess(pixels, cfg))(RGB))
+    module = sys.modules[getattr(keras.applications, name).__module__]
+    np.testing.assert_allclose(ours, module.preprocess_input(RGB.astype("float32")), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("images", "channels"), [(GRAY, 3), (GRAY, 1), (RGB, 3), (RGB, 1)])
+def test_preprocessing_survives_being_saved(images: np.ndarray, channels: int, tmp_path: Path) -> None:
+    scaling = "keras" if channels == 3 else {"mean": 127.5, "scale": 128}
+    cfg = replace(MOBILE, architecture="ResNet50", channels=channels, input_size=32, scaling=scaling)
+    pixels = keras.Input(images.shape[1:], dtype="uint8")
+    model = keras.Model(pixels, preprocess(pixels, cfg))
+    assert model(images).shape == (3, 32, 32, channels)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(images), model(images))
+
+
+def test_random_weights_follow_the_seed_and_leave_the_global_one_alone() -> None:
+    before = random.getstate()
+    first, again = (features_of(MOBILE, GRAY)[0] for _ in range(2))
+    other = features_of(replace(MOBILE, seed=1), GRAY)[0]
+    assert random.getstate() == before
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_features_come_from_each_cut_layer_pooled_or_not(from_file: BackboneConfig) -> None:
+    both = replace(from_file, layers=["second", "first"])
+    second, first = features_of(both, GRAY)
+    assert (second.shape, first.shape) == ((3, 4, 4, 6), (3, 8, 8, 4))
+    assert load_backbone(both, (20, 20)).layers == ("second", "first")
+    average = features_of(replace(both, pooling="avg"), GRAY)
+    largest = features_of(replace(both, pooling="max"), GRAY)
+    np.testing.assert_allclose(average[0], second.mean((1, 2)), atol=1e-5)
+    np.testing.assert_allclose(largest[1], first.max((1, 2)), atol=1e-5)
+    np.testing.assert_allclose(features_of(from_file, GRAY)[0], second)  # no cut layer: the network's output
+
+
+def test_a_model_stored_in_float16_computes_in_float32(from_file: BackboneConfig, tmp_path: Path) -> None:
+    half = save_trunk(tmp_path / "half.keras", dtype="float16")
+    backbone = load_backbone(replace(from_file, weights=str(half)), (20, 20))
+    assert {str(weight.dtype) for weight in backbone.model.weights} == {"float32"}
+    stored = keras.models.load_model(half).get_weights()
+    for ours, theirs in zip(backbone.model.get_weights(), stored, strict=True):
+        np.testing.assert_array_equal(ours, theirs.astype("float32"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_table_of_imagenet_weights_is_keras_own(name: str) -> None:
+    address, _, md5 = weights.IMAGENET[name]
+    source = inspect.getsource(sys.modules[getattr(keras.applications, name).__module__])
+    assert (md5 or "") in source
+    assert f"{address.split('/')[0]}/" in source
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A real server in the place of the one with the weights; it holds wrong content under two right names."""
+    folder = tmp_path / "server"
+    for name in ("MobileNetV2", "InceptionV3"):
+        file = folder / weights.IMAGENET[name][0]
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"weights of another kind")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(weights, "IMAGENET_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    yield tmp_path / "keras" / "models"
+    server.shutdown()
+    server.server_close()
+
+
+def test_imagenet_weights_are_downloaded_once(mirror: Path) -> None:
+    cfg = replace(MOBILE, weights="imagenet")
+    path = weights.obtain_weights(cfg)
+    assert path is not None and path.parent == mirror and path.read_bytes() == b"weights of another kind"
+    path.write_bytes(b"mine")
+    assert weights.obtain_weights(cfg) == path and path.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("name", "reason"), [("InceptionV3", "MD5"), ("ResNet50", "404|not found")])
+def test_a_download_that_goes_wrong_leaves_nothing(mirror: Path, name: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"(?i){reason}"):
+        weights.obtain_weights(replace(MOBILE, architecture=name, weights="imagenet"))
+    assert list(mirror.iterdir()) == []
+
+
+def test_without_network_the_message_says_where_the_file_belongs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setattr(weights, "IMAGENET_URL", f"http://127.0.0.1:{port}/")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    cfg = replace(MOBILE, architecture="InceptionResNetV2", weights="imagenet")
+    with pytest.raises(UserError) as caught:
+        backbones.backbone_fingerprint(cfg)
+    message = str(caught.value)
+    file = tmp_path / "models" / "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    for part in (str(file), "219 MB", "backbone.weights=null", "backbone=pocket"):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_the_pocket_backbones_weights_are_where_its_room_puts_them() -> None:
+    from fer_experiments import pocket
+
+    assert weights.POCKET_WEIGHTS == pocket.WEIGHTS
