@@ -42,7 +42,7 @@ lock: ## pin every version and hash anew
 		--no-emit-index-url --no-header --no-annotate -q $${extra:+-c requirements.lock} -o requirements$${extra:+-$$extra}.lock; done
 
 data: setup ## get FER2013 into data/ (kagglehub), check it, show its table
-	@$(BIN)/python -m fer_experiments.data.download
+	@$(FER) download
 	@$(FER) data data=fer2013 $(ARGS)
 
 features: setup ## forward all images through the backbone, once

@@ -27,6 +27,7 @@ VERBS = {
         "count, clean and split the faces, and draw a sheet of them",
         "fer data data.split=stratified",
     ),
+    "download": ("get FER2013 into data/ through kagglehub, and check it", "fer download"),
     "features": ("forward all images through the frozen backbone, once", "fer features backbone=facenet"),
     "train": ("train one head and record the run", "fer train data=fer2013 backbone=facenet head=conv head.l2=1e-4"),
     "sweep": ("search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20"),
@@ -99,6 +100,11 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
         from fer_experiments.space import check_space
 
         check_space(config)
+    if verb == "download":
+        from fer_experiments.data.download import fetch
+
+        print(fetch())
+        return
     if verb != "doctor":
         from fer_experiments.data import find_source
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("data", "features", "train", "sweep", "pretrain", "doctor")
+VERBS = ("data", "download", "features", "train", "sweep", "pretrain", "doctor")
 
 
 def fer(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,8 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from fer_experiments.data.readers import read_faces
+from fer_experiments.config import project_root
+from fer_experiments.data.readers import find_fer2013, read_faces
 from fer_experiments.errors import UserError
 
 HANDLE = "msambare/fer2013"
@@ -55,3 +56,12 @@ def verify_fer2013(path: Path) -> str:
         expected = ", ".join(f"{usage} {count:,}" for usage, count in COUNTS.items())
         raise UserError(f"{path}: not the whole of FER2013: {found} images, expected {expected}; fetch {URL} again")
     return f"{path}: FER2013, {counts.total():,} images, counts by usage as expected"
+
+
+def fetch() -> str:
+    """Get FER2013 where `find_fer2013` looks, unless it is there, and return what was found in it, checked.
+
+    Raises UserError for a download that fails, and for data that are not FER2013.
+    """
+    found = find_fer2013()
+    return verify_fer2013(found or download_fer2013(project_root() / "data" / "fer2013.zip"))
