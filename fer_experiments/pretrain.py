@@ -61,6 +61,10 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
 
         echo(f"training {settings.epochs} epochs on {len(dataset.train):,} faces; state in {folder}")
         result = pretrain(dataset, settings, checkpoint_dir=folder, on_epoch=on_epoch)
+        earlier = len(result.history) - len(live)
+        if earlier:
+            note = f"{earlier} of {len(result.history)} epochs were trained before this run and found in the cache: "
+            run.describe(f"{note}`time/fit_s` counts them, `time/total_s` does not.")
         final = record(run, dataset, result, logged=live)
         _write_weights(run, settings, result)
         if settings.open_test:

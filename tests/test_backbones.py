@@ -145,7 +145,7 @@ def test_a_file_that_is_no_model_and_an_input_that_does_not_fit_are_refused(
 ) -> None:
     damaged = tmp_path / "damaged.keras"
     damaged.write_bytes(Path(str(from_file.weights)).read_bytes()[:500])
-    with pytest.raises(UserError, match="not a .keras file that can be loaded"):
+    with pytest.raises(UserError, match=r"not a \.keras file that can be loaded"):
         load_backbone(replace(from_file, weights=str(damaged)), (48, 48))
     with pytest.raises(UserError, match="small takes 16x16x3"):
         load_backbone(replace(from_file, input_size=32), (48, 48))
@@ -179,7 +179,7 @@ def test_random_weights_follow_the_seed_and_leave_the_global_one_alone() -> None
     other = features_of(replace(MOBILE, seed=1), GRAY)[0]
     assert random.getstate() == before
     np.testing.assert_array_equal(first, again)
-    assert not np.allclose(first, other)
+    assert np.linalg.norm(first - other) > 0.1 * np.linalg.norm(first)  # relative: random MobileNetV2 gives 1e-12
 
 
 def test_features_come_from_each_cut_layer_pooled_or_not(from_file: BackboneConfig) -> None:

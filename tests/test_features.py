@@ -179,7 +179,9 @@ def other_process(tmp_path: Path, backbone: BackboneConfig) -> Iterator[subproce
         time.sleep(0.005)
     yield process
     process.kill()
-    process.communicate()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
 
 
 def test_a_killed_extraction_is_taken_over_by_the_one_that_waits(
@@ -267,7 +269,8 @@ def test_a_batch_normalised_application_agrees_with_predict() -> None:
     cfg = BackboneConfig(name="mobile", kind="application", architecture="MobileNetV2", weights=None, input_size=32)
     loaded = load_backbone(cfg, (12, 12))
     (ours,) = compile_forward(loaded, 8)(IMAGES[:5])
-    np.testing.assert_allclose(ours, loaded.model.predict(IMAGES[:5], verbose=0), rtol=1e-3, atol=1e-5)
+    theirs = loaded.model.predict(IMAGES[:5], verbose=0)
+    assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(theirs)  # relative: random weights give 1e-12
 
 
 def test_facenet_gives_the_maps_of_its_readme_on_real_faces(fer2013_zip: Path) -> None:
