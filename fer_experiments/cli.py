@@ -82,36 +82,42 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
-    from fer_experiments.compose import compose, split_multirun
-
-    if multirun:
-        configs = [compose(job) for job in split_multirun(overrides)]
-        _import_backend()
-        from fer_experiments.experiment import train_many
-
-        train_many(configs)
-        return
-    if verb == "sweep" and not any(o.startswith("sweep=") for o in overrides):
-        overrides = [_default_sweep(), *overrides]
-    if verb == "pretrain":
-        overrides = ["data=fer2013_seven", "pretrain=pocket", *overrides]
-    config = compose(overrides)
-    if verb == "sweep":
-        from fer_experiments.space import check_space
-
-        check_space(config)
     if verb == "download":
         from fer_experiments.data.download import fetch
 
         print(fetch())
         return
-    if verb != "doctor":
-        from fer_experiments.data import find_source
+    from fer_experiments.compose import compose, split_multirun
 
-        find_source(config.data)
+    if verb == "sweep" and not any(o.startswith("sweep=") for o in overrides):
+        overrides = [_default_sweep(), *overrides]
+    if verb == "pretrain":
+        overrides = ["data=fer2013_seven", "pretrain=pocket", *overrides]
+    configs = [compose(job) for job in split_multirun(overrides)] if multirun else [compose(overrides)]
+    for config in configs:
+        _check(verb, config)
     if verb != "data":
         _import_backend()
-    _work(verb, config)
+    if multirun:
+        from fer_experiments.experiment import train_many
+
+        train_many(configs)
+    else:
+        _work(verb, configs[0])
+
+
+def _check(verb: str, config: Config) -> None:
+    """Finds what is missing while nothing heavy is imported yet."""
+    from fer_experiments.data import find_source
+    from fer_experiments.space import check_space
+    from fer_experiments.weights import obtain_weights
+
+    if verb == "sweep":
+        check_space(config)
+    if verb != "doctor":
+        find_source(config.data)
+    if verb in ("features", "train", "sweep"):
+        obtain_weights(config.backbone)
 
 
 def _work(verb: str, config: Config) -> None:
