@@ -83,35 +83,6 @@ def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
         "train the best again": f"{fer} train experiment={_shown(folder / 'best.yaml')}",
         "go on searching": shlex.join([fer, *_said(state), f"sweep.max_trials={2 * len(state.trials)}"]),
     }
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
-
-
-def trial_line(trial: dict[str, Any], sweep: SweepConfig) -> str:
-    """One line about a trial that has just ended."""
-    values = ", ".join(f"{path}={_short(value)}" for path, value in trial["values"].items())
-    if trial["status"] == "failed":
-        return f"trial {trial['number']}: FAILED: {trial['error']} ({values})"
-    return (
-        f"trial {trial['number']}: {sweep.objective} {trial['score']:.4f}, {trial['epochs']} epochs "
-        f"in {trial['seconds']:.0f} s ({values})"
-    )
-
-
-def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
-    """What `fer sweep` ends with on a terminal."""
-    best = best_trial(state, sweep)
-    if best is None:
-        return f"sweep {state.id}: no trial finished"
-    frame = table(state, sweep).drop(columns=["run_id"])
-    more = f"\n({len(frame) - rows} more in {_shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
-    low, high = (best["metrics"][f"final/val_accuracy_{end}"] for end in ("low", "high"))
-    fer = _command()
-    commands = {
-        "make ui": "compare the runs at http://127.0.0.1:5000",
-        f"{fer} train experiment={_shown(folder / 'best.yaml')}": "train the best again",
-        shlex.join([fer, *_said(state), f"sweep.max_trials={2 * len(state.trials)}"]): "go on searching",
-    }
-    width = max(map(len, commands))
     return "\n".join(
         [
             "",
