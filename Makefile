@@ -28,7 +28,7 @@ $(STAMP): $(LOCK) pyproject.toml
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then echo 'make: no Python 3.11, 3.12 or 3.13 found; install one, or say PYTHON=<path>' >&2; exit 2; fi; \
 	echo "setup: $$($$python --version), $(LOCK)"; \
-	[ -x $(BIN)/python ] || $$python -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$python -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r $(LOCK) \
 		|| $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $(LOCK)

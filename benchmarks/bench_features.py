@@ -46,8 +46,8 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def forward_rates(architecture: str, size: int, images: int, rounds: int) -> dict[str, float]:
-    """Median images/s of `predict` (batches of 32) and of the compiled forward (batches of 64)."""
+def forward_rates(architecture: str, size: int, images: int, rounds: int) -> dict[str, list[float]]:
+    """Images/s, round by round, of `predict` (batches of 32) and of the compiled forward (batches of 64)."""
     cfg = BackboneConfig(
         name=architecture, kind="application", architecture=architecture, weights=None, input_size=size
     )
@@ -65,7 +65,7 @@ def forward_rates(architecture: str, size: int, images: int, rounds: int) -> dic
     for number in range(rounds):
         for name in list(forms)[:: 1 if number % 2 else -1]:
             rates[name].append(images / seconds(forms[name]))
-    return {name: statistics.median(values) for name, values in rates.items()}
+    return rates
 
 
 def gather_rates(rounds: int, count: int = 4096, batch: int = 128) -> dict[str, float]:
@@ -103,11 +103,13 @@ def main() -> None:
     print(" · ".join(str(value) for value in result["machine"].values()))
     result["forward"] = forward_rates(options.architecture, options.size, options.images, options.rounds)
     result["gather"] = gather_rates(options.rounds)
-    ratio = result["forward"]["compiled"] / result["forward"]["predict"]
+    rates = result["forward"]
+    ratios = [ours / keras for ours, keras in zip(rates["compiled"], rates["predict"], strict=True)]
+    result["ratio"] = statistics.median(ratios)
     print(f"{options.architecture} at {options.size}, {options.images} images, median of {options.rounds} rounds")
-    for name, rate in result["forward"].items():
-        print(f"  {name:<10}{rate:8.1f} images/s")
-    print(f"  {'ratio':<10}{ratio:8.2f}")
+    for name, values in rates.items():
+        print(f"  {name:<10}{statistics.median(values):8.1f} images/s  ({min(values):.1f} to {max(values):.1f})")
+    print(f"  {'ratio':<10}{result['ratio']:8.2f}           ({min(ratios):.2f} to {max(ratios):.2f}, round by round)")
     print("128 random rows of 8x8x896 float16")
     for name, rate in result["gather"].items():
         print(f"  {name:<10}{rate:8.1f} GB/s")

@@ -211,6 +211,7 @@ POSITIVE = (
     "sweep.max_trials",
     "sweep.max_epochs",
 )
+SPATIAL_HEADS = ("paper", "conv")  # need a map, not pooled features
 
 
 def project_root() -> Path:
@@ -308,6 +309,8 @@ def check(config: Config) -> None:
             raise UserError(f"{path}={flat[path]}: must be greater than 0")
     if not config.features.views or not set(config.features.views) <= {"original", "flip"}:
         raise UserError(f"features.views={config.features.views}: a list out of original and flip, not empty")
+    if config.head.name in SPATIAL_HEADS and config.backbone.pooling != "none":
+        raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
     if not 0 <= config.head.dropout < 1:
         raise UserError(f"head.dropout={config.head.dropout}: must be at least 0 and less than 1")
     if config.head.l2 < 0:

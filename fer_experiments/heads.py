@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from fer_experiments.config import HeadConfig
+from fer_experiments.config import SPATIAL_HEADS, HeadConfig
 from fer_experiments.errors import UserError
 
 Moments = tuple[np.ndarray, np.ndarray]  # mean and variance of a layer's features, float32 [channels] each
@@ -36,7 +36,7 @@ def build_head(
     """
     if config.name not in HEADS:
         raise UserError(f"head.name={config.name}: no such head; choose one of {', '.join(HEADS)}")
-    if config.name in SPATIAL and any(len(shape) != 3 for shape in shapes):
+    if config.name in SPATIAL_HEADS and any(len(shape) != 3 for shape in shapes):
         raise UserError(f"head={config.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
     inputs = [keras.Input(shape, name=f"features_{i}") for i, shape in enumerate(shapes)]
     hidden = list(inputs)
@@ -116,4 +116,3 @@ def _linear(inputs: list[keras.KerasTensor], config: HeadConfig) -> keras.KerasT
 
 
 HEADS: dict[str, Body] = {"paper": _paper, "pooled": _pooled, "conv": _conv, "linear": _linear}
-SPATIAL = ("paper", "conv")

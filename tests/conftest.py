@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+settings.register_profile("default", deadline=None)  # a loaded machine is no failure
+settings.load_profile("default")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
