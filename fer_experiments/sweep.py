@@ -163,7 +163,7 @@ def _run_trial(
             mlruns=mlruns_dir(config),
             experiment=f"fer/{config.data.task}",
             kind="trial",
-            name=f"{state.id}/{number:03d}",
+            name=f"trial {number}",
             config=to_dict(one),
             tags={**prepared.tags, "fer.sweep_id": state.id, "fer.trial_number": str(number)},
             parent=state.run_id,
