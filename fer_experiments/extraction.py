@@ -70,9 +70,9 @@ def _forward(
     from fer_experiments.forward import check_parity, compile_forward
 
     backbone = load_backbone(backbone_cfg, images.shape[1:])
-    forward = compile_forward(backbone, features_cfg.batch_size)
+    forward = compile_forward(backbone, features_cfg.batch_size, features_cfg.precision)
     sample = images[: min(CHECKED, features_cfg.batch_size)]
-    check_parity(backbone, forward, sample)
+    check_parity(backbone, forward, sample, features_cfg.precision)
     size, dtype = features_cfg.shard_size, features_cfg.dtype
     count = sum(min(size, len(images) - start) for _, start in missing)
     _check_fit(dict(zip(backbone.layers, forward(sample), strict=True)), dtype, count, path)

@@ -121,7 +121,8 @@ def extract_features(
         UserError: a cache that cannot be written or is too small; features that do not fit the dtype; what
             `load_backbone` and `check_parity` raise.
     """
-    fingerprint = _sha256([images_fingerprint, backbone_fingerprint(backbone_cfg), features_cfg.dtype])
+    parts = [images_fingerprint, backbone_fingerprint(backbone_cfg), features_cfg.dtype]
+    fingerprint = _sha256(parts + ([features_cfg.precision] if features_cfg.precision != "float32" else []))
     path = cache / "features" / fingerprint[:16]
     views = tuple(dict.fromkeys(features_cfg.views))
     features, how = open_features(path, views), ""

@@ -142,6 +142,18 @@ def test_each_ingredient_has_its_own_folder(tmp_path: Path, backbone: BackboneCo
     assert len({features.path for features in sets}) == len({features.fingerprint for features in sets}) == 4
 
 
+def test_bfloat16_is_close_has_its_own_folder_and_leaves_float32_exact(
+    tmp_path: Path, backbone: BackboneConfig
+) -> None:
+    rough = extract(tmp_path, backbone, IMAGES, precision="bfloat16")
+    exact = extract(tmp_path, backbone, IMAGES)
+    assert rough.path != exact.path and rough.fingerprint != exact.fingerprint
+    rows = np.arange(len(IMAGES))
+    for ours, float32, keras_own in zip(rough.take(rows), exact.take(rows), expected(backbone, IMAGES), strict=True):
+        assert np.linalg.norm(ours.astype("float32") - keras_own) < 0.05 * np.linalg.norm(keras_own)
+        np.testing.assert_allclose(float32, keras_own, rtol=2e-3, atol=2e-3)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
 def test_a_damaged_shard_is_computed_again_and_no_other(tmp_path: Path, backbone: BackboneConfig, damage: str) -> None:
     before = extract(tmp_path, backbone, IMAGES).take(np.arange(50))
