@@ -78,13 +78,16 @@ def _frozen(backbone: Backbone, precision: str) -> Forward:
 
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
     function = tf.function(call, autograph=False).get_concrete_function(spec)
-    # A graph is optimised when it is first called, with the options of that moment.
-    tf.config.optimizer.set_experimental_options({BFLOAT16: precision == "bfloat16"})
-    try:
-        function(tf.zeros((1, *model.input_shape[1:]), tf.uint8))
-    finally:
-        tf.config.optimizer.set_experimental_options({BFLOAT16: False})
-    return lambda images: [features.numpy() for features in function(tf.constant(images))]
+
+    def forward(images: np.ndarray) -> list[np.ndarray]:
+        # The options of the moment of the call decide how its graph is optimised.
+        tf.config.optimizer.set_experimental_options({BFLOAT16: precision == "bfloat16"})
+        try:
+            return [features.numpy() for features in function(tf.constant(images))]
+        finally:
+            tf.config.optimizer.set_experimental_options({BFLOAT16: False})
+
+    return forward
 
 
 def _jitted(backbone: Backbone, batch_size: int) -> Forward:
