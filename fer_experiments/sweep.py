@@ -77,9 +77,10 @@ def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
     uri = tracking.connect(config.tracking, mlruns_dir(config))
     prepared = prepare(config, echo)
     state, folder = open_state(config, prepared, echo)
-    oracle = search.make_oracle(config.sweep)
-    search.replay(oracle, [(trial["raw"], trial["score"]) for trial in state.trials])
     wanted = config.sweep.max_trials
+    # A budget below what has run already must not keep the oracle from being brought back.
+    oracle = search.make_oracle(replace(config.sweep, max_trials=wanted and max(wanted, len(state.trials))))
+    search.replay(oracle, [(trial["raw"], trial["score"]) for trial in state.trials])
     if state.status == "finished" and not (wanted and len(state.trials) < wanted and not _exhausted(oracle)):
         echo(f"sweep {state.id} is finished: {len(state.trials)} trials (sweep.fresh=true starts it anew)")
     else:

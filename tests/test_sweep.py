@@ -121,6 +121,8 @@ def test_a_raised_budget_goes_on_in_the_same_parent(finished: tuple[Config, Stat
     more, _ = run(quick(paths, "sweep.max_trials=3"))
     assert (more.id, more.run_id, len(more.trials)) == (state.id, state.run_id, 3)
     assert more.trials[:2] == state.trials
+    shown, said = run(quick(paths))  # the smaller budget again
+    assert shown.trials == more.trials and any("is finished: 3 trials" in line for line in said)
 
 
 def test_fresh_starts_anew(finished: tuple[Config, State, list[str]], paths: list[str]):
