@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,10 @@ def test_sigterm_kills_the_trial_in_flight_and_the_same_command_goes_on(tmp_path
     for line in first.stdout:
         if line.startswith("trial 0:"):
             break
-    time.sleep(1.5)
+    trials = partial(find_runs, f"sqlite:///{tmp_path}/m/mlflow.db", "fer/demo", {"fer.kind": "trial"})
+    while not any(r.status == "RUNNING" for r in trials()):
+        time.sleep(0.05)
+    time.sleep(0.3)  # well into the trial, which lasts longer
     first.send_signal(signal.SIGTERM)
     assert first.wait(timeout=30) == 143
     state_file = next((tmp_path / "m" / "sweeps").glob("*/state.json"))
@@ -226,5 +230,4 @@ def test_sigterm_kills_the_trial_in_flight_and_the_same_command_goes_on(tmp_path
     assert f"going on after {len(kept)} trials" in done.stdout
     state = json.loads(state_file.read_text())
     assert len(state["trials"]) == 3 and state["trials"][: len(kept)] == kept
-    statuses = {r.status for r in find_runs(f"sqlite:///{tmp_path}/m/mlflow.db", "fer/demo", {"fer.kind": "trial"})}
-    assert statuses <= {"FINISHED", "KILLED"}
+    assert sorted(r.status for r in trials()) == ["FINISHED"] * 3 + ["KILLED"]
