@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lock data features train sweep pretrain ui test lint clean bench doctor
+.PHONY: help setup lock data features train sweep pretrain ui server test lint clean bench doctor
 
 ARGS ?=
 VENV := .venv
@@ -62,6 +62,13 @@ doctor: setup ## say what this machine has and what is missing
 
 ui: setup ## compare runs at http://127.0.0.1:5000
 	@$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1 --port 5000
+
+# Plain assignments: what a shell exports as HOST is no address to listen on; make server HOST=0.0.0.0 is.
+HOST := 127.0.0.1
+PORT := 5000
+ALLOWED_HOSTS :=
+server: setup ## MLflow on PostgreSQL behind a password, for several machines (docs/server.md)
+	@exec $(BIN)/python server/start.py --host $(HOST) --port $(PORT) $(if $(ALLOWED_HOSTS),--allowed-hosts '$(ALLOWED_HOSTS)') $(ARGS)
 
 test: setup ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

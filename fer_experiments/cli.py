@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OVERRIDES = """\
 Overrides are Hydra's: group=option and key=value, for example
   {example}
-Groups: data, backbone, head, training, tracking, experiment (see conf/).
+Groups: data, backbone, head, training, tracking, compute, experiment (see conf/).
 """
 VERBS = {
     "data": (
@@ -31,6 +31,7 @@ VERBS = {
     "features": ("forward all images through the frozen backbone, once", "fer features backbone=facenet"),
     "train": ("train one head and record the run", "fer train data=fer2013 backbone=facenet head=conv head.l2=1e-4"),
     "sweep": ("search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20"),
+    "sweeps": ("list the sweeps: running, stopped, finished, and the best of each", "fer sweeps"),
     "pretrain": ("train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2"),
     "doctor": ("say what this machine has and what is missing", "fer doctor"),
 }
@@ -94,6 +95,12 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
     if verb == "pretrain":
         overrides = ["data=fer2013_seven", "pretrain=pocket", *overrides]
     configs = [compose(job) for job in split_multirun(overrides)] if multirun else [compose(overrides)]
+    if verb == "sweeps":
+        from fer_experiments.config import mlruns_dir
+        from fer_experiments.state import list_sweeps
+
+        print(list_sweeps(mlruns_dir(configs[0]) / "sweeps"))
+        return
     for config in configs:
         _check(verb, config)
     if verb != "data":
@@ -127,9 +134,11 @@ def _work(verb: str, config: Config) -> None:
 
         show_data(config)
     elif verb == "features":
+        from fer_experiments.executors import open_executor
         from fer_experiments.experiment import prepare, smoke
 
-        prepare(smoke(config))
+        with open_executor(config.compute) as executor:
+            prepare(smoke(config), executor=executor)
     elif verb == "train":
         from fer_experiments.experiment import train
 
@@ -184,6 +193,7 @@ def _default_sweep() -> str:
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the closing
     raise SystemExit(128 + number)
 
 

@@ -115,10 +115,29 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Where runs are recorded. uri: None is mlflow.db under paths.mlruns."""
+    """Where runs are recorded. uri: None is mlflow.db under paths.mlruns.
+
+    credentials: a file with a server's user and password, for when MLFLOW_TRACKING_USERNAME is not set.
+    """
 
     uri: Optional[str] = None
+    credentials: Optional[str] = None
     system_metrics: bool = True
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """Where trials run: one after another in this process, in worker processes, or on a Ray cluster.
+
+    workers: trials at once; None: as many as the GPUs, or the cores, allow. gpus_per_trial: 0.5 lets two trials share a
+    GPU. address: of a running Ray cluster, "auto" or host:port; None starts one on this machine.
+    """
+
+    name: str = "inline"  # inline | processes | ray
+    workers: Optional[int] = None
+    gpus_per_trial: float = 0.0
+    cpus_per_trial: int = 1
+    address: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -131,13 +150,22 @@ class PathsConfig:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What is searched. space: config path -> {type, min, max, sampling, step, values}; see sweeps/."""
+    """What is searched. space: config path -> {type, min, max, sampling, step, values}; see sweeps/.
+
+    It ends with max_trials trials, after max_hours (trials in flight are finished), or when the objective reaches
+    target. max_trial_minutes ends a fit, which keeps its best epoch. pruner: median ends a fit whose best epoch is worse
+    than the median of the other trials at that epoch.
+    """
 
     name: str = MISSING
-    oracle: str = "random"  # random | bayesian | hyperband | grid
+    oracle: str = "random"  # random | bayesian | tpe | hyperband | grid
     objective: str = "final/val_accuracy"
     direction: str = "max"
     max_trials: Optional[int] = 10  # None: as many as the oracle makes (grid, hyperband)
+    max_hours: Optional[float] = None
+    max_trial_minutes: Optional[float] = None
+    target: Optional[float] = None
+    pruner: str = "none"  # none | median
     seed: int = 0
     fresh: bool = False
     max_epochs: int = 20  # hyperband
@@ -186,6 +214,7 @@ class Config:
     head: HeadConfig = field(default_factory=HeadConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     sweep: Optional[SweepConfig] = None
     pretrain: Optional[PretrainConfig] = None
@@ -202,8 +231,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "training.monitor": ("val_loss", "val_accuracy"),
     "training.optimizer": ("adam", "adamw", "sgd"),
     "training.precision": ("float32", "mixed_bfloat16"),
-    "sweep.oracle": ("random", "bayesian", "hyperband", "grid"),
+    "sweep.oracle": ("random", "bayesian", "tpe", "hyperband", "grid"),
     "sweep.direction": ("max", "min"),
+    "sweep.pruner": ("none", "median"),
+    "compute.name": ("inline", "processes", "ray"),
 }
 POSITIVE = (
     "training.learning_rate",
@@ -215,6 +246,10 @@ POSITIVE = (
     "data.demo_size",
     "sweep.max_trials",
     "sweep.max_epochs",
+    "sweep.max_hours",
+    "sweep.max_trial_minutes",
+    "compute.workers",
+    "compute.cpus_per_trial",
 )
 SPATIAL_HEADS = ("paper", "conv")  # need a map, not pooled features
 
@@ -318,6 +353,10 @@ def check(config: Config) -> None:
         raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
     if not 0 <= config.head.dropout < 1:
         raise UserError(f"head.dropout={config.head.dropout}: must be at least 0 and less than 1")
+    if config.compute.gpus_per_trial < 0:
+        raise UserError(f"compute.gpus_per_trial={config.compute.gpus_per_trial}: must not be negative")
+    if config.sweep and (config.sweep.oracle, config.sweep.pruner) == ("hyperband", "median"):
+        raise UserError("sweep.pruner=median: hyperband ends hopeless trials itself; say sweep.pruner=none")
     if config.head.l2 < 0:
         raise UserError(f"head.l2={config.head.l2}: must not be negative")
 

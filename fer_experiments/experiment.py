@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ from omegaconf import OmegaConf
 from fer_experiments import backbones, metrics, plots, tracking
 from fer_experiments.config import Config, cache_dir, flatten, mlruns_dir, project_root, to_dict
 from fer_experiments.data import Dataset, load_dataset
-from fer_experiments.features import FeatureSet, extract_features
+from fer_experiments.executors import Executor
+from fer_experiments.features import FeatureSet, Travelling, extract_features, pack
 from fer_experiments.heads import Moments
 from fer_experiments.sheets import counts_table, sample_faces
 from fer_experiments.training import FitResult, feature_moments, fit_head
@@ -27,25 +29,28 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What every trial of a sweep shares: the data and its stored features."""
+    """What every trial of a sweep shares: the data and its stored features. tags: the fingerprints, as tags of a run.
+
+    travelling: the features' files, when a trial may run on a machine that does not have them.
+    """
 
     config: Config
     dataset: Dataset
     features: FeatureSet
+    tags: dict[str, str]
+    travelling: Travelling | None = None
 
     @cached_property
     def moments(self) -> list[Moments]:
         """Of the training split's features; computed once."""
         return feature_moments(self.features, self.dataset.train)
 
-    @property
-    def tags(self) -> dict[str, str]:
-        """The fingerprints, as tags of a run."""
-        return {
-            "fer.dataset": self.dataset.fingerprint,
-            "fer.backbone": backbones.backbone_fingerprint(self.config.backbone),
-            "fer.features": self.features.fingerprint,
-        }
+    @cached_property
+    def here(self) -> Prepared:
+        """The same on this machine, with the features in its cache."""
+        if self.travelling is None:
+            return self
+        return replace(self, features=self.travelling.unpack(cache_dir(self.config)), travelling=None)
 
 
 def smoke(config: Config) -> Config:
@@ -62,18 +67,32 @@ def smoke(config: Config) -> Config:
     )
 
 
-def prepare(config: Config, echo: Echo = print) -> Prepared:
-    """Loads and splits the data, and takes its features from the cache or through the backbone.
+def prepare(config: Config, echo: Echo = print, executor: Executor | None = None) -> Prepared:
+    """Loads and splits the data, and takes its features from the cache or through the backbone, where `executor` runs.
 
     Raises:
         UserError: data, weights or a cut layer that are not there; a backbone that has seen the validation images.
     """
     dataset = load_dataset(config.data, smoke=config.training.smoke)
     backbones.check_not_seen(config.backbone, dataset)
+    if executor is not None and executor.slots == 1 and not executor.foreign_hosts():
+        executor = None
     features = extract_features(
-        dataset.images, dataset.images_fingerprint, config.backbone, config.features, cache_dir(config), echo=echo
+        dataset.images,
+        dataset.images_fingerprint,
+        config.backbone,
+        config.features,
+        cache_dir(config),
+        echo=echo,
+        executor=executor,
     )
-    return Prepared(config, dataset, features)
+    tags = {
+        "fer.dataset": dataset.fingerprint,
+        "fer.backbone": backbones.backbone_fingerprint(config.backbone),
+        "fer.features": features.fingerprint,
+    }
+    foreign = executor is not None and executor.foreign_hosts()
+    return Prepared(config, dataset, features, tags, pack(features, executor) if executor and foreign else None)
 
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
@@ -81,9 +100,21 @@ def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any])
     run.log_text(OmegaConf.to_yaml(OmegaConf.create(container)), "config.yaml")
     run.log_json(dataset.cleaning, "data/cleaning.json")
     run.log_csv(counts_table(dataset), "data/counts.csv")
-    run.log_figure(sample_faces(dataset), "data/faces.png")
+    run.log_bytes(_sheet(dataset), "data/faces.png")
     run.log_dataset(dataset)
     run.log_environment(project_root() / "requirements.lock")
+
+
+_sheets: dict[str, bytes] = {}  # by dataset: every trial of a sweep shows the same faces, and drawing takes a while
+
+
+def _sheet(dataset: Dataset) -> bytes:
+    """The sample faces as a PNG."""
+    if dataset.fingerprint not in _sheets:
+        png = io.BytesIO()
+        sample_faces(dataset).savefig(png)
+        _sheets[dataset.fingerprint] = png.getvalue()
+    return _sheets[dataset.fingerprint]
 
 
 def record(

@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -23,8 +23,9 @@ from filelock import FileLock, Timeout
 from fer_experiments.backbones import backbone_fingerprint
 from fer_experiments.config import BackboneConfig, FeaturesConfig, project_root
 from fer_experiments.errors import UserError
+from fer_experiments.executors import Executor, Shared
 from fer_experiments.extraction import Echo, extract
-from fer_experiments.shards import open_shards, read_manifest
+from fer_experiments.shards import open_shards, read_manifest, write_atomically, write_manifest
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,13 @@ def extract_features(
     cache: Path,
     *,
     echo: Echo = print,
+    executor: Executor | None = None,
 ) -> FeatureSet:
     """The features of all images: from the cache when complete (no backbone is built then), else through the backbone.
 
     images: uint8 [n, h, w] or [n, h, w, 3]. images_fingerprint: of their pixels and order. A killed extraction goes on
     at the shard it was in; a damaged shard is computed again; of several processes one works and the others wait.
+    executor: computes the shards, in this process when there is none.
 
     Raises:
         UserError: a cache that cannot be written or is too small; features that do not fit the dtype; what
@@ -132,7 +135,8 @@ def extract_features(
             with _locked(path, echo):
                 if open_features(path, views) is None:
                     content = {"fingerprint": fingerprint, "images": images_fingerprint}
-                    how = extract(images, backbone_cfg, replace(features_cfg, views=list(views)), path, content, echo)
+                    wanted = replace(features_cfg, views=list(views))
+                    how = extract(images, backbone_cfg, wanted, path, content, echo, executor)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error}): free space, or say paths.cache=<folder>") from error
         features = open_features(path, views)
@@ -145,6 +149,49 @@ def extract_features(
     else:
         echo(f"{what} from {where} (no image forwarded)")
     return features
+
+
+@dataclass(frozen=True)
+class Travelling:
+    """Features on the way to a machine that may not have them: by view, the manifest, and content by file name."""
+
+    features: FeatureSet
+    views: dict[str, tuple[dict[str, Any], dict[str, Shared]]]
+
+    def unpack(self, cache: Path) -> FeatureSet:
+        """The features in that cache, what is missing written to it."""
+        path = cache / "features" / self.features.path.name
+        path.mkdir(parents=True, exist_ok=True)
+        with _locked(path, lambda line: None):
+            for view, (manifest, files) in self.views.items():
+                if read_manifest(path / view) is not None:
+                    continue
+                (path / view).mkdir(exist_ok=True)
+                for name, content in files.items():
+                    write_atomically(path / view / name, partial(_write, content.get()))
+                own = {key: value for key, value in manifest.items() if key not in ("layers", "starts", "files")}
+                write_manifest(path / view, own, manifest["starts"])  # its files have other times here
+        return replace(self.features, path=path)
+
+
+def pack(features: FeatureSet, executor: Executor) -> Travelling:
+    """Gives the files of features to an executor whose workers are on other machines.
+
+    Raises:
+        UserError: features that changed since they were read.
+    """
+    views = {}
+    for view in features.views:
+        manifest = read_manifest(features.path / view)
+        if manifest is None:
+            raise UserError(f"{features.path / view}: changed or gone since it was read; run the same command again")
+        names = [file.name for file in (features.path / view).iterdir() if file.name[0].isdigit()]
+        views[view] = (manifest, {name: executor.share((features.path / view / name).read_bytes()) for name in names})
+    return Travelling(features, views)
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from fer_experiments.config import Config, SweepConfig, project_root, to_dict
 
 if TYPE_CHECKING:
-    from fer_experiments.sweep import State
+    from fer_experiments.state import State
     from fer_experiments.tracking import Run
 
 
@@ -31,7 +31,7 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
             "status": trial["status"],
             "run_id": trial.get("run_id"),
         }
-        for trial in state.trials
+        for trial in state.ended
     ]
     frame = pd.DataFrame(rows)
     if frame.empty:
@@ -41,13 +41,6 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
     )
     frame.insert(0, "rank", range(1, len(frame) + 1))
     return frame
-
-
-def best_trial(state: State, sweep: SweepConfig) -> dict[str, Any] | None:
-    """The finished trial with the best score; the earlier one of two equals."""
-    finished = [t for t in state.trials if t["status"] == "finished"]
-    sign = -1 if sweep.direction == "max" else 1
-    return min(finished, key=lambda t: sign * t["score"]) if finished else None
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -61,17 +54,21 @@ def markdown(frame: pd.DataFrame) -> str:
 def trial_line(trial: dict[str, Any], sweep: SweepConfig) -> str:
     """One line about a trial that has just ended."""
     values = ", ".join(f"{path}={_short(value)}" for path, value in trial["values"].items())
-    if trial["status"] == "failed":
+    if trial["score"] is None:
         return f"trial {trial['number']}: FAILED: {trial['error']} ({values})"
-    return (
-        f"trial {trial['number']}: {sweep.objective} {trial['score']:.4f}, {trial['epochs']} epochs "
-        f"in {trial['seconds']:.0f} s ({values})"
-    )
+    how = f"{trial['epochs']} epoch{'s'[: trial['epochs'] != 1]} in {trial['seconds']:.0f} s"
+    if trial["status"] == "repeated":
+        how = f"as trial {trial['of']} had it, not run again"
+    elif trial["status"] == "pruned":
+        how += ", worse than the median: pruned"
+    elif trial.get("out_of_time"):
+        how += ", out of time"
+    return f"trial {trial['number']}: {sweep.objective} {trial['score']:.4f}, {how} ({values})"
 
 
 def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
     """What `fer sweep` ends with on a terminal."""
-    best = best_trial(state, sweep)
+    best = state.best()
     if best is None:
         return f"sweep {state.id}: no trial finished"
     frame = table(state, sweep).drop(columns=["run_id"])
@@ -105,7 +102,7 @@ def write(state: State, config: Config, folder: Path) -> None:
     frame = table(state, config.sweep)
     frame.to_csv(folder / "leaderboard.csv", index=False)
     (folder / "leaderboard.md").write_text(markdown(frame) + "\n")
-    best = best_trial(state, config.sweep)
+    best = state.best()
     if best is not None:
         container = to_dict(trial_config(config, best["values"], best["raw"], best["number"]))
         for section in ("paths", "tracking"):
@@ -114,10 +111,9 @@ def write(state: State, config: Config, folder: Path) -> None:
         (folder / "best.yaml").write_text(head + OmegaConf.to_yaml(OmegaConf.create(container)))
 
 
-def log_progress(parent: Run, state: State, sweep: SweepConfig) -> None:
-    """The objective of the last trial and the best so far, as series over trials on the parent run."""
-    best = best_trial(state, sweep)
-    last = state.trials[-1]
+def log_progress(parent: Run, state: State, last: dict[str, Any]) -> None:
+    """The objective of the trial that ended last and the best so far, as series over trials on the parent run."""
+    best = state.best()
     values = {} if last["score"] is None else {"sweep/objective": last["score"]}
     if best is not None:
         values |= {"sweep/best": best["score"], **best["metrics"]}
@@ -132,9 +128,11 @@ def log(parent: Run, state: State, sweep: SweepConfig, folder: Path) -> None:
     for name in ("leaderboard.csv", "leaderboard.md", "best.yaml"):
         if (folder / name).exists():
             parent.log_file(folder / name, name)
+    if not state.ended:
+        return
     trials = table(state, sweep).sort_values("trial", ignore_index=True)
     space = trials[[sweep.objective, *sweep.space]]
-    scores = [trial["score"] for trial in state.trials]
+    scores = [trial["score"] for trial in state.ended]
     parent.log_figure(plots.objective_over_trials(scores, sweep.direction, sweep.objective), "plots/objective.png")
     parent.log_figure(
         plots.parallel_coordinates(space, sweep.objective, sweep.direction), "plots/parallel_coordinates.png"
@@ -156,7 +154,11 @@ def _said(state: State) -> list[str]:
     """The arguments this sweep was asked for with, its budget left out: with other overrides it were another sweep."""
     if sys.argv[1:2] != ["sweep"]:
         return ["sweep", f"sweep={state.name}"]
-    return [a for a in sys.argv[1:] if not a.startswith(("sweep.max_trials=", "sweep.fresh="))]
+    return [
+        a
+        for a in sys.argv[1:]
+        if not a.startswith(("sweep.max_trials=", "sweep.max_hours=", "sweep.target=", "sweep.fresh="))
+    ]
 
 
 def _shown(path: Path) -> str:

@@ -1,19 +1,23 @@
-"""A search space in YAML becomes a KerasTuner oracle, brought back after a stop by replaying its trials."""
+"""A search space in YAML becomes a KerasTuner oracle that several trials may be asked of at once.
+
+What an oracle asks depends on the sweep's config, the order in which trials were asked and told, and their scores, and
+on nothing else: `replay` brings a fresh one to where it was.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras_tuner as kt
-import numpy as np
+from keras_tuner.engine.trial import Trial
 
 from fer_experiments.config import SweepConfig
 from fer_experiments.errors import UserError
+from fer_experiments.oracles import BayesianOracle, GridOracle, Guided, HyperbandOracle, RandomOracle, seed_of
 from fer_experiments.space import plain
-
-TUNER = "fer"  # the one client of the oracle
 
 
 def hyperparameters(space: Mapping[str, Mapping[str, Any]]) -> kt.HyperParameters:
@@ -28,27 +32,18 @@ def hyperparameters(space: Mapping[str, Mapping[str, Any]]) -> kt.HyperParameter
             made.Choice(path, values if plain(values) else [json.dumps(v) for v in values])
         else:
             add = made.Int if entry["type"] == "int" else made.Float
-            ends = {"min_value": entry["min"], "max_value": entry["max"]}
-            add(path, **ends, step=entry.get("step"), sampling=entry.get("sampling") or "linear")
+            low, high, step = entry["min"], entry["max"], entry.get("step")
+            sampling = entry.get("sampling") or "linear"
+            if entry["type"] == "float" and step and sampling == "linear":
+                high += 1e-9 * step  # KerasTuner counts steps by 0.5 // 0.1 == 4.0, and would never try 0.5
+            add(path, min_value=low, max_value=high, step=step, sampling=sampling)
     return made
-
-
-class BayesianOracle(kt.oracles.BayesianOptimizationOracle):
-    """KerasTuner's Bayesian search, its randomness a function of the trial: a resumed search is the same."""
-
-    given: dict[str, Any] | None = None  # the next suggestion, when it is known already
-
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The next suggestion."""
-        if self.given is not None:
-            values, self.given = self.given, None
-            return {"status": "RUNNING", "values": values}
-        self._random_state = np.random.RandomState(seed_of(self.seed, len(self.trials)))
-        return super().populate_space(trial_id)
 
 
 def make_oracle(sweep: SweepConfig) -> kt.Oracle:
     """The oracle a sweep asks, without files of its own: `replay` brings it back.
+
+    One thread at a time: KerasTuner's lock is not released by an exception.
 
     Raises:
         UserError: an unknown oracle.
@@ -59,37 +54,45 @@ def make_oracle(sweep: SweepConfig) -> kt.Oracle:
         "hyperparameters": hyperparameters(sweep.space),
         # KerasTuner: seed=0 becomes a random seed (engine/oracle.py, `seed or random.randint`).
         "seed": 1 + seed_of(sweep.seed, 0),
-        # Failures are counted by the sweep, which says which trials failed and why.
-        "max_consecutive_failed_trials": 10**9,
     }
+    oracle: kt.Oracle
     match sweep.oracle:
         case "random":
-            oracle = kt.oracles.RandomSearchOracle(max_trials=sweep.max_trials, **common)
+            oracle = RandomOracle(max_trials=sweep.max_trials, **common)
         case "bayesian":
-            initial = max(3, 3 * len(sweep.space))  # KerasTuner's default, made known to `replay`
-            oracle = BayesianOracle(max_trials=sweep.max_trials, num_initial_points=initial, **common)
+            oracle = BayesianOracle(max_trials=sweep.max_trials, **common)
+            oracle.initial = oracle.num_initial_points = max(3, 3 * len(sweep.space))  # KerasTuner's default
+        case "tpe":
+            from fer_experiments.tpe import TpeOracle  # Optuna takes a second to import
+
+            oracle = TpeOracle(max_trials=sweep.max_trials, **common)
         case "grid":
-            oracle = kt.oracles.GridSearchOracle(max_trials=sweep.max_trials, **common)
+            oracle = GridOracle(max_trials=sweep.max_trials, **common)
         case "hyperband":
-            oracle = kt.oracles.HyperbandOracle(max_epochs=sweep.max_epochs, factor=sweep.factor, **common)
+            oracle = HyperbandOracle(max_epochs=sweep.max_epochs, factor=sweep.factor, **common)
         case _:
-            raise UserError(f"sweep.oracle={sweep.oracle}: choose one of random, bayesian, hyperband, grid")
+            raise UserError(f"sweep.oracle={sweep.oracle}: choose one of random, bayesian, tpe, hyperband, grid")
     oracle.verbose = 0
     # Its JSON files are not written atomically; the sweep writes one state file after each tell instead.
     oracle.save = lambda: None
     oracle._save_trial = lambda trial: None
+    # Failures are counted by the sweep, which says which trials failed and why.
+    oracle._check_consecutive_failures = lambda: None
     return oracle
 
 
-def ask(oracle: kt.Oracle) -> kt.engine.trial.Trial | None:
-    """The next trial, or None when the oracle has no more."""
-    trial = oracle.create_trial(TUNER)
-    return trial if trial.status == "RUNNING" else None
+def ask(oracle: kt.Oracle, number: int) -> Trial:
+    """The trial with this number, one more than the last: RUNNING, or without values IDLE or STOPPED.
+
+    IDLE: there may be more when a trial in flight has been told. STOPPED: there is nothing more.
+    """
+    # A client of its own for each trial: KerasTuner gives a client that has a trial in flight the same trial again.
+    return oracle.create_trial(f"trial {number}")
 
 
-def tell(oracle: kt.Oracle, trial: kt.engine.trial.Trial, score: float | None) -> None:
-    """Ends a trial with its score, or as failed with None."""
-    if score is None:
+def tell(oracle: kt.Oracle, trial: Trial, score: float | None) -> None:
+    """Ends a trial with its score, or as failed with None or a score that is no finite number."""
+    if score is None or not math.isfinite(score):
         trial.status = "FAILED"
     else:
         oracle.update_trial(trial.trial_id, {oracle.objective.name: score})
@@ -97,27 +100,34 @@ def tell(oracle: kt.Oracle, trial: kt.engine.trial.Trial, score: float | None) -
     oracle.end_trial(trial)
 
 
-def replay(oracle: kt.Oracle, trials: Sequence[tuple[Mapping[str, Any], float | None]]) -> None:
-    """Brings a fresh oracle to where it was after these trials, (raw values, score) each, by asking and telling again.
+def replay(
+    oracle: kt.Oracle, trials: Sequence[tuple[Mapping[str, Any], float | None]], order: Sequence[int]
+) -> dict[int, Trial]:
+    """Brings a fresh oracle to where it was, by asking and telling again; returns the trials in flight by number.
 
-    KerasTuner's own state is not enough: GridSearchOracle keeps the order of its walk out of it (1.4.8).
+    Args:
+        oracle: nothing asked of it yet.
+        trials: raw values and score of each trial by number; the score of one in flight is not looked at.
+        order: trial numbers: a number's first place is when it was asked, its second when it was told.
 
     Raises:
         UserError: the oracle asks something else than it asked then.
     """
-    for number, (values, score) in enumerate(trials):
-        completed = sum(score is not None for _, score in trials[:number])
-        if isinstance(oracle, BayesianOracle) and completed >= oracle.num_initial_points:
-            oracle.given = dict(values)  # spares the Gaussian process, seconds a trial
-        trial = ask(oracle)
-        if trial is None or trial.hyperparameters.values != dict(values):
+    flying: dict[int, Trial] = {}
+    told: set[int] = set()
+    for number in order:
+        values, score = dict(trials[number][0]), trials[number][1]
+        if number in flying:
+            tell(oracle, flying.pop(number), score)
+            told.add(number)
+            continue
+        if isinstance(oracle, Guided):
+            oracle.given = values
+        trial = ask(oracle, number)
+        if number in told or trial.status != "RUNNING" or trial.hyperparameters.values != values:
             raise UserError(
                 f"sweep: the oracle no longer suggests what trial {number} had (another version of keras-tuner?); "
                 "say sweep.fresh=true"
             )
-        tell(oracle, trial, score)
-
-
-def seed_of(seed: int, number: int) -> int:
-    """The seed of a trial: from the sweep's seed and the trial's number, below 2**31."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+        flying[number] = trial
+    return flying

@@ -36,7 +36,7 @@ def check_space(config: Config) -> None:
         raise UserError(f"sweep.direction={sweep.direction}: {sweep.objective} is better the other way, say {better}")
     if not sweep.space:
         raise UserError(f"sweep {sweep.name}: sweep.space is empty; add a config path, such as head.l2, with its range")
-    if sweep.max_trials is None and sweep.oracle in ("random", "bayesian"):
+    if sweep.max_trials is None and sweep.oracle in ("random", "bayesian", "tpe"):
         raise UserError(f"sweep.max_trials=null: the {sweep.oracle} oracle never ends by itself; give a number")
     for path, entry in sweep.space.items():
         _check_entry(path, entry)
@@ -60,6 +60,9 @@ def _check_entry(path: str, entry: Any) -> None:
     if kind == "choice":
         if not isinstance(entry["values"], list) or not entry["values"]:
             raise UserError(f"sweep.space: {path}: values must be a list with at least one value")
+        written = [json.dumps(value, sort_keys=True) for value in entry["values"]]
+        if twice := [text for text in dict.fromkeys(written) if written.count(text) > 1]:
+            raise UserError(f"sweep.space: {path}: values: {', '.join(twice)} given twice; say each once")
         return
     if kind == "bool":
         return

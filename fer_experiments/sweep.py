@@ -1,200 +1,297 @@
-"""A sweep: ask the oracle, run the trial, tell the score; stop at any trial and go on with the same command."""
+"""A sweep: ask the oracle, run the trials, tell the scores; killed at any instant, the same command goes on."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import concurrent.futures
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fer_experiments import leaderboard, search, tracking
-from fer_experiments.config import Config, flatten, mlruns_dir, to_dict, with_values
+from fer_experiments import budget, leaderboard, search, tracking
+from fer_experiments.config import Config, SweepConfig, flatten, mlruns_dir, to_dict, with_values
 from fer_experiments.errors import UserError
-from fer_experiments.experiment import Prepared, describe_run, prepare, record, smoke
+from fer_experiments.executors import Executor, Lost, open_executor
+from fer_experiments.experiment import Prepared, describe_run, prepare, smoke
+from fer_experiments.pruning import medians
 from fer_experiments.space import check_space, decode
-from fer_experiments.training import fit_head
+from fer_experiments.state import State, find_state, load_state, only_one
+from fer_experiments.trial import Job, StoreLost, run_trial
 
 MAX_CONSECUTIVE_FAILURES = 3
+MAX_LOST = 3  # workers that may die of one trial
+
+# Where things are, how fast they are made and when it ends change no trial's result.
+NOT_IDENTITY = {
+    "data.path", "features.batch_size", "features.shard_size", "sweep.max_trials", "sweep.max_hours", "sweep.target",
+    "sweep.fresh",
+}  # fmt: skip
 
 
 @dataclass
-class State:
-    """All that is known of a sweep between two trials: one file, replaced after each tell.
+class Sweep:
+    """A sweep at work."""
 
-    trials: a dict a trial with number, values, raw (the oracle's own form of them), score, status (finished, failed),
-    run_id, metrics, epochs, best_epoch, seconds, error. status: running (or stopped between trials), finished.
-    """
+    config: Config
+    sweep: SweepConfig
+    uri: str
+    state: State
+    folder: Path
+    prepared: Prepared
+    echo: Callable[[str], None]
+    lost: dict[int, int] = field(default_factory=dict)  # trial -> workers that died of it
+    since: float = field(default_factory=time.monotonic)
+    trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
 
-    id: str
-    name: str
-    identity: dict[str, Any]
-    status: str = "running"
-    run_id: str | None = None
-    trials: list[dict[str, Any]] = field(default_factory=list)
-    updated: str = ""
+    def clock(self) -> None:
+        """Counts the time that has passed."""
+        now = time.monotonic()
+        self.state.seconds += now - self.since
+        self.since = now
 
-    def save(self, folder: Path) -> None:
-        """Replaces the state file atomically: a kill leaves the old one or the new one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.updated = datetime.now(UTC).isoformat(timespec="seconds")
-        temporary = folder / "state.json.tmp"
-        with temporary.open("w") as out:
-            json.dump(asdict(self), out)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(folder / "state.json")
+    def save(self) -> None:
+        """Writes the state."""
+        self.clock()
+        self.state.save(self.folder)
 
-
-def load_state(folder: Path) -> State | None:
-    """The state in a sweep's folder, or None.
-
-    Raises:
-        UserError: a state file that is no state.
-    """
-    path = folder / "state.json"
-    if not path.exists():
-        return None
-    try:
-        return State(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a sweep's state ({error}); move it away, or say sweep.fresh=true") from error
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment."""
+        return f"fer/{self.config.data.task}"
 
 
 def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
     """Runs a sweep to its end, from where it stopped if it did.
 
     Raises:
-        UserError: a space, data, weights or a store that cannot be used; three failed trials in a row.
+        UserError: a space, data, weights or a store that cannot be used; another process that runs it; three failed
+            trials in a row; a store or a disk that is lost on the way. What was recorded until then stays.
     """
     config = smoke(config)
     check_space(config)
     assert config.sweep is not None
     uri = tracking.connect(config.tracking, mlruns_dir(config))
-    prepared = prepare(config, echo)
-    state, folder = open_state(config, prepared, echo)
-    wanted = config.sweep.max_trials
-    # A budget below what has run already must not keep the oracle from being brought back.
-    oracle = search.make_oracle(replace(config.sweep, max_trials=wanted and max(wanted, len(state.trials))))
-    search.replay(oracle, [(trial["raw"], trial["score"]) for trial in state.trials])
-    if state.status == "finished" and not (wanted and len(state.trials) < wanted and not _exhausted(oracle)):
-        echo(f"sweep {state.id} is finished: {len(state.trials)} trials (sweep.fresh=true starts it anew)")
-    else:
-        _go(config, prepared, state, folder, oracle, uri, echo)
-    echo(leaderboard.text(state, config.sweep, folder))
+    for orphan in tracking.close_orphans(uri, f"fer/{config.data.task}"):
+        echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
+    with open_executor(config.compute, echo) as executor:
+        _check_reach(executor, uri)
+        prepared = prepare(config, echo, executor)
+        sweeps = mlruns_dir(config) / "sweeps"
+        state, folder, said = find_state(
+            sweeps, config.sweep.name, identity_of(config, prepared), fresh=config.sweep.fresh
+        )
+        with only_one(folder, state.id):
+            state = load_state(folder) or state  # what a process has written that held the lock until now
+            if said:
+                echo(said)
+            sweep = Sweep(config, config.sweep, uri, state, folder, prepared, echo)
+            over = state.status == "finished" and (budget.over(state, config.sweep) or _exhausted(sweep))
+            if over:
+                echo(f"sweep {state.id} is finished: {len(state.trials)} trials ({over}; sweep.fresh=true starts anew)")
+            else:
+                _go(sweep, executor)
+            echo(leaderboard.text(state, config.sweep, folder))
     return state
 
 
-def _exhausted(oracle: Any) -> bool:
-    """Whether the oracle has nothing more to ask; asking does not change a state that is saved only after a tell."""
-    return search.ask(oracle) is None
-
-
-def _go(
-    config: Config,
-    prepared: Prepared,
-    state: State,
-    folder: Path,
-    oracle: Any,
-    uri: str,
-    echo: Callable[[str], None],
-) -> None:
-    """The parent run, and the loop of trials in it."""
-    assert config.sweep is not None
-    with tracking.start_run(
-        uri=uri,
-        mlruns=mlruns_dir(config),
-        experiment=f"fer/{config.data.task}",
-        kind="sweep",
-        name=state.id,
-        config=to_dict(config),
-        tags={**prepared.tags, "fer.sweep_id": state.id},
-        resume=state.run_id,
-        system_metrics=False,  # the trials have them
-    ) as parent:
+def _go(sweep: Sweep, executor: Executor) -> None:
+    """The parent run, and the trials in it."""
+    state, config = sweep.state, sweep.config
+    oracle = _bring_back(sweep)
+    with (
+        _lost_store_stops(sweep),
+        tracking.start_run(
+            uri=sweep.uri,
+            mlruns=mlruns_dir(config),
+            experiment=sweep.experiment,
+            kind="sweep",
+            name=state.id,
+            config=to_dict(config),
+            tags={**sweep.prepared.tags, "fer.sweep_id": state.id},
+            resume=state.run_id,
+            system_metrics=False,  # the trials have them
+        ) as parent,
+    ):
         if state.run_id is None:
             state.run_id = parent.id
-            describe_run(parent, prepared.dataset, to_dict(config))
-        state.status = "running"
-        state.save(folder)
-        wanted = config.sweep.max_trials
-        while wanted is None or len(state.trials) < wanted:
-            trial = search.ask(oracle)
-            if trial is None:
-                echo(f"the {config.sweep.oracle} oracle has nothing more to try after {len(state.trials)} trials")
-                break
-            done = _run_trial(config, prepared, state, folder, trial, uri, echo)
-            search.tell(oracle, trial, done["score"])
-            state.trials.append(done)
-            state.save(folder)
-            leaderboard.log_progress(parent, state, config.sweep)
-            _stop_after_failures(state)
-        leaderboard.write(state, config, folder)
-        leaderboard.log(parent, state, config.sweep, folder)
+            describe_run(parent, sweep.prepared.dataset, to_dict(config))
+        state.status, state.reason = "running", None
+        sweep.save()
+        try:
+            state.reason = _run_trials(sweep, oracle, executor, parent)
+        finally:
+            executor.close()  # what still runs is killed, so that its runs can be closed
+            _close_killed(sweep)
+            sweep.save()
+        leaderboard.write(state, config, sweep.folder)
+        leaderboard.log(parent, state, sweep.sweep, sweep.folder)
         state.status = "finished"
-        state.save(folder)
+        sweep.save()
+        sweep.echo(f"sweep {state.id}: ended by {state.reason}")
 
 
-def _run_trial(
-    config: Config,
-    prepared: Prepared,
-    state: State,
-    folder: Path,
-    trial: Any,
-    uri: str,
-    echo: Callable[[str], None],
-) -> dict[str, Any]:
-    """One trial = one child run; an exception fails the trial alone."""
-    assert config.sweep is not None and state.run_id is not None
+def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.Run) -> str:
+    """Asks, runs and tells until the budget is spent or the space exhausted; returns which it was."""
+    state = sweep.state
+    shared = executor.share(sweep.prepared)
+    running: dict[concurrent.futures.Future[dict[str, Any]], int] = {}
+    waiting = _recover(sweep, oracle, parent)  # asked before a stop, and not ended: these first
+    reason: str | None = None
+    saved = 0
+    while True:
+        sweep.clock()
+        while reason is None and not waiting and len(running) < executor.slots:
+            reason = budget.over(state, sweep.sweep)
+            if reason is None:
+                number, reason = _ask(sweep, oracle, bool(running))
+                if number is None:
+                    break
+                if not _repeated(sweep, oracle, number, parent):
+                    waiting.append(number)
+        if len(state.order) != saved:
+            sweep.save()  # a trial is on record before it runs, so that a kill loses no suggestion
+            saved = len(state.order)
+        while waiting and len(running) < executor.slots:
+            number = waiting.pop(0)
+            running[executor.submit(run_trial, shared, _job(sweep, number))] = number
+        if not running:
+            assert reason is not None
+            return reason
+        ended, _ = concurrent.futures.wait(running, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in sorted(ended, key=running.__getitem__):
+            number = running.pop(future)
+            done = _outcome(sweep, number, future)
+            if done is None:
+                waiting.append(number)
+            else:
+                _tell(sweep, oracle, number, done, parent)
+
+
+def _ask(sweep: Sweep, oracle: Any, running: bool) -> tuple[int | None, str | None]:
+    """The number of a new trial; or why there is none: (None, None) when the oracle waits for a running one."""
+    state = sweep.state
     number = len(state.trials)
+    trial = search.ask(oracle, number)
+    if trial.status == "IDLE" and running:
+        return None, None
+    if trial.status != "RUNNING":
+        return None, f"the {sweep.sweep.oracle} oracle, which has nothing more to try"
     raw = dict(trial.hyperparameters.values)
-    values = decode(config.sweep.space, raw)
-    one = trial_config(config, values, raw, number)
-    weights = folder / "weights"
-    came_from = raw.get("tuner/trial_id")
-    done: dict[str, Any] = {"number": number, "trial_id": trial.trial_id, "values": values, "raw": raw, "score": None}
-    started = time.perf_counter()
+    values = decode(sweep.sweep.space, raw)
+    state.trials.append(
+        {"number": number, "trial_id": trial.trial_id, "values": values, "raw": raw, "status": "asked", "score": None}
+    )
+    state.order.append(number)
+    sweep.trials[number] = trial
+    return number, None
+
+
+def _tell(sweep: Sweep, oracle: Any, number: int, done: dict[str, Any], parent: tracking.Run) -> None:
+    """Tells the oracle how a trial ended, and shows it; the caller saves the state."""
+    state = sweep.state
+    trial = state.trials[number]
+    trial |= done
+    search.tell(oracle, sweep.trials.pop(number), trial["score"])
+    state.order.append(number)
+    sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
+    leaderboard.log_progress(parent, state, trial)
+    last = [state.trials[n] for n in _told(state)][-MAX_CONSECUTIVE_FAILURES:]
+    if len(last) == MAX_CONSECUTIVE_FAILURES and all(t["status"] == "failed" for t in last):
+        sweep.save()
+        numbers = ", ".join(str(t["number"]) for t in last)
+        raise UserError(
+            f"sweep {state.id}: {len(last)} trials failed in a row ({numbers}), the last with {last[-1]['error']}; "
+            "mend the cause and give the same command again to go on"
+        )
+
+
+def _outcome(sweep: Sweep, number: int, future: concurrent.futures.Future[dict[str, Any]]) -> dict[str, Any] | None:
+    """What a trial came to; None when its worker died, and it must be given to another."""
     try:
-        with tracking.start_run(
-            uri=uri,
-            mlruns=mlruns_dir(config),
-            experiment=f"fer/{config.data.task}",
-            kind="trial",
-            name=f"trial {number}",
-            config=to_dict(one),
-            tags={**prepared.tags, "fer.sweep_id": state.id, "fer.trial_number": str(number)},
-            parent=state.run_id,
-            system_metrics=config.tracking.system_metrics,
-        ) as run:
-            done["run_id"] = run.id
-            describe_run(run, prepared.dataset, to_dict(one))
-            fit = fit_head(
-                prepared.features,
-                prepared.dataset,
-                one.head,
-                one.training,
-                moments=prepared.moments if one.head.normalize else None,
-                initial_epoch=int(raw.get("tuner/initial_epoch", 0)),
-                initial_weights=str(weights / f"{came_from}.weights.h5") if came_from else None,
-                description=f"trial {number}",
-            )
-            final = record(run, prepared.dataset, fit)
-            run.log_head(fit.model, prepared.features.dtype)
-            done["score"] = final[config.sweep.objective]
-            run.log_metrics({"time/total_s": time.perf_counter() - started})
-            if config.sweep.oracle == "hyperband":
-                weights.mkdir(parents=True, exist_ok=True)
-                fit.model.save_weights(weights / f"{trial.trial_id}.weights.h5")
-        done |= {"status": "finished", "metrics": final, "epochs": len(fit.history), "best_epoch": fit.best_epoch}
-    except Exception as error:
-        done |= {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-    done["seconds"] = round(time.perf_counter() - started, 2)
-    echo(leaderboard.trial_line(done, config.sweep))
-    return done
+        return future.result()
+    except StoreLost:
+        tracking.stop_retrying()
+        raise
+    except Lost as error:
+        record = _record_of(sweep, number)
+        if record is not None:
+            return record
+        deaths = sweep.lost[number] = sweep.lost.get(number, 0) + 1
+        tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(number)}
+        last = deaths == MAX_LOST
+        tracking.close_runs(sweep.uri, sweep.experiment, tags, "FAILED" if last else "KILLED", str(error))
+        if last:
+            return {"status": "failed", "error": f"{deaths} workers died of it: {error}", "seconds": 0.0}
+        sweep.echo(f"trial {number}: {error}; it is given to another worker")
+        return None
+    except Exception as error:  # not of the trial, which keeps its own: a result or a job that cannot be sent, say
+        return {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}", "seconds": 0.0}
+
+
+def _repeated(sweep: Sweep, oracle: Any, number: int, parent: tracking.Run) -> bool:
+    """Whether this very config was tried before; the oracle is then answered from the record."""
+    trial = sweep.state.trials[number]
+    for other in sweep.state.trials[:number]:
+        if other["status"] in ("finished", "pruned", "failed") and _work(other) == _work(trial):
+            keys = ("score", "metrics", "epochs", "best_epoch", "run_id", "error")
+            known = {key: other[key] for key in keys if key in other}
+            _tell(sweep, oracle, number, {**known, "status": "repeated", "of": other["number"], "seconds": 0.0}, parent)
+            return True
+    return False
+
+
+def _work(trial: dict[str, Any]) -> tuple[Any, ...]:
+    """What a trial comes to: its values, and the epochs that Hyperband grants it."""
+    raw = trial["raw"]
+    return (trial["values"], raw.get("tuner/epochs"), raw.get("tuner/initial_epoch"), raw.get("tuner/trial_id"))
+
+
+def _bring_back(sweep: Sweep) -> Any:
+    """The oracle as it was when the sweep stopped."""
+    oracle = search.make_oracle(replace(sweep.sweep, max_trials=None))  # the budget is the sweep's
+    told = [(trial["raw"], trial["score"]) for trial in sweep.state.trials]
+    sweep.trials = search.replay(oracle, told, sweep.state.order)
+    return oracle
+
+
+def _recover(sweep: Sweep, oracle: Any, parent: tracking.Run) -> list[int]:
+    """The trials in flight at the stop that must run again; those whose run ended all the same are told."""
+    again = []
+    for trial in sweep.state.in_flight:
+        record = _record_of(sweep, trial["number"])
+        if record is None:
+            again.append(trial["number"])
+        else:
+            _tell(sweep, oracle, trial["number"], record, parent)
+    return again
+
+
+def _record_of(sweep: Sweep, number: int) -> dict[str, Any] | None:
+    return tracking.ended_trial(sweep.uri, sweep.experiment, sweep.state.id, number)
+
+
+def _job(sweep: Sweep, number: int) -> Job:
+    state, settings = sweep.state, sweep.sweep
+    assert state.run_id is not None
+    raw = state.trials[number]["raw"]
+    parents = [t["run_id"] for t in state.trials if t["trial_id"] == raw.get("tuner/trial_id")]
+    curves = [state.trials[n].get("curve", []) for n in _told(state) if state.trials[n]["status"] == "finished"]
+    return Job(
+        number=number,
+        config=trial_config(sweep.config, state.trials[number]["values"], raw, number),
+        uri=sweep.uri,
+        sweep_id=state.id,
+        parent=state.run_id,
+        driver=tracking.this_process(),
+        objective=settings.objective,
+        direction=settings.direction,
+        came_from=parents[0] if parents else None,
+        initial_epoch=int(raw.get("tuner/initial_epoch", 0)),
+        medians=medians(curves, settings.direction) if settings.pruner == "median" else None,
+        max_seconds=settings.max_trial_minutes and settings.max_trial_minutes * 60,
+    )
 
 
 def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], number: int) -> Config:
@@ -208,45 +305,67 @@ def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], nu
 
 def identity_of(config: Config, prepared: Prepared) -> dict[str, Any]:
     """What makes two sweeps the same, flat: space, oracle, objective, base config, fingerprints."""
-    assert config.sweep is not None
     flat = flatten(to_dict(config))
-    # Where things are, and how fast they are made, changes no result; max_trials may be raised.
-    left_out = {"data.path", "features.batch_size", "features.shard_size", "sweep.max_trials", "sweep.fresh"}
-    kept = {k: v for k, v in flat.items() if k not in left_out and not k.startswith(("paths.", "tracking."))}
+    elsewhere = ("paths.", "tracking.", "compute.")
+    kept = {k: v for k, v in flat.items() if k not in NOT_IDENTITY and not k.startswith(elsewhere)}
     return {**kept, **prepared.tags}
 
 
-def open_state(config: Config, prepared: Prepared, echo: Callable[[str], None]) -> tuple[State, Path]:
-    """The state of this very sweep if there is one, else a new one; says which, and what changed since the last."""
-    assert config.sweep is not None
-    identity = identity_of(config, prepared)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    name = config.sweep.name
-    sweeps = mlruns_dir(config) / "sweeps"
-    same = sorted(sweeps.glob(f"{name}-{digest}*"), key=lambda p: p.stat().st_mtime)
-    if same and not config.sweep.fresh:
-        state = load_state(same[-1])
-        if state is not None:
-            if state.status != "finished":
-                echo(f"sweep {state.id}: going on after {len(state.trials)} trials")
-            return state, same[-1]
-    others = sorted((p for p in sweeps.glob(f"{name}-*/state.json")), key=lambda p: p.stat().st_mtime)
-    new = State(id=f"{name}-{digest}" + (f"-{len(same) + 1}" if same else ""), name=name, identity=identity)
-    if others and not same:
-        last = load_state(others[-1].parent)
-        keys = (
-            [k for k in sorted({*identity, *last.identity}) if identity.get(k) != last.identity.get(k)] if last else []
-        )
-        echo(f"sweep {new.id}: a new one, {others[-1].parent.name} differs in {', '.join(keys) or 'nothing'}")
-    else:
-        echo(f"sweep {new.id}: a new one")
-    return new, sweeps / new.id
+def _told(state: State) -> list[int]:
+    """The numbers of the trials that ended, in the order in which the oracle was told."""
+    seen: set[int] = set()
+    return [n for n in state.order if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
 
 
-def _stop_after_failures(state: State) -> None:
-    last = state.trials[-MAX_CONSECUTIVE_FAILURES:]
-    if len(last) == MAX_CONSECUTIVE_FAILURES and all(t["status"] == "failed" for t in last):
-        raise UserError(
-            f"sweep {state.id}: the last {len(last)} trials failed, the last with {last[-1]['error']}; "
-            "mend the cause and give the same command again to go on"
-        )
+def _exhausted(sweep: Sweep) -> str | None:
+    """Why the oracle of a finished sweep would ask nothing more, or None."""
+    oracle = _bring_back(sweep)
+    return None if search.ask(oracle, len(sweep.state.trials)).status == "RUNNING" else sweep.state.reason
+
+
+def _check_reach(executor: Executor, uri: str) -> None:
+    """Refuses workers on machines that cannot get at the store.
+
+    Raises:
+        UserError: naming the machines and the remedy.
+    """
+    hosts = executor.foreign_hosts()
+    if not hosts:
+        return
+    remedy = (
+        "start `make server` on a machine that all can reach, and say tracking=server tracking.uri=http://<it>:5000"
+    )
+    if uri.startswith("sqlite:"):
+        raise UserError(f"compute: workers on {', '.join(hosts)} cannot write to the SQLite file {uri[10:]}; {remedy}")
+    if any(f"//{name}" in uri for name in ("127.", "localhost", "[::1]")):
+        raise UserError(f"compute: {uri} means another machine on {', '.join(hosts)}; {remedy}")
+
+
+def _close_killed(sweep: Sweep) -> None:
+    """Closes the runs of trials that were killed with the workers."""
+    tags = {"fer.sweep_id": sweep.state.id, "fer.kind": "trial"}
+    try:
+        tracking.close_runs(sweep.uri, sweep.experiment, tags, "KILLED", "the sweep was stopped")
+    except Exception as error:
+        if not (tracking.is_outage(error) or tracking.is_full_disk(error)):
+            raise
+        # the next start closes them: their process is dead
+
+
+@contextmanager
+def _lost_store_stops(sweep: Sweep) -> Iterator[None]:
+    """A store or a disk that is lost ends the sweep in one line."""
+    again = "and give the same command again to go on"
+    try:
+        yield
+    except StoreLost as error:
+        raise UserError(f"sweep {sweep.state.id}: {error}, {again}") from None
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        if tracking.is_full_disk(error):
+            raise UserError(f"sweep {sweep.state.id}: the disk is full ({said}): free space, {again}") from error
+        if tracking.is_outage(error):
+            raise UserError(
+                f"sweep {sweep.state.id}: the tracking store {sweep.uri} is lost ({said}): bring it back, {again}"
+            ) from error
+        raise

@@ -95,7 +95,8 @@ def fit_head(
     *,
     moments: Sequence[Moments] | None = None,
     initial_epoch: int = 0,
-    initial_weights: str | None = None,
+    initial_weights: Sequence[np.ndarray] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     description: str = "fit",
 ) -> FitResult:
     """Fits a head with early stopping, and scores it on the validation split.
@@ -107,7 +108,8 @@ def fit_head(
         training: how. `deterministic` makes every operation of this process deterministic.
         moments: `feature_moments` of the training split, when a head that normalises shares them with others.
         initial_epoch: where to go on, of training.epochs (Hyperband's later rounds).
-        initial_weights: a .weights.h5 file to start from.
+        initial_weights: as `get_weights` gives them, to start from.
+        callbacks: of Keras, besides its own; they may end the fit.
         description: of the progress bar.
 
     Raises:
@@ -123,8 +125,8 @@ def fit_head(
         loss="binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    if initial_weights:
-        model.load_weights(initial_weights)
+    if initial_weights is not None:
+        model.set_weights(initial_weights)
     labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels
     batches = FeatureBatches(features, dataset.train, labels[dataset.train], training.batch_size, training.seed)
     validation = FeatureBatches(features, dataset.val, labels[dataset.val], 4 * training.batch_size, None)
@@ -147,6 +149,7 @@ def fit_head(
                 restore_best_weights=True,
             ),
             progress,
+            *callbacks,
         ],
     )
     history = pd.DataFrame(progress.rows)

@@ -37,6 +37,11 @@ def with_sweep(**changes: Any) -> Config:
         ("head.l2", {"type": "float", "min": 0.1, "max": 1.0, "sampling": "cubic"}, "sampling: cubic: choose one of"),
         ("head.dense_widths", {"type": "choice", "values": []}, "at least one value"),
         ("head.dense_widths", {"type": "choice", "values": [["a"]]}, "head.dense_widths"),
+        (
+            "head.dense_widths",
+            {"type": "choice", "values": [[64], [], [64]]},
+            "values: [64] given twice; say each once",
+        ),
     ],
 )
 def test_a_bad_entry_names_its_key_and_the_remedy(path: str, entry: Any, message: str):
@@ -50,6 +55,7 @@ def test_a_bad_entry_names_its_key_and_the_remedy(path: str, entry: Any, message
     [
         ({"space": {}}, "sweep.space is empty"),
         ({"max_trials": None}, "the random oracle never ends by itself"),
+        ({"max_trials": None, "oracle": "tpe"}, "the tpe oracle never ends by itself"),
         ({"objective": "val_accuracy"}, "choose one of final/val_accuracy"),
         ({"objective": "final/val_loss"}, "say min"),
         ({"direction": "min"}, "say max"),

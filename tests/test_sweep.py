@@ -20,7 +20,8 @@ from fer_experiments.compose import compose
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.data import dataset as data_room
 from fer_experiments.errors import UserError
-from fer_experiments.sweep import State, load_state, run_sweep
+from fer_experiments.state import State, load_state
+from fer_experiments.sweep import run_sweep
 from fer_experiments.tracking import find_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +161,7 @@ def test_a_sweep_stopped_between_trials_resumes_to_the_same_leaderboard(paths: l
     assert [(t["values"], t["score"]) for t in resumed.trials] == [(t["values"], t["score"]) for t in whole.trials]
 
 
-@pytest.mark.parametrize("oracle", ["bayesian", "hyperband", "grid"])
+@pytest.mark.parametrize("oracle", ["bayesian", "tpe", "hyperband", "grid"])
 def test_the_other_oracles_run(paths: list[str], oracle: str):
     state, _ = run(quick(paths, f"sweep.oracle={oracle}", "sweep.max_epochs=2", "sweep.factor=2"))
     assert state.status == "finished" and len(state.trials) == 2
@@ -175,16 +176,128 @@ def test_three_failures_in_a_row_stop_the_sweep_and_are_recorded(paths: list[str
         "    training.learning_rate: {type: float, min: 1.0e37, max: 1.0e38}\n"
     )
     config = compose([f"sweep={sweep}", *SMALL, *paths])
-    with pytest.raises(UserError, match=r"the last 3 trials failed, the last with FitError: the loss is not a number"):
+    with pytest.raises(
+        UserError, match=r"3 trials failed in a row \(0, 1, 2\), the last with FitError: the loss is not a number"
+    ):
         run_sweep(config, lambda line: None)
     failed = [r for r in runs_of(config, kind="trial") if r.status == "FAILED"]
     assert len(failed) == 3 and all("not a number" in r.tags["fer.error"] for r in failed)
 
 
-def test_a_damaged_state_is_named(tmp_path: Path):
-    (tmp_path / "state.json").write_text('{"id": "x"')
-    with pytest.raises(UserError, match=r"state\.json: not a sweep's state"):
-        load_state(tmp_path)
+def test_a_failed_trial_has_its_reason_and_traceback_and_the_sweep_goes_on(paths: list[str], tmp_path: Path):
+    from mlflow import MlflowClient
+
+    config = with_space(tmp_path, paths, "training.learning_rate: {type: choice, values: [1.0e-3, 1.0e+38, 1.0e-2]}")
+    state, said = run(config)
+    assert [t["status"] for t in state.trials] == ["finished", "failed", "finished"]
+    assert any(line.startswith("trial 1: FAILED: FitError: the loss is not a number") for line in said)
+    client = MlflowClient(f"sqlite:///{mlruns_dir(config) / 'mlflow.db'}")
+    failed = client.get_run(state.trials[1]["run_id"])
+    assert failed.info.status == "FAILED" and "not a number" in failed.data.tags["fer.error"]
+    assert "Traceback" in Path(client.download_artifacts(failed.info.run_id, "error.txt", str(tmp_path))).read_text()
+    assert state.reason == "the grid oracle, which has nothing more to try"
+
+
+def test_the_same_config_is_not_run_twice(paths: list[str], tmp_path: Path):
+    config = with_space(tmp_path, paths, "head.l2: {type: choice, values: [0, 0.0, 1.0e-3]}")
+    state, said = run(config)
+    assert [t["status"] for t in state.trials] == ["finished", "repeated", "finished"]
+    assert state.trials[1]["score"] == state.trials[0]["score"]
+    assert len(runs_of(config, sweep_id=state.id, kind="trial")) == 2
+    assert any("as trial 0 had it, not run again" in line for line in said)
+
+
+def with_space(tmp_path: Path, paths: list[str], entry: str, *overrides: str) -> Config:
+    """A grid over one hyperparameter."""
+    file = tmp_path / "one.yaml"
+    file.write_text(
+        "defaults:\n  - override /data: demo\n  - override /backbone: pocket\n  - override /head: pooled\n"
+        f"sweep:\n  oracle: grid\n  max_trials: null\n  space:\n    {entry}\n"
+    )
+    return compose([f"sweep={file}", *SMALL, *paths, *overrides])
+
+
+def test_a_target_ends_the_sweep(paths: list[str]):
+    state, said = run(quick(paths, "sweep.seed=21", "sweep.max_trials=9", "sweep.target=0.1"))
+    assert len(state.trials) == 1 and state.reason is not None and state.reason.startswith("sweep.target=0.1")
+    assert any("ended by sweep.target=0.1" in line for line in said)
+    more, _ = run(quick(paths, "sweep.seed=21", "sweep.max_trials=2", "sweep.target=0.999"))
+    assert (more.id, len(more.trials)) == (state.id, 2)
+
+
+def test_max_hours_ends_the_sweep_after_the_trial_in_flight(paths: list[str]):
+    state, _ = run(quick(paths, "sweep.seed=22", "sweep.max_trials=9", "sweep.max_hours=0.0000001"))
+    assert state.reason == "sweep.max_hours=1e-07" and len(state.trials) <= 1
+
+
+def test_max_trial_minutes_keeps_the_epoch_in_which_time_ran_out(paths: list[str]):
+    config = quick(paths, "sweep.seed=23", "sweep.max_trials=1", "sweep.max_trial_minutes=1e-9", "training.epochs=50")
+    state, said = run(config)
+    trial = state.trials[0]
+    assert (trial["status"], trial["epochs"], trial["out_of_time"]) == ("finished", 1, True)
+    assert any("1 epoch in" in line and "out of time" in line for line in said)
+    (child,) = runs_of(config, sweep_id=state.id, kind="trial")
+    assert child.tags["fer.out_of_time"] == "sweep.max_trial_minutes=1e-09"
+
+
+def test_a_hopeless_trial_is_pruned_and_is_never_the_best(paths: list[str]):
+    """Six trials with a chance, then one that cannot learn: its rate is next to nothing."""
+    rates = "[1.0e-2, 5.0e-3, 4.0e-3, 3.0e-3, 2.0e-3, 1.0e-3, 1.0e-9]"
+    folder = Path(paths[0].partition("=")[2]).parent
+    config = with_space(
+        folder, paths, f"training.learning_rate: {{type: choice, values: {rates}}}",
+        "sweep.pruner=median", "training.epochs=8", "training.patience=8", "training.seed=1",
+    )  # fmt: skip
+    state, said = run(config)
+    last = state.trials[-1]
+    assert last["status"] == "pruned" and last["epochs"] < 8, [(t["status"], t["score"]) for t in state.trials]
+    assert any(line.startswith("trial 6:") and "pruned" in line for line in said)
+    best = state.best()
+    assert best is not None and best["number"] != 6
+
+
+def test_a_second_process_is_refused_while_one_runs_the_sweep(paths: list[str]):
+    config = quick(paths, "sweep.seed=24", "sweep.max_trials=1")
+    refused: list[str] = []
+
+    def meanwhile(line: str) -> None:
+        if "a new one" in line:
+            code = "import sys; from fer_experiments.state import only_one; from pathlib import Path\n"
+            code += "try:\n  with only_one(Path(sys.argv[1]), 'it'): pass\nexcept Exception as e: print(e)"
+            folder = next(mlruns_dir(config).glob(f"sweeps/{line.split()[1].rstrip(':')}"))
+            refused.append(subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True).stdout)
+
+    run_sweep(config, meanwhile)
+    assert len(refused) == 1 and "another process is running it" in refused[0]
+
+
+def test_worker_processes_come_to_the_same_leaderboard_though_one_is_killed(paths: list[str], tmp_path: Path):
+    import psutil
+
+    config = quick(paths, "sweep.seed=25", "sweep.max_trials=4", "training.deterministic=true", "training.epochs=6")
+    whole, _ = run(config)
+    elsewhere = replace(
+        config,
+        paths=replace(config.paths, mlruns=str(tmp_path / "mlruns")),
+        compute=replace(config.compute, name="processes", workers=2),
+    )
+    killed: list[int] = []
+    said: list[str] = []
+
+    def listen(line: str) -> None:
+        said.append(line)
+        if line.startswith("trial ") and not killed:  # the other worker is in the middle of its trial
+            running = [r for r in runs_of(elsewhere, kind="trial") if r.status == "RUNNING"]
+            for found in running:
+                killed.append(json.loads(found.tags["fer.process"])["pid"])
+                assert psutil.Process(killed[-1]).parent() == psutil.Process()
+                os.kill(killed[-1], signal.SIGKILL)
+
+    state = run_sweep(elsewhere, listen)
+    assert killed and any("it is given to another worker" in line for line in said)
+    assert [(t["values"], t["score"]) for t in state.trials] == [(t["values"], t["score"]) for t in whole.trials]
+    statuses = sorted(r.status for r in runs_of(elsewhere, kind="trial"))
+    assert statuses == ["FINISHED"] * 4 + ["KILLED"] * len(killed)
 
 
 def test_neither_train_nor_sweep_can_read_a_test_label(paths: list[str], monkeypatch: pytest.MonkeyPatch):
@@ -209,25 +322,37 @@ def test_neither_train_nor_sweep_can_read_a_test_label(paths: list[str], monkeyp
     assert [t["metrics"] for t in after.trials] == [t["metrics"] for t in before.trials]
 
 
-def test_sigterm_kills_the_trial_in_flight_and_the_same_command_goes_on(tmp_path: Path):
+@pytest.mark.parametrize(("number", "code", "compute"), [("SIGTERM", 143, "inline"), ("SIGINT", 130, "processes")])
+def test_a_signal_kills_what_is_in_flight_and_the_same_command_goes_on(
+    tmp_path: Path, number: str, code: int, compute: str
+):
     command = [sys.executable, "-m", "fer_experiments.cli", "sweep", "sweep=quick", *SMALL, "sweep.max_trials=3"]
     command += ["training.epochs=20", "training.patience=20", f"paths.mlruns={tmp_path}/m", f"paths.cache={tmp_path}/c"]
+    command += [f"compute={compute}", *(["compute.workers=2"] if compute == "processes" else [])]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
     assert first.stdout is not None
     for line in first.stdout:
-        if line.startswith("trial 0:"):
+        if line.startswith("trial "):
             break
     trials = partial(find_runs, f"sqlite:///{tmp_path}/m/mlflow.db", "fer/demo", {"fer.kind": "trial"})
     while not any(r.status == "RUNNING" for r in trials()):
         time.sleep(0.05)
     time.sleep(0.3)  # well into the trial, which lasts longer
-    first.send_signal(signal.SIGTERM)
-    assert first.wait(timeout=30) == 143
+    first.send_signal(getattr(signal, number))
+    sent = time.monotonic()
+    assert first.wait(timeout=60) == code
+    assert time.monotonic() - sent < 20, "5 seconds on a machine that does nothing else"
+    assert {r.status for r in trials()} <= {"FINISHED", "KILLED"}
     state_file = next((tmp_path / "m" / "sweeps").glob("*/state.json"))
-    kept = json.loads(state_file.read_text())["trials"]
-    assert len(kept) >= 1
+    kept = [t for t in json.loads(state_file.read_text())["trials"] if t["status"] == "finished"]
+    assert 1 <= len(kept) < 3
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"going on after {len(kept)} trials" in done.stdout
-    state = json.loads(state_file.read_text())
-    assert len(state["trials"]) == 3 and state["trials"][: len(kept)] == kept
-    assert sorted(r.status for r in trials()) == ["FINISHED"] * 3 + ["KILLED"]
+    after = json.loads(state_file.read_text())["trials"]
+    assert len(after) == 3 and all(after[t["number"]] == t for t in kept)
+    statuses = [r.status for r in trials()]
+    assert (
+        statuses.count("FINISHED") == 3
+        and statuses.count("KILLED") >= 1
+        and len(statuses) == statuses.count("KILLED") + 3
+    )

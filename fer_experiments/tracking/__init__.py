@@ -7,9 +7,50 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# A lost server is tried again after 0, 6, 12, 24, 48 and 96 s, POSTs too: given up after 186 s of refused connections,
+# or, where packets vanish, 7 timeouts later.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "1.0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from fer_experiments.tracking.lifecycle import start_run
+from fer_experiments.tracking.processes import is_alive, this_process
+from fer_experiments.tracking.recovery import (
+    RECORD,
+    close_orphans,
+    close_run,
+    close_runs,
+    ended_trial,
+    load_head_weights,
+)
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import FoundRun, connect, describe, find_runs
+from fer_experiments.tracking.store import (
+    FoundRun,
+    connect,
+    describe,
+    find_runs,
+    is_full_disk,
+    is_outage,
+    stop_retrying,
+)
 
-__all__ = ["FoundRun", "Run", "connect", "describe", "find_runs", "start_run"]
+__all__ = [
+    "RECORD",
+    "FoundRun",
+    "Run",
+    "close_orphans",
+    "close_run",
+    "close_runs",
+    "connect",
+    "describe",
+    "ended_trial",
+    "find_runs",
+    "is_alive",
+    "is_full_disk",
+    "is_outage",
+    "load_head_weights",
+    "start_run",
+    "stop_retrying",
+    "this_process",
+]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
 from fer_experiments.errors import UserError
+from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import client_of, first_line
+from fer_experiments.tracking.store import client_of, first_line, is_full_disk, is_outage, stop_retrying
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,8 +41,12 @@ def start_run(
     parent: str | None = None,
     resume: str | None = None,
     system_metrics: bool = True,
+    driver: str | None = None,
 ) -> Iterator[Run]:
     """A run that ends FINISHED, FAILED (tag fer.error, artifact error.txt) or, when interrupted, KILLED.
+
+    Tags fer.process and fer.driver name the processes it hangs on, so that `close_orphans` finds it when they die. A
+    lost store or a full disk interrupts a run; what failed then is not the run.
 
     Args:
         uri: from `connect`.
@@ -52,12 +57,15 @@ def start_run(
         parent: id of the run that this one is nested under in the UI.
         resume: id of a run to open again; name and parent stay what they were.
         system_metrics: sample CPU, memory, disk, network and GPUs while the run is open.
+        driver: `this_process` of the process that gave the work to this one.
 
     Raises:
         UserError: the run to resume, or the experiment, was deleted.
     """
     client = client_of(uri)
-    everything = _standard_tags(kind, parent) | {k: str(v) for k, v in (tags or {}).items()}
+    own = this_process()
+    everything = _standard_tags(kind, parent) | {"fer.process": own, "fer.driver": driver or own}
+    everything |= {k: str(v) for k, v in (tags or {}).items()}
     with _terminate_as_exit():
         if resume:
             run = Run(client, _reopen(client, resume, everything))
@@ -74,7 +82,10 @@ def start_run(
             status = "KILLED"
             raise
         except BaseException as error:
-            status = "FAILED"
+            lost = is_outage(error) or is_full_disk(error)
+            status = "KILLED" if lost else "FAILED"
+            if lost:
+                stop_retrying()
             with suppress(Exception):  # what happened in the run is what its user must hear of
                 run.set_tags({"fer.error": first_line(error)})
                 run.log_text(traceback.format_exc(), "error.txt")

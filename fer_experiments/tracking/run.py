@@ -97,6 +97,13 @@ class Run:
             shutil.copyfile(file, target)
             self.client.log_artifact(self.id, str(target), str(Path(path).parent) if "/" in path else None)
 
+    def log_bytes(self, content: bytes, path: str) -> None:
+        """A file with this content."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / Path(path).name
+            file.write_bytes(content)
+            self.log_file(file, path)
+
     def log_dataset(self, dataset: Dataset) -> None:
         """The training and validation splits as inputs of the run, by fingerprint; no pixels are copied."""
         from mlflow.entities import Dataset as Lineage

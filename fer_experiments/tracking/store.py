@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+import ssl
 import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fer_experiments.config import TrackingConfig
+from fer_experiments.config import TrackingConfig, project_root
 from fer_experiments.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
+FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")  # SQLite; HDF5 sets no errno
+
 
 def connect(tracking: TrackingConfig, mlruns: Path) -> str:
     """The uri of the tracking store; a SQLite store is created when it is not there, once among processes.
 
+    A server's user and password out of tracking.credentials go into the environment, for this process and its workers.
+
     Raises:
-        UserError: the store cannot be created, written, reached or read, or another MLflow made it.
+        UserError: the store cannot be created, written, reached or read, refuses us, or another MLflow made it.
     """
     uri = _absolute(tracking, mlruns)
     if uri.startswith(("http://", "https://")):
         _check_reachable(uri)
+        if tracking.credentials:
+            _take_credentials(project_root() / tracking.credentials)
+        _check_allowed(uri)
     if not uri.startswith("sqlite:///"):
         return uri
     database = Path(uri.removeprefix("sqlite:///"))
@@ -98,7 +110,8 @@ def _check_writable(folder: Path) -> None:
 def _check_reachable(uri: str) -> None:
     # MLflow itself would try for minutes.
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
+        trusted = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10, context=trusted).close()
     except urllib.error.HTTPError:
         pass  # a server that answers; if it refuses us, MLflow says why
     except (OSError, ValueError) as error:
@@ -106,6 +119,34 @@ def _check_reachable(uri: str) -> None:
         raise UserError(
             f"tracking.uri={uri}: no server answers ({reason}); start it, or leave tracking.uri out"
         ) from error
+
+
+def _take_credentials(path: Path) -> None:
+    if any(os.environ.get(name) for name in (USERNAME, PASSWORD, TOKEN)):
+        return
+    try:
+        lines = path.read_text().splitlines() if path.is_file() else []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); set {USERNAME} and {PASSWORD}") from error
+    for name, _, value in (line.partition("=") for line in lines):
+        if name in (USERNAME, PASSWORD):
+            os.environ[name] = value.strip()
+
+
+def _check_allowed(uri: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client_of(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        remedy = f"is this MLflow's address, and well? ({first_line(error)})"
+        if "error code 401" in str(error):
+            who = os.environ.get(USERNAME)
+            remedy = f"it does not take the password of {who}" if who else "it wants a user and a password"
+            remedy += f"; set {USERNAME} and {PASSWORD}, or tracking.credentials=<file of `make server`>"
+        elif "error code 403" in str(error):
+            remedy = "it does not know itself by that name; start it with --allowed-hosts, or use an address it allows"
+        raise UserError(f"tracking.uri={uri}: the server refuses us: {remedy}") from error
 
 
 def _create_database(database: Path, mlruns: Path) -> None:
@@ -147,6 +188,22 @@ def client_of(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
+def create_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str], name: str) -> str:
+    """The id of a new run, which is recorded once. `tags` must tell this process from others (fer.process).
+
+    When a server dies between writing a run and answering, MLflow asks again and the run is there twice: the one that
+    nobody has the id of is deleted. It has the same tags, and the same start to the millisecond.
+    """
+    start = int(time.time() * 1000)
+    run_id = str(client.create_run(experiment_id, start, dict(tags), name).info.run_id)
+    if client.tracking_uri.startswith("http"):
+        for twin in client.search_runs([experiment_id], f"attributes.start_time = {start}"):
+            same = twin.info.run_name == name and tags.items() <= twin.data.tags.items()
+            if same and twin.info.run_id != run_id:
+                client.delete_run(twin.info.run_id)
+    return run_id
+
+
 class FoundRun(NamedTuple):
     """A recorded run."""
 
@@ -158,13 +215,16 @@ class FoundRun(NamedTuple):
     tags: dict[str, str]
 
 
-def find_runs(uri: str, experiment: str, tags: Mapping[str, str] | None = None) -> list[FoundRun]:
+def find_runs(
+    uri: str, experiment: str, tags: Mapping[str, str] | None = None, status: str | None = None
+) -> list[FoundRun]:
     """The runs of an experiment that have these tags, the oldest first; empty when there is no such experiment."""
     client = client_of(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []
-    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in (tags or {}).items())
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in (tags or {}).items()]
+    query = " and ".join(wanted + ([f"attributes.status = '{status}'"] if status else []))
     runs: list[FoundRun] = []
     token = None
     while True:
@@ -182,3 +242,50 @@ def first_line(error: BaseException) -> str:
     """An error as its class and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}"[:5000] if lines else type(error).__name__
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the tracking store could not be reached or written, MLflow's retries over; else it is a bug of ours.
+
+    To be asked where the error was raised: another process gets an error without its causes.
+    """
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    lost = (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.RetryError,
+        OperationalError,
+        InterfaceError,
+    )
+    # MLflow wraps whatever a request raises, a server's 5xx after the last retry too. Its code tells nothing: the
+    # default of MlflowException is INTERNAL_ERROR.
+    return any(
+        isinstance(e, lost) or (isinstance(e, MlflowException) and str(e).startswith("API request to http"))
+        for e in _chain(error)
+    )
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a disk or a quota here is full: of the store, of its artifacts or of temporary files."""
+    return any(
+        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or any(text in str(e) for text in FULL)
+        for e in _chain(error)
+    )
+
+
+def stop_retrying() -> None:
+    """From now on a lost server is asked once: closing what is open must not wait minutes a call."""
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)

@@ -1,0 +1,143 @@
+"""Whether the thousandth trial costs what the tenth did: the time of a trial outside its fit, over a long sweep.
+
+    python benchmarks/flat_cost.py [--oracle random] [--trials 1000] [--ui] [--keep folder]
+
+Trials of a linear head on demo features in one process. Outside the fit are the oracle, the state, MLflow's SQLite store
+and the artifacts. Compares trials 10 to 110 with the last hundred, by the median of wall-clock and of CPU time (of this
+process, for machines that do other things meanwhile). --ui then starts MLflow's UI on the store and times its run table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+SMALL = ["data.limit=60", "data.demo_size=600", "training.epochs=1", "tracking.system_metrics=false"]
+SWEEP = """
+defaults:
+  - override /data: demo
+  - override /backbone: pocket
+  - override /head: linear
+sweep:
+  name: flat
+  space:
+    head.l2: {type: float, min: 1.0e-6, max: 1.0e-1, sampling: log}
+    training.batch_size: {type: int, min: 16, max: 64}
+    training.learning_rate: {type: float, min: 1.0e-5, max: 1.0e-2, sampling: log}
+"""
+PORT = 5077
+
+
+def measure(folder: Path, oracle: str, trials: int) -> list[tuple[float, float]]:
+    """Seconds outside its fit of each trial but the first, by the wall clock and by this process' CPU time."""
+    from fer_experiments import trial
+    from fer_experiments.compose import compose
+    from fer_experiments.sweep import run_sweep
+
+    ends: list[tuple[float, float]] = []
+    fits: list[tuple[float, float]] = []
+    fit_head = trial.fit_head
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        before = _now()
+        try:
+            return fit_head(*args, **kwargs)
+        finally:
+            fits.append(_since(before))
+
+    def echo(line: str) -> None:
+        if line.startswith("trial "):
+            ends.append(_now())
+            if len(ends) % 100 == 0:
+                print(f"{len(ends)} trials, {ends[-1][0] - ends[0][0]:.0f} s, {_memory()} MB", flush=True)
+
+    trial.fit_head = timed
+    places = [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
+    folder.mkdir(exist_ok=True)
+    (folder / "flat.yaml").write_text(SWEEP)
+    run_sweep(
+        compose(
+            [f"sweep={folder / 'flat.yaml'}", *SMALL, f"sweep.oracle={oracle}", f"sweep.max_trials={trials}", *places]
+        ),
+        echo,
+    )
+    whole = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(ends, ends[1:], strict=False)]
+    return [(w - fw, c - fc) for (w, c), (fw, fc) in zip(whole, fits[1:], strict=True)]
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(before: tuple[float, float]) -> tuple[float, float]:
+    now = _now()
+    return now[0] - before[0], now[1] - before[1]
+
+
+def _memory() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss / 1e6)
+
+
+def time_ui(folder: Path) -> str:
+    """Starts MLflow's UI on the store; how long it takes, and how long the first page of its run table."""
+    uri = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+    command = [str(Path(sys.executable).parent / "mlflow"), "ui", "--backend-store-uri", uri, "--port", str(PORT)]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as ui:
+        try:
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            up = time.perf_counter() - started
+            times = [_first_page() for _ in range(5)]
+        finally:
+            os.killpg(ui.pid, 15)
+    return f"MLflow's UI is up after {up:.1f} s; the first 100 runs of the table in {statistics.median(times):.2f} s"
+
+
+def _first_page() -> float:
+    """Seconds for what the run table asks the server: the 100 newest runs with their params, metrics and tags."""
+    body = b'{"experiment_ids": ["1"], "max_results": 100, "order_by": ["attributes.start_time DESC"]}'
+    address = f"http://127.0.0.1:{PORT}/ajax-api/2.0/mlflow/runs/search"
+    started = time.perf_counter()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        assert answer.read().count(b'"run_id"') >= 100
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--oracle", default="random")
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--ui", action="store_true")
+    parser.add_argument("--keep", type=Path, help="a new folder to leave the store in")
+    given = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryDirectory(prefix="flat-cost-") as temporary:
+        folder = given.keep or Path(temporary)
+        for name, values in zip(("wall", "CPU"), zip(*measure(folder, given.oracle, given.trials)), strict=True):
+            first, last = statistics.median(values[9:109]), statistics.median(values[-100:])
+            print(
+                f"{given.oracle}: {name} time outside the fit {first:.3f} s at trials 10 to 110, {last:.3f} s at the "
+                f"last 100: {last / first:.2f} times"
+            )
+        if given.ui:
+            print(time_ui(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Kills a sweep again and again, and checks that nothing was lost.
+
+    python benchmarks/kill_sweep.py [--oracle random] [--trials 40] [--kills 100] [--seed 0] [--compute inline]
+
+A sweep of short trials on demo faces runs once undisturbed, and once killed with SIGKILL at random instants until it has
+been killed that often, its cache thrown away now and then so that extraction is hit too. After every kill: each file can
+be read, and no trial that ended is gone. In the end: every trial ended, none has two finished runs, no run is left
+RUNNING, and hyperparameters and scores are those of the undisturbed sweep, to the last bit.
+
+Lives are forked from a process that has imported everything, which saves ten seconds each; every tenth is the command
+itself. Where each kill struck is read off the stack that the process writes just before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import faulthandler
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "data.limit=60", "data.demo_size=600", "features.shard_size=16", "features.batch_size=16", "training.epochs=4",
+    "training.deterministic=true", "tracking.system_metrics=false", "sweep.max_epochs=9", "sweep.factor=3",
+]  # fmt: skip
+PHASES = {  # the first function found on the stack, from the outside, says what was going on
+    "_forward": "extraction", "load_dataset": "data", "extract_features": "features", "_save_state": "state",
+    "save": "state", "fit_head": "fit", "start_run": "logging", "record": "logging", "describe_run": "logging",
+    "log_head": "logging", "log_progress": "logging", "log": "logging", "write": "leaderboard", "replay": "replay",
+    "close_orphans": "orphans", "connect": "store", "_import_backend": "imports",
+}  # fmt: skip
+
+
+@dataclass
+class Report:
+    """What a harness found."""
+
+    kills: int = 0
+    phases: collections.Counter[str] = field(default_factory=collections.Counter)
+    seconds: float = 0.0
+
+
+def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: int, echo: Any = print) -> Report:
+    """Runs both sweeps in `folder` and checks everything; raises AssertionError where something was lost."""
+    report, chance = Report(), random.Random(seed)
+    arguments = ["sweep", "sweep=quick", *SMALL, f"sweep.max_trials={trials}", *overrides]
+    started = time.monotonic()
+    whole = _place(folder / "whole")
+    assert _finish([*arguments, *whole], folder / "whole.log") == 0, (folder / "whole.log").read_text()[-2000:]
+    expected = _trials(folder / "whole")
+    each = (time.monotonic() - started) / len(expected)
+    echo(f"undisturbed: {len(expected)} trials in {time.monotonic() - started:.0f} s")
+
+    place, before = _place(folder / "killed"), {}
+    while report.kills < kills:
+        if report.kills % 5 == 4:
+            shutil.rmtree(folder / "killed" / "cache", ignore_errors=True)
+        life = _start([*arguments, *place], folder / "killed.log", real=report.kills % 10 == 9)
+        # Behind schedule the lives are longer, ahead of it shorter, so that the sweep lasts as long as the kills.
+        ahead = len(before) / len(expected) > report.kills / kills
+        time.sleep(chance.uniform(0, (1.0 if ahead else 4.0) * each + (11 if life.real else 1.5)))
+        if life.ended():
+            break  # finished before all the kills: the caller takes longer trials, or fewer kills
+        report.phases[life.kill()] += 1
+        report.kills += 1
+        before = _check_kept(folder / "killed", before)
+        if report.kills % 10 == 0:
+            echo(f"{report.kills} kills, {len(before)} of {len(expected)} trials, {dict(report.phases)}")
+    assert _finish([*arguments, *place], folder / "killed.log") == 0, (folder / "killed.log").read_text()[-2000:]
+    _check_kept(folder / "killed", before)
+    assert _trials(folder / "killed") == expected, "another leaderboard"
+    _check_runs(folder / "killed")
+    report.seconds = time.monotonic() - started
+    return report
+
+
+@dataclass
+class Life:
+    """A process that runs the sweep."""
+
+    pid: int
+    stack: Path
+    real: bool
+
+    def ended(self) -> bool:
+        """Whether it is over, by itself."""
+        return os.waitpid(self.pid, os.WNOHANG)[0] != 0
+
+    def kill(self) -> str:
+        """Kills it, with what it has started, and says what it was doing."""
+        self.stack.write_text("")
+        if not self.real:
+            os.kill(self.pid, signal.SIGUSR1)
+            time.sleep(0.003)  # for the stack to be written
+        os.killpg(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        names = [line.rpartition(" in ")[2].strip() for line in self.stack.read_text().splitlines()[::-1]]
+        return next((PHASES[name] for name in names if name in PHASES), "command" if self.real else "between")
+
+
+def _start(arguments: list[str], log: Path, *, real: bool = False) -> Life:
+    stack = log.with_suffix(".stack")
+    if real:
+        with log.open("ab") as out:
+            command = [sys.executable, "-m", "fer_experiments.cli", *arguments]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
+        return Life(process.pid, stack, True)
+    stack.write_text("")
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        faulthandler.register(signal.SIGUSR1, file=stack.open("w"), all_threads=False)
+        code = 1
+        try:
+            from fer_experiments.cli import main
+
+            sys.argv = ["fer", *arguments]
+            code = main(arguments)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return Life(pid, stack, False)
+
+
+def _finish(arguments: list[str], log: Path) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(_start(arguments, log).pid, 0)[1])
+
+
+def _place(folder: Path) -> list[str]:
+    folder.mkdir(parents=True)
+    return [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    files = list((folder / "mlruns" / "sweeps").glob("*/state.json"))
+    assert len(files) <= 1, "more than one sweep"
+    return json.loads(files[0].read_text()) if files else {"trials": []}
+
+
+def _trials(folder: Path) -> dict[int, Any]:
+    """What the leaderboard shows of the trials that ended, by number."""
+    return {
+        trial["number"]: (trial["values"], trial["raw"], trial["score"], trial.get("metrics"), trial["status"])
+        for trial in _state(folder)["trials"]
+        if trial["status"] != "asked"
+    }
+
+
+def _check_kept(folder: Path, before: dict[int, Any]) -> dict[int, Any]:
+    """All that ended before is there and unchanged, and every file can be read."""
+    now = _trials(folder)
+    assert all(now.get(number) == trial for number, trial in before.items()), "a finished trial is gone"
+    for file in (folder / "cache").rglob("*.json"):
+        json.loads(file.read_text())
+    if (folder / "mlruns" / "mlflow.db").exists():
+        assert _query(folder, "PRAGMA quick_check") == [("ok",)], "the store is damaged"
+    return now
+
+
+def _check_runs(folder: Path) -> None:
+    """One finished run a trial, the one that the state names, and none left RUNNING."""
+    runs = _query(folder, "SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'")
+    number = dict(_query(folder, "SELECT run_uuid, value FROM tags WHERE key = 'fer.trial_number'"))
+    assert not [run for run, status in runs if status == "RUNNING"], "a run is left RUNNING"
+    finished = {(int(number[run]), run) for run, status in runs if status in ("FINISHED", "FAILED") and run in number}
+    expected = {(t["number"], t["run_id"]) for t in _state(folder)["trials"] if t["status"] != "repeated"}
+    assert finished == expected, f"runs without a trial, or trials twice: {sorted(finished ^ expected)}"
+
+
+def _query(folder: Path, sql: str) -> list[Any]:
+    with sqlite3.connect(f"file:{folder / 'mlruns' / 'mlflow.db'}?mode=rw", uri=True, timeout=60) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def import_everything() -> None:
+    """Imports what a sweep needs, so that a fork of this process starts at once."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a fork has none of the threads
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras  # noqa: F401
+    import mlflow.keras
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    import fer_experiments.sweep  # noqa: F401
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--oracle", default="random")
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compute", default="inline")
+    given = parser.parse_args()
+    import_everything()
+    with tempfile.TemporaryDirectory(prefix="kill-sweep-") as folder:
+        overrides = [f"sweep.oracle={given.oracle}", f"compute={given.compute}"]
+        report = harness(Path(folder), overrides, given.trials, given.kills, given.seed)
+    print(
+        f"{given.oracle}, {given.compute}: {report.kills} kills in {report.seconds:.0f} s, struck in "
+        f"{dict(report.phases.most_common())}: nothing lost, no trial twice, no run left RUNNING, the same leaderboard"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What is known of a sweep between two trials, in one file that is replaced atomically; and the list of all sweeps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fer_experiments.errors import UserError
+from fer_experiments.shards import write_json
+
+ENDED = ("finished", "pruned", "repeated", "failed")  # what a trial can be once its oracle was told
+
+
+@dataclass
+class State:
+    """A sweep: what it is, and every trial that its oracle was asked for.
+
+    identity: what makes two sweeps the same, as flat config paths and fingerprints. status: running (or stopped, when no
+    process holds the lock) or finished, then `reason` says by what. order: trial numbers, each where it was asked, and
+    again where it was told. seconds: of all processes that worked on it.
+
+    trials: a dict a trial, by number, with number, trial_id, values, raw (the oracle's own form of them), status (asked,
+    finished, pruned, repeated, failed), score, and once it ended run_id, metrics, epochs, best_epoch, seconds, error.
+    """
+
+    id: str
+    name: str
+    identity: dict[str, Any]
+    status: str = "running"
+    reason: str | None = None
+    run_id: str | None = None
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    updated: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Replaces the state file atomically and durably: a kill leaves the old one or the new one."""
+        self.updated = datetime.now(UTC).isoformat(timespec="seconds")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "state.json", asdict(self))
+
+    @property
+    def ended(self) -> list[dict[str, Any]]:
+        """The trials whose oracle was told, in the order of their numbers."""
+        return [t for t in self.trials if t["status"] in ENDED]
+
+    @property
+    def in_flight(self) -> list[dict[str, Any]]:
+        """The trials that were asked and not told."""
+        return [t for t in self.trials if t["status"] not in ENDED]
+
+    def best(self) -> dict[str, Any] | None:
+        """The finished trial with the best score; the earlier one of two equals."""
+        finished = [t for t in self.trials if t["status"] == "finished"]
+        sign = -1 if self.identity["sweep.direction"] == "max" else 1
+        return min(finished, key=lambda t: sign * t["score"]) if finished else None
+
+
+def load_state(folder: Path) -> State | None:
+    """The state in a sweep's folder, or None.
+
+    Raises:
+        UserError: a state file that is no state.
+    """
+    path = folder / "state.json"
+    if not path.exists():
+        return None
+    try:
+        return State(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a sweep's state ({error}); move it away, or say sweep.fresh=true") from error
+
+
+def find_state(sweeps: Path, name: str, identity: dict[str, Any], *, fresh: bool) -> tuple[State, Path, str]:
+    """The state of this very sweep if there is one, else a new one; its folder; and a line that says which it is.
+
+    sweeps: the folder of all sweeps. The line names the keys in which a new one differs from the last of its name.
+    """
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    same = sorted(sweeps.glob(f"{name}-{digest}*"), key=_age)
+    if same and not fresh:
+        state = load_state(same[-1])
+        if state is not None:
+            said = "" if state.status == "finished" else f"sweep {state.id}: going on after {len(state.ended)} trials"
+            return state, same[-1], said
+    new = State(id=f"{name}-{digest}" + (f"-{len(same) + 1}" if same else ""), name=name, identity=identity)
+    said = f"sweep {new.id}: a new one"
+    others = sorted((p.parent for p in sweeps.glob(f"{name}-*/state.json")), key=_age)
+    last = load_state(others[-1]) if others and not same else None
+    if last:
+        keys = [k for k in sorted({*identity, *last.identity}) if identity.get(k) != last.identity.get(k)]
+        said += f", {last.id} differs in {', '.join(keys)}"
+    return new, sweeps / new.id, said
+
+
+@contextmanager
+def only_one(folder: Path, name: str) -> Iterator[None]:
+    """The one process that works on a sweep; the lock of a process that dies is released by the kernel.
+
+    Raises:
+        UserError: another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=2)  # seconds: `fer sweeps` holds it for an instant
+    except Timeout:
+        raise UserError(f"sweep {name}: another process is running it; wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on the sweep in this folder now."""
+    if not (folder / "lock").exists():
+        return False
+    try:
+        with FileLock(folder / "lock").acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def list_sweeps(sweeps: Path) -> str:
+    """The sweeps in a folder as a table, the last active one first: id, state, trials, best score, last activity."""
+    states = [(p.parent, load_state(p.parent)) for p in sweeps.glob("*/state.json")]
+    rows = [["sweep", "state", "trials", "best", "last activity"]]
+    for folder, state in sorted(states, key=lambda pair: pair[1].updated if pair[1] else "", reverse=True):
+        if state is None:
+            continue
+        status = "running" if is_locked(folder) else "stopped" if state.status == "running" else "finished"
+        best = state.best()
+        score = f"{best['score']:.4f} {state.identity['sweep.objective']}" if best else "none"
+        rows.append([state.id, status, str(len(state.ended)), score, _ago(state.updated)])
+    if len(rows) == 1:
+        return f"no sweeps in {sweeps}; `fer sweep` starts one"
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _ago(moment: str) -> str:
+    """A moment in local time, with how long ago it was."""
+    then = datetime.fromisoformat(moment)
+    minutes = (time.time() - then.timestamp()) / 60
+    passed = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h" if minutes < 2880 else ""
+    return f"{then.astimezone():%Y-%m-%d %H:%M}" + (f" ({passed} ago)" if passed else "")
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime

@@ -1,0 +1,78 @@
+"""What a process that died left behind: runs to close, and trials that ended without their sweep hearing of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_experiments.tracking.processes import is_alive
+from fer_experiments.tracking.store import FoundRun, client_of, find_runs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RECORD = "trial.json"  # of a finished trial: what its sweep keeps of it
+PATIENCE_S = 5.0  # for a worker whose driver is dead: it dies too
+
+
+def close_orphans(uri: str, experiment: str) -> list[FoundRun]:
+    """Closes, as KILLED, the running runs of an experiment whose process is dead; returns them.
+
+    A process on another machine, which cannot be seen from here, counts as dead when its driver is.
+    """
+    closed = []
+    for run in find_runs(uri, experiment, status="RUNNING"):
+        if _is_orphan(run.tags.get("fer.process", ""), run.tags.get("fer.driver", "")):
+            close_run(uri, run.run_id, "KILLED", "its process died")
+            closed.append(run)
+    return closed
+
+
+def _is_orphan(process: str, driver: str) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while is_alive(process) and is_alive(driver) is False and time.monotonic() < deadline:
+        time.sleep(0.1)
+    alive = is_alive(process)
+    return alive is False or (alive is None and is_alive(driver) is False)
+
+
+def close_run(uri: str, run_id: str, status: str, reason: str) -> None:
+    """Closes a run from outside, with the reason as its tag fer.error."""
+    client = client_of(uri)
+    client.set_tag(run_id, "fer.error", reason)
+    client.set_terminated(run_id, status)
+
+
+def close_runs(uri: str, experiment: str, tags: Mapping[str, str], status: str, reason: str) -> None:
+    """Closes the running runs that have these tags."""
+    for run in find_runs(uri, experiment, tags, status="RUNNING"):
+        close_run(uri, run.run_id, status, reason)
+
+
+def ended_trial(uri: str, experiment: str, sweep_id: str, number: int) -> dict[str, Any] | None:
+    """The record of a trial whose run came to its end, or None: its sweep may have died before it heard of it."""
+    tags = {"fer.sweep_id": sweep_id, "fer.kind": "trial", "fer.trial_number": str(number)}
+    for run in find_runs(uri, experiment, tags):
+        if run.status == "FINISHED":
+            with tempfile.TemporaryDirectory() as folder:
+                path = client_of(uri).download_artifacts(run.run_id, RECORD, folder)
+                record: dict[str, Any] = json.loads(Path(path).read_text())
+                return record
+        if run.status == "FAILED":
+            return {"status": "failed", "score": None, "run_id": run.run_id, "error": run.tags.get("fer.error", "")}
+    return None
+
+
+def load_head_weights(uri: str, run_id: str) -> list[np.ndarray]:
+    """The weights of the head that a run logged as model/, as Keras' get_weights orders them."""
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = client_of(uri).download_artifacts(run_id, "model/data/model.keras", folder)
+        model = keras.models.load_model(path, compile=False)
+    weights: list[np.ndarray] = model.get_weights()
+    return weights
