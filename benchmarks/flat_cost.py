@@ -1,15 +1,17 @@
-"""Whether the thousandth trial costs what the tenth did: the time of a trial outside its fit, over a long sweep.
+"""Whether the thousandth trial costs what the tenth did: the time of a trial outside its fit, in a long sweep.
 
     python benchmarks/flat_cost.py [--oracle random] [--trials 1000] [--ui] [--keep folder]
 
-Trials of a linear head on demo features in one process. Outside the fit are the oracle, the state, MLflow's SQLite store
-and the artifacts. Compares trials 10 to 110 with the last hundred, by the median of wall-clock and of CPU time (of this
-process, for machines that do other things meanwhile). --ui then starts MLflow's UI on the store and times its run table.
+Trials of a linear head on demo features in one process. Outside the fit are the oracle, the state, MLflow's SQLite
+store and the artifacts. Compares trials 10 to 110 with the last hundred, by the median of wall-clock time and of CPU
+time (of this process, for machines that do other things meanwhile). --ui then starts MLflow's UI on the store and
+times its run table.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -69,7 +71,7 @@ def measure(folder: Path, oracle: str, trials: int) -> list[tuple[float, float]]
         ),
         echo,
     )
-    whole = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(ends, ends[1:], strict=False)]
+    whole = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(ends)]
     return [(w - fw, c - fc) for (w, c), (fw, fc) in zip(whole, fits[1:], strict=True)]
 
 
@@ -129,7 +131,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory(prefix="flat-cost-") as temporary:
         folder = given.keep or Path(temporary)
-        for name, values in zip(("wall", "CPU"), zip(*measure(folder, given.oracle, given.trials)), strict=True):
+        columns = zip(*measure(folder, given.oracle, given.trials), strict=True)
+        for name, values in zip(("wall", "CPU"), columns, strict=True):
             first, last = statistics.median(values[9:109]), statistics.median(values[-100:])
             print(
                 f"{given.oracle}: {name} time outside the fit {first:.3f} s at trials 10 to 110, {last:.3f} s at the "

@@ -2,10 +2,10 @@
 
     python benchmarks/kill_sweep.py [--oracle random] [--trials 40] [--kills 100] [--seed 0] [--compute inline]
 
-A sweep of short trials on demo faces runs once undisturbed, and once killed with SIGKILL at random instants until it has
-been killed that often, its cache thrown away now and then so that extraction is hit too. After every kill: each file can
-be read, and no trial that ended is gone. In the end: every trial ended, none has two finished runs, no run is left
-RUNNING, and hyperparameters and scores are those of the undisturbed sweep, to the last bit.
+A sweep of short trials on demo faces runs once undisturbed, and once killed with SIGKILL at random instants until it
+has been killed that often, its cache thrown away now and then so that extraction is hit too. After every kill: each
+file can be read, and no trial that ended is gone. In the end: every trial ended, none has two finished runs, no run
+is left RUNNING, and hyperparameters and scores are those of the undisturbed sweep, to the last bit.
 
 Lives are forked from a process that has imported everything, which saves ten seconds each; every tenth is the command
 itself. Where each kill struck is read off the stack that the process writes just before.

@@ -153,8 +153,8 @@ class SweepConfig:
     """What is searched. space: config path -> {type, min, max, sampling, step, values}; see sweeps/.
 
     It ends with max_trials trials, after max_hours (trials in flight are finished), or when the objective reaches
-    target. max_trial_minutes ends a fit, which keeps its best epoch. pruner: median ends a fit whose best epoch is worse
-    than the median of the other trials at that epoch.
+    target. max_trial_minutes ends a fit, which keeps its best epoch. pruner: median ends a fit whose best epoch is
+    worse than the median of the other trials at that epoch.
     """
 
     name: str = MISSING

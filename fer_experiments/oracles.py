@@ -1,4 +1,4 @@
-"""KerasTuner's oracles, made fit for trials in flight, finite spaces and replays. See `search`, and `tpe` for one more."""
+"""KerasTuner's oracles, made fit for trials in flight, finite spaces and replays; asked by `search`, as is `tpe`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def at(hp: Any, probability: float) -> Any:
 def combination(grid: Mapping[str, Sequence[Any]], number: int) -> Values:
     """One of the combinations of a grid by its number, the last name changing fastest."""
     values = {}
-    for name, levels in reversed(grid.items()):
+    for name, levels in reversed(list(grid.items())):
         number, place = divmod(number, len(levels))
         values[name] = levels[place]
     return {name: values[name] for name in grid}
@@ -58,10 +58,9 @@ class Exhaustive(kt.Oracle):
     def _unseen(self) -> Values | None:
         """The first values that no trial has had, from a random place on: at most as many steps as trials."""
         space = self.hyperparameters.space
-        sizes = [count(hp) for hp in space]
-        if None in sizes:
+        grid = {hp.name: range(size) for hp in space if (size := count(hp)) is not None}
+        if len(grid) < len(space):
             return None
-        grid = {hp.name: range(size) for hp, size in zip(space, sizes, strict=True)}
         size = math.prod(len(places) for places in grid.values())
         start = random.Random(self._seed_state).randrange(size)
         for number in range(start, start + size):

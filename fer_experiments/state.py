@@ -24,12 +24,13 @@ ENDED = ("finished", "pruned", "repeated", "failed")  # what a trial can be once
 class State:
     """A sweep: what it is, and every trial that its oracle was asked for.
 
-    identity: what makes two sweeps the same, as flat config paths and fingerprints. status: running (or stopped, when no
-    process holds the lock) or finished, then `reason` says by what. order: trial numbers, each where it was asked, and
-    again where it was told. seconds: of all processes that worked on it.
+    identity: what makes two sweeps the same, as flat config paths and fingerprints. status: running (or stopped, when
+    no process holds the lock) or finished, then `reason` says by what. order: trial numbers, each where it was asked,
+    and again where it was told. seconds: of all processes that worked on it.
 
-    trials: a dict a trial, by number, with number, trial_id, values, raw (the oracle's own form of them), status (asked,
-    finished, pruned, repeated, failed), score, and once it ended run_id, metrics, epochs, best_epoch, seconds, error.
+    trials: a dict a trial, by number, with number, trial_id, values, raw (the oracle's own form of them), status
+    (asked, finished, pruned, repeated, failed), score, and once it ended run_id, metrics, epochs, best_epoch, seconds,
+    error.
     """
 
     id: str

@@ -33,8 +33,7 @@ class TpeOracle(Guided):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        direction = "maximize" if self.objective.direction == "max" else "minimize"
-        self.study = optuna.create_study(direction=direction)
+        self.study = optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
         # The sampler is asked on behalf of a trial, and overlooks it: this one, which never ends and has no values.
         self.study.ask()
         self.asking = self.study.get_trials(deepcopy=False)[0]

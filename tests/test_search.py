@@ -28,6 +28,7 @@ SPACE: dict[str, Any] = {
     "head.normalize": {"type": "bool"},
 }
 SIX = {path: SPACE[path] for path in ("head.dense_widths", "head.normalize")}
+NINETY_SIX = {**SIX, "training.batch_size": {"type": "int", "min": 1, "max": 16}}
 PLANE = {path: SPACE[path] for path in ("head.l2", "head.dropout")}
 ALL = ["random", "grid", "bayesian", "tpe", "hyperband"]
 Asked = list[dict[str, Any]]
@@ -104,18 +105,18 @@ def test_bayesian_search_stopped_with_trials_in_flight_asks_the_same():
 
 @pytest.mark.parametrize("name", ALL)
 def test_sixty_four_trials_may_be_in_flight(name: str):
-    space = {**SIX, "training.batch_size": {"type": "int", "min": 1, "max": 16}}  # 96 combinations
-    oracle = search.make_oracle(sweep(name, space=space, max_trials=64, max_epochs=81))
+    oracle = search.make_oracle(sweep(name, space=NINETY_SIX, max_trials=64, max_epochs=81))
     trials = [search.ask(oracle, number) for number in range(64)]
     assert [trial.status for trial in trials] == ["RUNNING"] * 64
     assert distinct([trial.hyperparameters.values for trial in trials]) == 64
     assert [int(trial.trial_id) for trial in trials] == list(range(64))
 
 
+@pytest.mark.parametrize(("space", "size"), [(SIX, 6), (NINETY_SIX, 96)], ids=["six", "ninety-six"])
 @pytest.mark.parametrize("name", ["random", "grid", "tpe"])
-def test_a_small_space_is_walked_to_its_end(name: str):
-    asked = until_stopped(sweep(name, space=SIX, max_trials=50))
-    assert len(asked) == distinct(asked) == 6
+def test_a_small_space_is_walked_to_its_end(name: str, space: dict[str, Any], size: int):
+    asked = until_stopped(sweep(name, space=space, max_trials=200))
+    assert len(asked) == distinct(asked) == size
 
 
 @pytest.mark.filterwarnings("ignore:The optimal value found for dimension")

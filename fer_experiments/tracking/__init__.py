@@ -15,6 +15,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "1.0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from fer_experiments.tracking.lifecycle import start_run
+from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import is_alive, this_process
 from fer_experiments.tracking.recovery import (
     RECORD,
@@ -25,15 +26,7 @@ from fer_experiments.tracking.recovery import (
     load_head_weights,
 )
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import (
-    FoundRun,
-    connect,
-    describe,
-    find_runs,
-    is_full_disk,
-    is_outage,
-    stop_retrying,
-)
+from fer_experiments.tracking.store import FoundRun, connect, describe, find_runs
 
 __all__ = [
     "RECORD",

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
 from fer_experiments.errors import UserError
+from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import client_of, first_line, is_full_disk, is_outage, stop_retrying
+from fer_experiments.tracking.store import client_of, create_run, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +72,7 @@ def start_run(
             run = Run(client, _reopen(client, resume, everything))
         else:
             experiment_id = _experiment_id(client, uri, experiment, mlruns)
-            run = Run(client, client.create_run(experiment_id, tags=everything, run_name=name).info.run_id)
+            run = Run(client, create_run(client, experiment_id, everything, name))
         monitor = None
         try:
             run.log_params(flatten(config))

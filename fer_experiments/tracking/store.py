@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import socket
 import sqlite3
 import ssl
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
-FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")  # SQLite; HDF5 sets no errno
 
 
 def connect(tracking: TrackingConfig, mlruns: Path) -> str:
@@ -36,7 +36,7 @@ def connect(tracking: TrackingConfig, mlruns: Path) -> str:
     if uri.startswith(("http://", "https://")):
         _check_reachable(uri)
         if tracking.credentials:
-            _take_credentials(project_root() / tracking.credentials)
+            _take_credentials(project_root() / tracking.credentials, uri)
         _check_allowed(uri)
     if not uri.startswith("sqlite:///"):
         return uri
@@ -121,8 +121,9 @@ def _check_reachable(uri: str) -> None:
         ) from error
 
 
-def _take_credentials(path: Path) -> None:
-    if any(os.environ.get(name) for name in (USERNAME, PASSWORD, TOKEN)):
+def _take_credentials(path: Path, uri: str) -> None:
+    # A server of this machine wrote the file: no other server may see what is in it.
+    if any(os.environ.get(name) for name in (USERNAME, PASSWORD, TOKEN)) or not _is_here(uri):
         return
     try:
         lines = path.read_text().splitlines() if path.is_file() else []
@@ -131,6 +132,17 @@ def _take_credentials(path: Path) -> None:
     for name, _, value in (line.partition("=") for line in lines):
         if name in (USERNAME, PASSWORD):
             os.environ[name] = value.strip()
+
+
+def _is_here(uri: str) -> bool:
+    """Whether a server's name is one of this machine's."""
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(urllib.parse.urlsplit(uri).hostname, None):
+            with socket.socket(family) as probe:
+                probe.bind((address[0], 0))  # one can listen on one's own addresses alone
+    except OSError:
+        return False
+    return True
 
 
 def _check_allowed(uri: str) -> None:
@@ -242,50 +254,3 @@ def first_line(error: BaseException) -> str:
     """An error as its class and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}"[:5000] if lines else type(error).__name__
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether the tracking store could not be reached or written, MLflow's retries over; else it is a bug of ours.
-
-    To be asked where the error was raised: another process gets an error without its causes.
-    """
-    import requests
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import InterfaceError, OperationalError
-
-    lost = (
-        requests.ConnectionError,
-        requests.Timeout,
-        requests.exceptions.RetryError,
-        OperationalError,
-        InterfaceError,
-    )
-    # MLflow wraps whatever a request raises, a server's 5xx after the last retry too. Its code tells nothing: the
-    # default of MlflowException is INTERNAL_ERROR.
-    return any(
-        isinstance(e, lost) or (isinstance(e, MlflowException) and str(e).startswith("API request to http"))
-        for e in _chain(error)
-    )
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether a disk or a quota here is full: of the store, of its artifacts or of temporary files."""
-    return any(
-        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or any(text in str(e) for text in FULL)
-        for e in _chain(error)
-    )
-
-
-def stop_retrying() -> None:
-    """From now on a lost server is asked once: closing what is open must not wait minutes a call."""
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)

@@ -1,0 +1,194 @@
+"""Random search, Gaussian process, TPE and Hyperband at an equal budget of epochs, on real faces.
+
+    FER2013=<zip> python benchmarks/compare_oracles.py --json oracles.json --png oracles.png [--seeds 5] [--budget 360]
+
+Six hyperparameters of a pooled head on features from the middle of the pocket backbone. Early stopping is off, so that
+a trial spends the epochs it is granted: 12 each, or what Hyperband says; Hyperband begins anew when it has no more, and
+a trial that does not fit into what is left of the budget is not run. The score is the validation accuracy of the best
+epoch.
+Each (oracle, seed) is written when it is done, and not run again by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+
+from fer_experiments import search
+from fer_experiments.compose import compose
+from fer_experiments.config import SweepConfig, with_values
+from fer_experiments.experiment import Prepared, prepare
+from fer_experiments.metrics import classification_metrics
+from fer_experiments.plots.style import COLOURS, counted, finish
+from fer_experiments.space import decode
+from fer_experiments.training import FitError, fit_head
+
+ORACLES = ("random", "bayesian", "tpe", "hyperband")
+EPOCHS = 12
+SPACE: dict[str, Any] = {
+    "head.l2": {"type": "float", "min": 1e-6, "max": 1e-1, "sampling": "log"},
+    "head.dense_widths": {"type": "choice", "values": [[], [32], [128], [512], [128, 64], [512, 128]]},
+    "head.dropout": {"type": "float", "min": 0.0, "max": 0.8},
+    "head.normalize": {"type": "bool"},
+    "training.learning_rate": {"type": "float", "min": 1e-5, "max": 1e-1, "sampling": "log"},
+    "training.batch_size": {"type": "choice", "values": [128, 256, 512, 1024]},
+}
+BASE = [
+    "backbone=pocket",
+    "backbone.layers=[stage2]",  # half way, where the head has something left to do
+    "backbone.pooling=avg",
+    "head=pooled",
+    "training.monitor=val_accuracy",
+    f"training.patience={EPOCHS + 1}",
+    f"training.epochs={EPOCHS}",
+]
+
+
+def fit(prepared: Prepared, raw: dict[str, Any], seed: int, weights: dict[str, Any], name: str) -> float | None:
+    """The validation accuracy of a trial, None when it failed; its head's weights are kept for Hyperband."""
+    epochs, parent = int(raw.get("tuner/epochs", EPOCHS)), raw.get("tuner/trial_id")
+    values = {"training.epochs": epochs, "training.seed": seed, **decode(SPACE, raw)}
+    config = with_values(prepared.config, values)
+    keras.utils.clear_session(free_memory=False)
+    gc.collect()
+    try:
+        result = fit_head(
+            prepared.features,
+            prepared.dataset,
+            config.head,
+            config.training,
+            moments=prepared.moments if config.head.normalize else None,
+            initial_epoch=int(raw.get("tuner/initial_epoch", 0)),
+            initial_weights=weights[parent] if parent else None,
+        )
+    except FitError:
+        return None
+    if "tuner/epochs" in raw:
+        weights[name] = result.model.get_weights()
+    labels = prepared.dataset.labels[prepared.dataset.val]
+    return classification_metrics(labels, result.val_probabilities)["accuracy"]
+
+
+def explore(prepared: Prepared, name: str, seed: int, budget: int) -> dict[str, Any]:
+    """One search: (epochs spent, best so far) after each trial, and where the time went."""
+    curve: list[tuple[int, float]] = []
+    spent, best, asking, started = 0, 0.0, 0.0, time.perf_counter()
+    trials, failed, restart, number = 0, 0, 0, 0
+    oracle, weights = None, {}
+    while True:
+        before = time.perf_counter()
+        if oracle is None:
+            sweep = SweepConfig(
+                name, name, seed=seed + 1000 * restart, max_trials=10**6, max_epochs=EPOCHS, space=SPACE
+            )
+            oracle, weights, number = search.make_oracle(sweep), {}, 0
+        trial = search.ask(oracle, number)
+        asking += time.perf_counter() - before
+        if trial.status != "RUNNING":
+            oracle, restart = None, restart + 1
+            continue
+        raw = trial.hyperparameters.values
+        cost = int(raw.get("tuner/epochs", EPOCHS)) - int(raw.get("tuner/initial_epoch", 0))
+        if spent + cost > budget:
+            break
+        score = fit(prepared, raw, search.seed_of(seed, trials + 1), weights, trial.trial_id)
+        before = time.perf_counter()
+        search.tell(oracle, trial, score)
+        asking += time.perf_counter() - before
+        spent, best = spent + cost, max(best, score or 0.0)
+        trials, failed, number = trials + 1, failed + (score is None), number + 1
+        curve.append((spent, best))
+    seconds = {"oracle_s": asking, "total_s": time.perf_counter() - started}
+    return {"oracle": name, "seed": seed, "best": best, "trials": trials, "failed": failed, "curve": curve, **seconds}
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """The best accuracy over seeds of each oracle, as Markdown."""
+    lines = ["| oracle | seeds | trials | mean | std | min | max | s in the oracle |", "| --- |" + " ---: |" * 7]
+    for name in ORACLES:
+        own = [run for run in runs if run["oracle"] == name]
+        if own:
+            best = np.array([run["best"] for run in own])
+            spread = best.std(ddof=1) if len(best) > 1 else 0.0
+            trials, asking = (np.mean([run[key] for run in own]) for key in ("trials", "oracle_s"))
+            scores = " | ".join(f"{value:.4f}" for value in (best.mean(), spread, best.min(), best.max()))
+            lines.append(f"| {name} | {len(own)} | {trials:.0f} | {scores} | {asking:.1f} |")
+    return "\n".join(lines)
+
+
+def picture(runs: list[dict[str, Any]], budget: int) -> Figure:
+    """Best so far against epochs spent: the mean over seeds, and a standard deviation to each side."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    epochs, final = np.arange(EPOCHS, budget + 1), []
+    for colour, name in zip(COLOURS, ORACLES, strict=False):
+        curves = [np.array(run["curve"]) for run in runs if run["oracle"] == name and run["curve"]]
+        if not curves:
+            continue
+        best = [[c[c[:, 0] <= e, 1].max(initial=0.0) for e in epochs] for c in curves]
+        mean, spread = np.mean(best, axis=0), np.std(best, axis=0)
+        axes.step(epochs, mean, where="post", color=colour, label=f"{name} ({mean[-1]:.4f})")
+        axes.fill_between(epochs, mean - spread, mean + spread, step="post", color=colour, alpha=0.15, linewidth=0)
+        final.append(mean[-1])
+    if final:
+        axes.set_ylim(min(final) - 0.03, max(final) + 0.006)
+    axes.set(xlabel="epochs spent", ylabel="best validation accuracy so far")
+    axes.legend(loc="lower right")
+    finish(axes)
+    seeds = counted(len({run["seed"] for run in runs}), "seed")
+    figure.suptitle(f"Oracles at an equal budget, mean ± standard deviation over {seeds}")
+    return figure
+
+
+def load(path: Path | None, setting: dict[str, Any]) -> dict[str, Any]:
+    """The results so far, when they are of this very comparison."""
+    if path is None or not path.exists():
+        return {"setting": setting, "runs": []}
+    results: dict[str, Any] = json.loads(path.read_text())
+    if results["setting"] != setting:
+        raise SystemExit(f"{path}: of another space, data or budget; give another --json")
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--oracles", nargs="+", choices=ORACLES, default=ORACLES)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--budget", type=int, default=30 * EPOCHS, help="epochs a search may spend")
+    parser.add_argument("--data", default="fer2013_seven", help="a file in conf/data: fer2013, fer2013_seven, demo")
+    parser.add_argument("--limit", type=int, default=6000, help="images of each split")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path)
+    options = parser.parse_args()
+    overrides = [f"data={options.data}", f"data.limit={options.limit}", *BASE]
+    setting = {"space": SPACE, "config": overrides, "epochs": EPOCHS, "budget": options.budget}
+    results = load(options.json, setting)
+    done = {(run["oracle"], run["seed"]) for run in results["runs"]}
+    todo = [(name, seed) for seed in range(options.seeds) for name in options.oracles if (name, seed) not in done]
+    prepared = prepare(compose(overrides)) if todo else None
+    for name, seed in todo:
+        assert prepared is not None
+        results["runs"].append(run := explore(prepared, name, seed, options.budget))
+        print(
+            f"{name} seed {seed}: best {run['best']:.4f} of {run['trials']} trials in {run['total_s']:.0f} s",
+            flush=True,
+        )
+        if options.json:
+            temporary = options.json.with_suffix(".tmp")
+            temporary.write_text(json.dumps(results))
+            temporary.replace(options.json)
+    print(table(results["runs"]))
+    if options.png:
+        picture(results["runs"], options.budget).savefig(options.png, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

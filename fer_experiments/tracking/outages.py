@@ -1,0 +1,56 @@
+"""Whether an error means that the store or a disk is gone, as opposed to a bug of what was being recorded."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")  # SQLite; HDF5 sets no errno
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the tracking store could not be reached or written, MLflow's retries over; else it is a bug of ours.
+
+    To be asked where the error was raised: another process gets an error without its causes.
+    """
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    lost = (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.RetryError,
+        OperationalError,
+        InterfaceError,
+    )
+    # MLflow wraps whatever a request raises, a server's 5xx after the last retry too. Its code tells nothing: the
+    # default of MlflowException is INTERNAL_ERROR.
+    return any(
+        isinstance(e, lost) or (isinstance(e, MlflowException) and str(e).startswith("API request to http"))
+        for e in _chain(error)
+    )
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a disk or a quota here is full: of the store, of its artifacts or of temporary files."""
+    return any(
+        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or any(text in str(e) for text in FULL)
+        for e in _chain(error)
+    )
+
+
+def stop_retrying() -> None:
+    """From now on a lost server is asked once: closing what is open must not wait minutes a call."""
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)

@@ -1,0 +1,109 @@
+"""Sweeps over several workers: a Ray cluster that loses a node, and a tracking server with eight workers at it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_room import needs_postgres, running_server
+
+from fer_experiments.compose import compose
+from fer_experiments.errors import UserError
+from fer_experiments.state import State
+from fer_experiments.sweep import _check_reach, run_sweep
+from fer_experiments.tracking import find_runs
+
+TESTS = Path(__file__).resolve().parent
+SMALL = [
+    "sweep=quick", "data.limit=60", "data.demo_size=600", "training.epochs=4", "training.deterministic=true",
+    "tracking.system_metrics=false",
+]  # fmt: skip
+
+
+def board(state: State) -> list[Any]:
+    return [(t["values"], t["score"], t["status"]) for t in state.trials]
+
+
+def places(folder: Path) -> list[str]:
+    return [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray cluster on the loopback address, its head with room for nothing and two nodes with room for a trial."""
+    for key, value in {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "TF_NUM_INTRAOP_THREADS": "1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster.doomed = cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_one_process(cluster: Any, tmp_path: Path):
+    inline = run_sweep(compose([*SMALL, "sweep.max_trials=6", *places(tmp_path / "inline")]), lambda line: None)
+    said: list[str] = []
+    doomed = [cluster.doomed]
+
+    def listen(line: str) -> None:
+        said.append(line)
+        if line.startswith("trial 1:") and doomed:
+            cluster.remove_node(doomed.pop(), allow_graceful=False)  # its processes are killed with -9
+
+    overrides = ["sweep.max_trials=6", "compute=ray", f"compute.address={cluster.address}", *places(tmp_path / "ray")]
+    state = run_sweep(compose([*SMALL, *overrides]), listen)
+    assert not doomed
+    assert board(state) == board(inline)
+    assert any("it is given to another worker" in line for line in said), said
+    runs = find_runs(f"sqlite:///{tmp_path}/ray/mlruns/mlflow.db", "fer/demo", {"fer.kind": "trial"})
+    statuses = [run.status for run in runs]
+    assert statuses.count("FINISHED") == 6 and set(statuses) == {"FINISHED", "KILLED"}
+
+
+@needs_postgres
+def test_eight_workers_at_a_server_on_postgresql_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # so that what `connect` sets is taken back
+        monkeypatch.delenv(name)
+    with running_server() as server:
+        where = ["tracking=server", f"tracking.uri={server.uri}", f"tracking.credentials={server.credentials}"]
+        overrides = ["sweep.max_trials=16", "compute=processes", "compute.workers=8", *where, *places(tmp_path)]
+        state = run_sweep(compose([*SMALL, *overrides]), lambda line: None)
+        assert len(state.trials) == 16 and {t["status"] for t in state.trials} == {"finished"}
+        runs = find_runs(server.uri, "fer/demo", {"fer.sweep_id": state.id, "fer.kind": "trial"})
+        assert {(int(r.tags["fer.trial_number"]), r.run_id, r.status) for r in runs} == {
+            (t["number"], t["run_id"], "FINISHED") for t in state.trials
+        }
+        for run in runs:
+            trial = state.trials[int(run.tags["fer.trial_number"])]
+            assert {name: run.metrics[name] for name in trial["metrics"]} == trial["metrics"]
+
+
+class Elsewhere:
+    """What a cluster with another machine says of itself."""
+
+    def foreign_hosts(self) -> list[str]:
+        return ["node-b"]
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////home/a/mlruns/mlflow.db", "http://127.0.0.1:5000", "http://localhost:5000"]
+)
+def test_workers_on_another_machine_that_cannot_reach_the_store_are_refused(uri: str):
+    with pytest.raises(UserError, match=r"node-b.*make server.*tracking\.uri"):
+        _check_reach(Elsewhere(), uri)  # type: ignore[arg-type]
+    _check_reach(Elsewhere(), "http://head:5000")  # type: ignore[arg-type]
