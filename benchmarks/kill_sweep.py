@@ -35,12 +35,6 @@ SMALL = [
     "data.limit=60", "data.demo_size=600", "features.shard_size=16", "features.batch_size=16", "training.epochs=4",
     "training.deterministic=true", "tracking.system_metrics=false", "sweep.max_epochs=9", "sweep.factor=3",
 ]  # fmt: skip
-PHASES = {  # the first function found on the stack, from the outside, says what was going on
-    "_forward": "extraction", "load_dataset": "data", "extract_features": "features", "_save_state": "state",
-    "save": "state", "fit_head": "fit", "start_run": "logging", "record": "logging", "describe_run": "logging",
-    "log_head": "logging", "log_progress": "logging", "log": "logging", "write": "leaderboard", "replay": "replay",
-    "close_orphans": "orphans", "connect": "store", "_import_backend": "imports",
-}  # fmt: skip
 
 
 @dataclass
@@ -69,10 +63,10 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
             shutil.rmtree(folder / "killed" / "cache", ignore_errors=True)
         life = _start([*arguments, *place], folder / "killed.log", real=report.kills % 10 == 9)
         # Behind schedule the lives are longer, ahead of it shorter, so that the sweep lasts as long as the kills.
-        ahead = len(before) / len(expected) > report.kills / kills
-        time.sleep(chance.uniform(0, (1.0 if ahead else 4.0) * each + (11 if life.real else 1.5)))
+        ahead = len(before) / len(expected) > 0.9 * report.kills / kills
+        time.sleep(chance.uniform(0, (0.3 if ahead else 4.0) * each + (8 if life.real else 1.0)))
         if life.ended():
-            break  # finished before all the kills: the caller takes longer trials, or fewer kills
+            break  # finished before all the kills
         report.phases[life.kill()] += 1
         report.kills += 1
         before = _check_kept(folder / "killed", before)
@@ -106,8 +100,9 @@ class Life:
             time.sleep(0.003)  # for the stack to be written
         os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        names = [line.rpartition(" in ")[2].strip() for line in self.stack.read_text().splitlines()[::-1]]
-        return next((PHASES[name] for name in names if name in PHASES), "command" if self.real else "between")
+        ours = [line for line in self.stack.read_text().splitlines() if "/fer_experiments/" in line]
+        # The innermost of our modules that was at work; logging is tracking, a fit training.
+        return Path(ours[0].split('"')[1]).stem if ours else "command" if self.real else "start"
 
 
 def _start(arguments: list[str], log: Path, *, real: bool = False) -> Life:
