@@ -158,6 +158,8 @@ class BayesianOracle(Guided, kt.oracles.BayesianOptimizationOracle):
         """The least lower confidence bound."""
         self._random_state = np.random.RandomState(seed_of(self.seed, number))
         values: Values = kt.oracles.BayesianOptimizationOracle.populate_space(self, "")["values"]
+        # NumPy's floats and integers, which no config takes, as Python's.
+        values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
         continuous = [hp for hp in self.hyperparameters.space if getattr(hp, "step", 1) is None]
         return values | {hp.name: max(hp.min_value, min(hp.max_value, values[hp.name])) for hp in continuous}
 

@@ -18,7 +18,7 @@ from fer_experiments.experiment import Prepared, describe_run, prepare, smoke
 from fer_experiments.pruning import medians
 from fer_experiments.space import check_space, decode
 from fer_experiments.state import State, find_state, load_state, only_one
-from fer_experiments.trial import Job, StoreLost, run_trial
+from fer_experiments.trial import Job, StoreLost, full_disk, lost_store, run_trial
 
 MAX_CONSECUTIVE_FAILURES = 3
 MAX_LOST = 3  # workers that may die of one trial
@@ -355,17 +355,15 @@ def _close_killed(sweep: Sweep) -> None:
 @contextmanager
 def _lost_store_stops(sweep: Sweep) -> Iterator[None]:
     """A store or a disk that is lost ends the sweep in one line."""
-    again = "and give the same command again to go on"
     try:
         yield
-    except StoreLost as error:
-        raise UserError(f"sweep {sweep.state.id}: {error}, {again}") from None
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        if tracking.is_full_disk(error):
-            raise UserError(f"sweep {sweep.state.id}: the disk is full ({said}): free space, {again}") from error
-        if tracking.is_outage(error):
-            raise UserError(
-                f"sweep {sweep.state.id}: the tracking store {sweep.uri} is lost ({said}): bring it back, {again}"
-            ) from error
-        raise
+        if isinstance(error, StoreLost):
+            said = str(error)
+        elif tracking.is_full_disk(error):
+            said = full_disk(sweep.config)
+        elif tracking.is_outage(error):
+            said = lost_store(sweep.uri, error)
+        else:
+            raise
+        raise UserError(f"sweep {sweep.state.id}: {said}, and give the same command again to go on") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,13 +57,23 @@ def run_trial(shared: Shared, job: Job) -> dict[str, Any]:
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]
         if tracking.is_full_disk(error):
-            raise StoreLost(f"the disk is full ({text}): free space") from None
+            raise StoreLost(full_disk(job.config)) from None
         if tracking.is_outage(error):
-            raise StoreLost(f"the tracking store {job.uri} is lost ({text}): bring it back") from None
+            raise StoreLost(lost_store(job.uri, error)) from None
         done |= {"status": "failed", "error": text, "seconds": round(time.perf_counter() - started, 2)}
     finally:
         keras.utils.clear_session(free_memory=False)  # what a trial leaves in Keras' own tables; gc does the rest
     return done
+
+
+def full_disk(config: Config) -> str:
+    """What to say when a disk is full."""
+    return f"a disk is full: free space in {mlruns_dir(config)} and {tempfile.gettempdir()}"
+
+
+def lost_store(uri: str, error: Exception) -> str:
+    """What to say when the tracking store does not answer."""
+    return f"the tracking store {uri} is lost ({type(error).__name__}): bring it back"
 
 
 def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started: float) -> None:

@@ -282,3 +282,11 @@ def test_failed_trials_do_not_stop_an_oracle(name: str):
 def test_trials_have_seeds_of_their_own():
     seeds = {search.seed_of(seed, number) for seed in range(20) for number in range(20)}
     assert len(seeds) == 400 and all(0 <= s < 2**31 for s in seeds)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_suggestion_is_of_pythons_own_types(name: str):
+    """OmegaConf takes no others; the learning oracles are asked beyond their random start."""
+    asked = wander(sweep(name, max_trials=40), 60, seed=0)
+    assert len(asked) >= (9 if name == "hyperband" else 20)  # all that Hyperband makes of 4 epochs
+    assert {type(value) for raw in asked for value in raw.values()} <= {int, float, str, bool}

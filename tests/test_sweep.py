@@ -322,6 +322,32 @@ def test_neither_train_nor_sweep_can_read_a_test_label(paths: list[str], monkeyp
     assert [t["metrics"] for t in after.trials] == [t["metrics"] for t in before.trials]
 
 
+def test_a_full_disk_stops_the_sweep_in_one_line_and_the_same_command_goes_on(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")  # a lost store sets it to 0 for the process
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system of 6 MB can be mounted here")
+    try:
+        config = compose(["sweep=quick", *SMALL, "sweep.max_trials=9", f"paths.mlruns={small / 'mlruns'}", paths[1]])
+        said: list[str] = []
+        with pytest.raises(UserError, match=rf"a disk is full: free space in {small}.* give the same command again"):
+            run_sweep(config, said.append)
+        kept = [line for line in said if line.startswith("trial ")]
+        assert 1 <= len(kept) < 9
+        subprocess.run(["mount", "-o", "remount,size=60m", str(small)], check=True)
+        state, said = run(config)
+        assert f"going on after {len(kept)} trials" in " ".join(said)
+        assert [t["status"] for t in state.trials] == ["finished"] * 9
+        statuses = [r.status for r in runs_of(config)]
+        assert statuses.count("FINISHED") == 10 and "RUNNING" not in statuses
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
 @pytest.mark.parametrize(("number", "code", "compute"), [("SIGTERM", 143, "inline"), ("SIGINT", 130, "processes")])
 def test_a_signal_kills_what_is_in_flight_and_the_same_command_goes_on(
     tmp_path: Path, number: str, code: int, compute: str

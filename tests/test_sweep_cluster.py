@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from server_room import needs_postgres, running_server
 
+from fer_experiments import tracking
 from fer_experiments.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.state import State
@@ -91,6 +93,40 @@ def test_eight_workers_at_a_server_on_postgresql_lose_nothing(tmp_path: Path, mo
         for run in runs:
             trial = state.trials[int(run.tags["fer.trial_number"])]
             assert {name: run.metrics[name] for name in trial["metrics"]} == trial["metrics"]
+
+
+@needs_postgres
+def test_a_short_outage_is_ridden_out_and_a_long_one_stops_the_sweep_with_all_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # so that what `connect` sets is taken back
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
+    with running_server() as server:
+        where = ["tracking=server", f"tracking.uri={server.uri}", f"tracking.credentials={server.credentials}"]
+        config = compose([*SMALL, "sweep.max_trials=5", *where, *places(tmp_path)])
+        said: list[str] = []
+
+        def short(line: str) -> None:
+            said.append(line)
+            if line.startswith("trial 0:"):
+                server.kill()
+                threading.Timer(5, server.start).start()
+            if line.startswith("trial 2:"):
+                server.kill()
+                tracking.stop_retrying()  # three minutes otherwise
+
+        with pytest.raises(UserError, match=r"the tracking store http.* is lost .* give the same command again"):
+            run_sweep(config, short)
+        kept = [line for line in said if line.startswith("trial ")]
+        assert len(kept) == 3, said
+        server.start()
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
+        state = run_sweep(config, said.append)
+        assert [t["status"] for t in state.trials] == ["finished"] * 5
+        assert "going on after 3 trials" in " ".join(said)
+        runs = find_runs(server.uri, "fer/demo", {"fer.sweep_id": state.id})
+        assert sorted(r.status for r in runs if r.status != "KILLED") == ["FINISHED"] * 6  # five trials and the sweep
 
 
 class Elsewhere:

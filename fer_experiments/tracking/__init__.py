@@ -1,5 +1,6 @@
 """Everything that touches MLflow: the store, runs that are closed on every path, and what goes on a run."""
 
+import logging
 import os
 
 # MLflow reads these when it is imported, which happens inside functions of this room and nowhere else.
@@ -27,6 +28,9 @@ from fer_experiments.tracking.recovery import (
 )
 from fer_experiments.tracking.run import Run
 from fer_experiments.tracking.store import FoundRun, connect, describe, find_runs
+
+# What MLflow logs there it raises too, and whoever is concerned says it in a line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 __all__ = [
     "RECORD",
