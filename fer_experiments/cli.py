@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from fer_experiments.errors import UserError
+from fer_experiments.quiet import silenced
 
 if TYPE_CHECKING:
     from fer_experiments.config import Config
@@ -158,23 +157,9 @@ def _work(verb: str, config: Config) -> None:
 
 
 def _import_backend() -> None:
-    """Imports Keras and its backend without what TensorFlow's C++ says on the way, whatever the log level (2.21)."""
-    with tempfile.TemporaryFile() as said:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-            import keras  # noqa: F401
-
-            # Retracing is what every trial does, being another network.
-            logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        except BaseException:
-            said.seek(0)
-            os.write(stderr, said.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    """Imports Keras and its backend, which takes seconds."""
+    with silenced():
+        import keras  # noqa: F401
 
 
 def _default_sweep() -> str:

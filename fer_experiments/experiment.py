@@ -151,6 +151,7 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> d
     config = smoke(config)
     started = time.perf_counter()
     uri = tracking.connect(config.tracking, mlruns_dir(config))
+    tracking.close_orphans(uri, f"fer/{config.data.task}")
     prepared = prepare(config, echo)
     with tracking.start_run(
         uri=uri,

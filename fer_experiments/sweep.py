@@ -89,7 +89,7 @@ def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
             sweep = Sweep(config, config.sweep, uri, state, folder, prepared, echo)
             over = state.status == "finished" and (budget.over(state, config.sweep) or _exhausted(sweep))
             if over:
-                echo(f"sweep {state.id} is finished: {len(state.trials)} trials ({over}; sweep.fresh=true starts anew)")
+                echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
                 _go(sweep, executor)
             echo(leaderboard.text(state, config.sweep, folder))
@@ -119,6 +119,8 @@ def _go(sweep: Sweep, executor: Executor) -> None:
             describe_run(parent, sweep.prepared.dataset, to_dict(config))
         state.status, state.reason = "running", None
         sweep.save()
+        if config.compute.name != "inline":
+            sweep.echo(f"trials run {executor.where}")
         try:
             state.reason = _run_trials(sweep, oracle, executor, parent)
         finally:
@@ -194,10 +196,10 @@ def _tell(sweep: Sweep, oracle: Any, number: int, done: dict[str, Any], parent: 
     trial = state.trials[number]
     trial |= done
     search.tell(oracle, sweep.trials.pop(number), trial["score"])
-    state.order.append(number)
+    state.order.append(number)  # until here a signal leaves it in flight, and its record is found again
     sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
     leaderboard.log_progress(parent, state, trial)
-    last = [state.trials[n] for n in _told(state)][-MAX_CONSECUTIVE_FAILURES:]
+    last = [state.trials[n] for n in state.told][-MAX_CONSECUTIVE_FAILURES:]
     if len(last) == MAX_CONSECUTIVE_FAILURES and all(t["status"] == "failed" for t in last):
         sweep.save()
         numbers = ", ".join(str(t["number"]) for t in last)
@@ -277,7 +279,7 @@ def _job(sweep: Sweep, number: int) -> Job:
     assert state.run_id is not None
     raw = state.trials[number]["raw"]
     parents = [t["run_id"] for t in state.trials if t["trial_id"] == raw.get("tuner/trial_id")]
-    curves = [state.trials[n].get("curve", []) for n in _told(state) if state.trials[n]["status"] == "finished"]
+    curves = [state.trials[n].get("curve", []) for n in state.told if state.trials[n]["status"] == "finished"]
     return Job(
         number=number,
         config=trial_config(sweep.config, state.trials[number]["values"], raw, number),
@@ -309,12 +311,6 @@ def identity_of(config: Config, prepared: Prepared) -> dict[str, Any]:
     elsewhere = ("paths.", "tracking.", "compute.")
     kept = {k: v for k, v in flat.items() if k not in NOT_IDENTITY and not k.startswith(elsewhere)}
     return {**kept, **prepared.tags}
-
-
-def _told(state: State) -> list[int]:
-    """The numbers of the trials that ended, in the order in which the oracle was told."""
-    seen: set[int] = set()
-    return [n for n in state.order if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
 
 
 def _exhausted(sweep: Sweep) -> str | None:

@@ -23,6 +23,13 @@ def state(**changes: Any) -> State:
     return State(**{"id": "quick-1", "name": "quick", "identity": IDENTITY, **changes})
 
 
+def test_what_was_not_asked_yet_when_a_signal_struck_is_asked_again(tmp_path: Path):
+    state(trials=[trial(0, 0.5), trial(1, None, "asked"), trial(2, None, "asked")], order=[0, 0, 1]).save(tmp_path)
+    found = load_state(tmp_path)
+    assert found is not None
+    assert ([t["number"] for t in found.ended], [t["number"] for t in found.in_flight]) == ([0], [1])
+
+
 def trial(number: int, score: float | None, status: str = "finished") -> dict[str, Any]:
     return {"number": number, "score": score, "status": status}
 
@@ -51,6 +58,7 @@ def test_a_state_killed_while_it_is_written_stays_readable(tmp_path: Path):
         "s = State('i', 'n', {'sweep.direction': 'max'}); print('ready', flush=True)\n"
         "while True:\n"
         "    s.trials.append({'number': len(s.trials), 'score': 0.5, 'status': 'finished', 'fill': 'x' * 2000})\n"
+        "    s.order += 2 * [len(s.order) // 2]\n"
         "    s.save(Path(sys.argv[1]))\n"
     )
     longest = 0
@@ -105,7 +113,9 @@ def subprocess_lock(folder: Path) -> None:
 
 def test_the_list_tells_running_stopped_and_finished(tmp_path: Path):
     for name, status in (("a", "running"), ("b", "running"), ("c", "finished")):
-        state(id=name, status=status, trials=[trial(0, 0.25), trial(1, None, "asked")]).save(tmp_path / name)
+        state(id=name, status=status, trials=[trial(0, 0.25), trial(1, None, "asked")], order=[0, 1, 0]).save(
+            tmp_path / name
+        )
     with only_one(tmp_path / "a", "a"):
         rows = {line.split()[0]: line.split() for line in list_sweeps(tmp_path).splitlines()}
     assert [rows[name][1] for name in "abc"] == ["running", "stopped", "finished"]

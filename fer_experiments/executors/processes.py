@@ -22,6 +22,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
+from fer_experiments.quiet import silenced
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -40,6 +41,9 @@ def open_processes(compute: ComputeConfig) -> Iterator[Processes]:
         UserError: more GPUs asked for than there are.
     """
     environment = worker_environment(compute)
+    # Pools that are thrown away with their killed worker leave semaphores, which Python removes, and says so.
+    ignored = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), ignored]))
     if compute.gpus_per_trial:
         slots = [Slot(environment | {"CUDA_VISIBLE_DEVICES": devices}) for devices in gpu_shares(compute)]
     else:
@@ -218,7 +222,8 @@ def _run(payload: bytes) -> bytes:
 
 
 def _unpickled(payload: bytes) -> Any:
-    call, args = pickle.loads(payload)
+    with silenced():  # importing the call's modules may import the backend
+        call, args = pickle.loads(payload)
     return call(*args)
 
 

@@ -1,0 +1,33 @@
+"""Silence on standard error while a backend is imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps back what is written to file descriptor 2, and shows it when the block fails.
+
+    TensorFlow's C++ speaks when it is imported, whatever the log level (2.21). Its warnings about retracing, which is
+    what every trial does, being another network, are turned off for good.
+    """
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
