@@ -91,11 +91,7 @@ def _forward(
     size, dtype = source.features.shard_size, source.features.dtype
     count = sum(min(size, len(images) - start) for _, start in missing)
     sample = images[: min(CHECKED, source.features.batch_size)]
-    seen = (
-        sample_features(source, sample)
-        if executor is None
-        else executor.submit(sample_features, source, sample).result()
-    )
+    seen = sample_features(source, sample) if executor is None else _sample_elsewhere(executor, source, sample)
     _check_fit(seen, dtype, count, path)
 
     started = time.perf_counter()
@@ -112,14 +108,21 @@ def _forward(
     return f"{seconds:.0f} s ({count / seconds:,.0f} images/s)"
 
 
+def _sample_elsewhere(executor: Executor, source: Source, sample: np.ndarray) -> dict[str, np.ndarray]:
+    """`sample_features` in a worker; another takes over when it dies."""
+    for deaths in range(MAX_LOST):
+        try:
+            seen: dict[str, np.ndarray] = executor.submit(sample_features, source, sample).result()
+            return seen
+        except Lost as error:
+            _count(deaths + 1, error)
+    raise AssertionError("_count has raised")
+
+
 def _spread(
     executor: Executor, source: Source, images: np.ndarray, missing: list[tuple[str, int]]
 ) -> Iterator[tuple[tuple[str, int], dict[str, np.ndarray]]]:
-    """The shards as the executor's workers finish them; that of a worker that dies is given to another.
-
-    Raises:
-        Lost: workers die of one shard again and again.
-    """
+    """The shards as the executor's workers finish them; that of a worker that dies is given to another."""
     waiting, lost = list(missing), Counter[tuple[str, int]]()
     running: dict[Future[dict[str, np.ndarray]], tuple[str, int]] = {}
     while waiting or running:
@@ -131,11 +134,19 @@ def _spread(
             shard = running.pop(future)
             try:
                 yield shard, future.result()
-            except Lost:
+            except Lost as error:
                 lost[shard] += 1
-                if lost[shard] == MAX_LOST:
-                    raise
+                _count(lost[shard], error)
                 waiting.append(shard)
+
+
+def _count(deaths: int, error: Lost) -> None:
+    """Ends the extraction when workers die of the same work again and again."""
+    if deaths == MAX_LOST:
+        raise UserError(
+            f"features: {deaths} workers died of the same images, the last: {error}; lower features.batch_size or "
+            "compute.workers, and give the same command again to go on"
+        ) from error
 
 
 def sample_features(source: Source, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import pytest
 from test_features import IMAGES, SMALL, backbone_of, extract, many, shards
 
 from fer_experiments.config import BackboneConfig, ComputeConfig
+from fer_experiments.errors import UserError
 from fer_experiments.executors import Inline, Lost, open_executor
 from fer_experiments.extraction import Source, sample_features
 from fer_experiments.features import extract_features, open_features, pack
@@ -55,16 +56,17 @@ def _kill_one(cache: Path) -> None:
         os.kill(workers[0].pid, signal.SIGKILL)
 
 
-def test_a_shard_that_kills_every_worker_ends_the_extraction(tmp_path: Path, trunk: BackboneConfig):
+@pytest.mark.parametrize("deadly", ["sample_features", "shard_features"])
+def test_work_that_kills_every_worker_ends_the_extraction(tmp_path: Path, trunk: BackboneConfig, deadly: str):
     class Deadly(Inline):
         def submit(self, call, /, *args):  # type: ignore[no-untyped-def]
             future = super().submit(call, *args)
-            if call.__name__ == "shard_features":
+            if call.__name__ == deadly:
                 future = type(future)()
                 future.set_exception(Lost("worker process 1 was killed by SIGKILL"))
             return future
 
-    with pytest.raises(Lost):
+    with pytest.raises(UserError, match=r"3 workers died of the same images.*SIGKILL; lower features\.batch_size"):
         extract_features(IMAGES, "of 50", trunk, SMALL, tmp_path, echo=lambda line: None, executor=Deadly())
     assert shards(tmp_path) == []
 
