@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
 from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir, to_dict
 from fer_experiments.executors import Shared
 from fer_experiments.experiment import Prepared, describe_run, record
 from fer_experiments.stopping import Deadline, Median
-from fer_experiments.training import fit_head
+from fer_experiments.training import fit_head, forget
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def run_trial(shared: Shared, job: Job) -> dict[str, Any]:
             raise StoreLost(lost_store(job.uri, error)) from None
         done |= {"status": "failed", "error": text, "seconds": round(time.perf_counter() - started, 2)}
     finally:
-        keras.utils.clear_session(free_memory=False)  # what a trial leaves in Keras' own tables; gc does the rest
+        forget()
     return done
 
 

@@ -10,7 +10,7 @@ import pytest
 from rooms import blobs
 
 from fer_experiments.config import HeadConfig, TrainingConfig
-from fer_experiments.training import FeatureBatches, FitError, feature_moments, fit_head, predict
+from fer_experiments.training import FeatureBatches, FitError, feature_moments, fit_head, forget, predict
 
 LINEAR = HeadConfig(name="linear", l2=0.0, dropout=0.0, normalize=True)
 FAST = TrainingConfig(epochs=6, batch_size=32, learning_rate=0.02, patience=10)
@@ -119,3 +119,16 @@ def test_hyperbands_later_rounds_go_on_from_weights():
     second = fit_head(features, dataset, LINEAR, FAST, initial_epoch=3, initial_weights=first.model.get_weights())
     assert list(second.history.index) == [3, 4, 5]
     assert second.history["train/loss"][3] < first.history["train/loss"][0]
+
+
+def test_fits_leave_no_graphs_behind():
+    import gc
+
+    features, dataset = blobs(2, n=60, shape=(3,))
+    graphs = []
+    for _ in range(4):
+        fit_head(features, dataset, LINEAR, replace(FAST, epochs=1))
+        forget()
+        gc.collect()
+        graphs.append(sum(type(thing).__name__ == "FuncGraph" for thing in gc.get_objects()))
+    assert graphs[-1] == graphs[1], graphs
