@@ -1,6 +1,9 @@
-"""What `fer data` shows and every run records of its data: the table of counts, and a sheet of sample faces."""
+"""Tables and sheets of faces: what every run records of its data, and the worst mistakes of a result."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,6 +27,39 @@ def sample_faces(dataset: Dataset, per_class: int = 8) -> Figure:
         chosen += rows[np.linspace(0, len(rows) - 1, min(per_class, len(rows))).astype(int)].tolist()
     titles = [_title(dataset, row) for row in chosen]
     return plots.face_sheet(dataset.images[chosen], titles, columns=per_class)
+
+
+def worst_mistakes(
+    images: np.ndarray,
+    emotions: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    count: int = 40,
+) -> Figure:
+    """A sheet of the wrongly classified faces that the model was surest of, the surest first.
+
+    Each says the true class, the emotion where that is another word, and then the class it is taken for and how surely.
+
+    Args:
+        images: uint8 [n, h, w] or [n, h, w, 3]. emotions: str [n]. labels: int [n]. probabilities: float [n, k].
+        classes: k names.
+        count: faces at most.
+    """
+    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:count].tolist()
+    if not chosen:
+        figure = Figure(figsize=(4, 1))
+        figure.text(0.5, 0.5, f"no mistake in {len(labels):,} images", ha="center", va="center")
+        return figure
+    titles = []
+    for row in chosen:
+        true, taken = classes[labels[row]], classes[predicted[row]]
+        emotion = str(emotions[row])
+        truth = true if true == emotion else f"{true} ({emotion})"
+        titles.append(f"{truth}\nas {taken} {math.floor(1000 * sure[row]) / 10:.1f} %")
+    return plots.face_sheet(images[chosen], titles, columns=8)
 
 
 def show_data(config: Config) -> None:

@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("oracle", "compute"), [("tpe", "inline"), ("random", "processes")])
 def test_a_sweep_killed_at_random_instants_loses_nothing(oracle: str, compute: str):
     command = [sys.executable, "benchmarks/kill_sweep.py", "--oracle", oracle, "--compute", compute]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_experiments.data.archives import Container
 from fer_experiments.errors import UserError
@@ -37,6 +38,43 @@ def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, d
         images.append(image)
     converted = {"colour to gray": gray, f"resized to {SIZE[0]}x{SIZE[1]}": resized}
     return np.stack([np.asarray(image) for image in images]), {what: n for what, n in converted.items() if n}
+
+
+def read_picture(content: bytes, name: str, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Gray uint8 [h, w] of any picture that Pillow reads, of any size, upright.
+
+    Brought to `size` (height, width) in the way that a folder of pictures of differing sizes is before training, so
+    that a model sees as much detail as it learned from. More than 8 bits become 8; of an animation the first picture is
+    taken.
+
+    Raises:
+        UserError: content that is no whole picture, or pixels without a known range; begins with `name`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities in tags, and of sizes over 89 megapixels; over 179 it raises
+            return _gray(content, size)
+    except UnidentifiedImageError as error:
+        reason = "no format that is known" if content else "the file is empty"
+        raise UserError(f"{name}: cannot be read as a picture ({reason}); replace it") from error
+    except Exception as error:  # Pillow's plugins raise what they like: NotImplementedError of a damaged DDS
+        reason = str(error).replace("\n", " ") or type(error).__name__
+        raise UserError(f"{name}: cannot be read as a picture ({reason}); replace it") from error
+
+
+def _gray(content: bytes, size: tuple[int, int]) -> np.ndarray:
+    image: Image.Image = Image.open(io.BytesIO(content))
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode[0] in "IF":
+        raise ValueError(f"mode {image.mode} has more than 8 bits, of unknown range")
+    image = image.convert("L")
+    height, width = size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 
 def _resize(image: Image.Image) -> Image.Image:

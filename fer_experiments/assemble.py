@@ -1,0 +1,230 @@
+"""One Keras model from uint8 pixels to class probabilities: preprocessing, frozen backbone, head.
+
+It consists of Keras' own layers and operations alone, so that a saved one is loaded without this package.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_experiments.backbones import load_backbone
+from fer_experiments.config import BackboneConfig
+from fer_experiments.errors import UserError
+from fer_experiments.preprocessing import LUMA
+
+if TYPE_CHECKING:
+    import keras
+
+CHECKED = 256  # images that an assembled model is compared on, at least
+
+# The largest difference of a probability that is allowed, by the precision of the features' forward pass. On 256 real
+# faces rounding made at most 4e-4 with float16 features and 3e-3 with a head of mixed precision, 5e-2 after a forward
+# pass in bfloat16; a scaling one percent off made 3e-2, a flip view left out 2e-1.
+TOLERANCE = {"float32": 1e-2, "bfloat16": 1e-1}
+
+# A fresh process that knows Keras and not this package: <model> <images> <probabilities> <batch size>
+FRESH = """
+import sys
+import keras, numpy
+model, images = keras.models.load_model(sys.argv[1], compile=False), numpy.load(sys.argv[2])
+numpy.save(sys.argv[3], model.predict(images, batch_size=int(sys.argv[4]), verbose=0))
+assert not any(name.startswith("fer_experiments") for name in sys.modules), "the model needs this package"
+"""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two sets of probabilities of the same images lie apart.
+
+    largest, mean: of the absolute differences. other_class: images whose most probable class differs.
+    """
+
+    images: int
+    largest: float
+    mean: float
+    other_class: int
+
+
+def assemble(
+    backbone_cfg: BackboneConfig,
+    image_shape: tuple[int | None, ...],
+    head: keras.Model,
+    views: Sequence[str],
+    classes: int,
+) -> keras.Model:
+    """One model from uint8 pixels [n, *image_shape] to probabilities float32 [n, classes], in float32 throughout.
+
+    Colour becomes gray first, as in the data that heads are trained on (ITU-R BT.601, rounded, as PIL's convert("L")).
+
+    Args:
+        backbone_cfg: the backbone that the head's features came from.
+        image_shape: (h, w), (h, w, 1) or (h, w, 3); None as h and w takes images of any size.
+        head: from features to probabilities, one sigmoid unit for two classes; it is copied.
+        views: those of its features (original, flip); the probabilities are averaged over them.
+        classes: their number.
+
+    Raises:
+        UserError: what `load_backbone` raises; a head for other features, or for another number of classes.
+    """
+    import keras
+
+    if len(image_shape) not in (2, 3) or image_shape[2:] not in ((), (1,), (3,)):
+        raise UserError(f"image shape {image_shape}: must be (h, w), (h, w, 1) or (h, w, 3)")
+    backbone = load_backbone(backbone_cfg, (*image_shape[:2], 1))  # type: ignore[arg-type]  # None is any size
+    copy = _in_float32(head)
+    _check_fit(backbone.model, copy, classes)
+    pixels = keras.Input(image_shape, dtype="uint8", name="pixels")
+    gray = _gray(pixels)
+    seen = [_seen(gray, view) for view in dict.fromkeys(views)]
+    # One batch of all views: calling the backbone once a view would double the graph, and the time it takes to load.
+    batch = keras.ops.concatenate(seen, axis=0) if len(seen) > 1 else seen[0]
+    # training=False: without it an exported MobileNetV2 gave other features than predict, without a warning.
+    features = keras.tree.flatten(backbone.model(batch, training=False))
+    probabilities = copy(features if len(features) > 1 else features[0], training=False)
+    if len(seen) > 1:
+        by_view = keras.ops.reshape(probabilities, (len(seen), -1, probabilities.shape[-1]))
+        probabilities = keras.ops.mean(by_view, axis=0)
+    if classes == 2 and probabilities.shape[-1] == 1:
+        other = keras.layers.Rescaling(-1.0, 1.0, name="other_class", dtype="float32")(probabilities)
+        probabilities = keras.layers.Concatenate(name="both_classes")([other, probabilities])
+    return keras.Model(pixels, probabilities, name=f"{backbone.model.name}_{head.name}")
+
+
+def check_agreement(
+    model: keras.Model,
+    images: np.ndarray,
+    expected: np.ndarray,
+    tolerance: float = TOLERANCE["float32"],
+    *,
+    least: int = CHECKED,
+    batch_size: int = 64,
+) -> Agreement:
+    """Stops when the model and the cached-feature route disagree on these images.
+
+    Args:
+        model: as `assemble` makes it.
+        images: uint8 [n, ...], as it takes them.
+        expected: float [n, classes], `training.predict` on the stored features of these images.
+        tolerance: the largest absolute difference of a probability that rounding explains.
+        least: images that it takes to believe the comparison.
+        batch_size: images at once.
+
+    Raises:
+        UserError: a larger difference. ValueError: fewer images than `least`.
+    """
+    _check_enough(expected, least)
+    return _compare("the assembled model", model.predict(images, batch_size, verbose=0), expected, tolerance)
+
+
+def check_saved(
+    model: keras.Model,
+    images: np.ndarray,
+    expected: np.ndarray,
+    tolerance: float = TOLERANCE["float32"],
+    *,
+    least: int = CHECKED,
+    batch_size: int = 64,
+) -> Agreement:
+    """The same of the form that is kept: saved as .keras, loaded in a fresh process without this package.
+
+    Raises:
+        UserError: a larger difference, or a model that cannot be loaded there. ValueError: too few images.
+    """
+    _check_enough(expected, least)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        got = predict_saved(Path(folder) / "model.keras", images, batch_size)
+    return _compare("the saved model, loaded in a fresh process,", got, expected, tolerance)
+
+
+def predict_saved(path: Path, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Probabilities [n, classes] of a .keras file, in a fresh process that does not import this package.
+
+    Raises:
+        UserError: a file that cannot be loaded there, or a process that dies.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, got = Path(folder) / "images.npy", Path(folder) / "probabilities.npy"
+        np.save(given, images)
+        # -P, and another folder: the checkout is not on the path by chance.
+        command = [sys.executable, "-P", "-c", FRESH, str(path.resolve()), str(given), str(got), str(batch_size)]
+        environment = {**os.environ, "KERAS_BACKEND": keras.config.backend()}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            raise UserError(f"{path}: cannot be used in a fresh process ({reason[:200]}); nothing was registered")
+        return np.load(got)
+
+
+def _gray(pixels: Any) -> Any:
+    """uint8 [b, h, w, 1] of uint8 [b, h, w], [b, h, w, 1] or [b, h, w, 3]."""
+    from keras import layers, ops
+
+    if len(pixels.shape) == 3:
+        return ops.expand_dims(pixels, -1)
+    if pixels.shape[-1] == 1:
+        return pixels
+    return ops.cast(ops.round(ops.sum(layers.Rescaling(LUMA, name="luma")(pixels), axis=-1, keepdims=True)), "uint8")
+
+
+def _seen(pixels: Any, view: str) -> Any:
+    """Pixels [b, h, w, 1] as the view shows them; see `extraction`."""
+    from keras import ops
+
+    if view not in ("original", "flip"):
+        raise UserError(f"features.views: {view} is unknown; choose out of original and flip")
+    return pixels if view == "original" else ops.flip(pixels, axis=2)
+
+
+def _in_float32(head: keras.Model) -> keras.Model:
+    """A copy of the head that computes in float32 whatever it was trained in, without optimizer and loss."""
+    import keras
+
+    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(head, clone_function=convert)
+    copy.set_weights([np.asarray(weight, "float32") for weight in head.get_weights()])
+    copy.trainable = False
+    return copy
+
+
+def _check_fit(backbone: keras.Model, head: keras.Model, classes: int) -> None:
+    """Refuses a head that was made for other features or another number of classes."""
+    made, taken = ([tuple(t.shape[1:]) for t in tensors] for tensors in (backbone.outputs, head.inputs))
+    if made != taken:
+        raise UserError(f"head={head.name} takes features {taken}, and the backbone makes {made}: not a pair")
+    units = head.output_shape[-1]
+    if units != (1 if classes == 2 else classes):
+        raise UserError(f"head={head.name} has {units} outputs, which do not fit {classes} classes")
+
+
+def _check_enough(expected: np.ndarray, least: int) -> None:
+    if len(expected) < least:
+        raise ValueError(f"{len(expected)} images: at least {least} are compared")
+
+
+def _compare(what: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> Agreement:
+    if got.shape != expected.shape:
+        raise UserError(f"{what} gives probabilities {got.shape} where features give {expected.shape}; not promoted")
+    differences = np.abs(got.astype("float64") - expected)
+    other = int(np.sum(got.argmax(axis=1) != expected.argmax(axis=1)))
+    agreement = Agreement(len(got), float(differences.max()), float(differences.mean()), other)
+    if not agreement.largest <= tolerance:  # nan too
+        raise UserError(
+            f"{what} and the cached features disagree by up to {agreement.largest:.3g} (mean {agreement.mean:.2g}, "
+            f"{other} of {len(got)} images in another class; allowed: {tolerance:g}): extract the features again, or "
+            "check that backbone and head are those of one run"
+        )
+    return agreement
