@@ -1,17 +1,19 @@
 """Whether the thousandth trial costs what the tenth did: the time of a trial outside its fit, in a long sweep.
 
-    python benchmarks/flat_cost.py [--oracle random] [--trials 1000] [--ui] [--keep folder]
+    python benchmarks/flat_cost.py [--oracle random] [--trials 1000] [--beside 100] [--ui] [--keep folder]
 
 Trials of a linear head on demo features in one process. Outside the fit are the oracle, the state, MLflow's SQLite
 store and the artifacts. Compares trials 10 to 110 with the last hundred, by the median of wall-clock time and of CPU
-time (of this process, for machines that do other things meanwhile). --ui then starts MLflow's UI on the store and
-times its run table.
+time (of this process). For machines that do other things meanwhile, --beside then runs that many more trials and, at
+the same time, as many of a new sweep, and compares these two. --ui starts MLflow's UI on the store and times its run
+table.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,7 @@ def measure(folder: Path, oracle: str, trials: int) -> list[tuple[float, float]]
 
     trial.fit_head = timed
     places = [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "flat.yaml").write_text(SWEEP)
     run_sweep(
         compose(
@@ -121,22 +124,38 @@ def _first_page() -> float:
     return time.perf_counter() - started
 
 
+def more(folder: str, oracle: str, trials: int) -> list[float]:
+    """Wall-clock seconds outside their fit of the trials that the sweep in a folder still lacks, but the first ten."""
+    return [wall for wall, _ in measure(Path(folder), oracle, trials)[9:]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oracle", default="random")
     parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--beside", type=int, default=0, help="trials of each of the two sweeps at the end")
     parser.add_argument("--ui", action="store_true")
-    parser.add_argument("--keep", type=Path, help="a new folder to leave the store in")
+    parser.add_argument("--keep", type=Path, help="a folder for the store; an old one goes on")
     given = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory(prefix="flat-cost-") as temporary:
-        folder = given.keep or Path(temporary)
-        columns = zip(*measure(folder, given.oracle, given.trials), strict=True)
-        for name, values in zip(("wall", "CPU"), columns, strict=True):
-            first, last = statistics.median(values[9:109]), statistics.median(values[-100:])
+        folder = given.keep or Path(temporary) / "long"
+        columns = measure(folder, given.oracle, given.trials)
+        if len(columns) >= 200:
+            for name, values in zip(("wall", "CPU"), zip(*columns, strict=True), strict=True):
+                first, last = statistics.median(values[9:109]), statistics.median(values[-100:])
+                print(
+                    f"{given.oracle}: {name} time outside the fit {first:.3f} s at trials 10 to 110, {last:.3f} s at "
+                    f"the last 100: {last / first:.2f} times"
+                )
+        if given.beside:
+            with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+                short = pool.submit(more, f"{temporary}/short", given.oracle, given.beside)
+                long = pool.submit(more, str(folder), given.oracle, given.trials + given.beside)
+                new, old = statistics.median(short.result()), statistics.median(long.result())
             print(
-                f"{given.oracle}: {name} time outside the fit {first:.3f} s at trials 10 to 110, {last:.3f} s at the "
-                f"last 100: {last / first:.2f} times"
+                f"{given.oracle}: side by side {new:.3f} s in a new sweep, {old:.3f} s after {given.trials} trials: "
+                f"{old / new:.2f} times"
             )
         if given.ui:
             print(time_ui(folder))

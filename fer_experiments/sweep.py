@@ -144,10 +144,10 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
     saved = 0
     while True:
         sweep.clock()
-        while reason is None and not waiting and len(running) < executor.slots:
+        while reason is None and len(waiting) + len(running) < executor.slots:
             reason = budget.over(state, sweep.sweep)
             if reason is None:
-                number, reason = _ask(sweep, oracle, bool(running))
+                number, reason = _ask(sweep, oracle, bool(waiting or running))
                 if number is None:
                     break
                 if not _repeated(sweep, oracle, number, parent):
@@ -171,12 +171,12 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
                 _tell(sweep, oracle, number, done, parent)
 
 
-def _ask(sweep: Sweep, oracle: Any, running: bool) -> tuple[int | None, str | None]:
-    """The number of a new trial; or why there is none: (None, None) when the oracle waits for a running one."""
+def _ask(sweep: Sweep, oracle: Any, flying: bool) -> tuple[int | None, str | None]:
+    """The number of a new trial; or why there is none: (None, None) when the oracle waits for one in flight."""
     state = sweep.state
     number = len(state.trials)
     trial = search.ask(oracle, number)
-    if trial.status == "IDLE" and running:
+    if trial.status == "IDLE" and flying:
         return None, None
     if trial.status != "RUNNING":
         return None, f"the {sweep.sweep.oracle} oracle, which has nothing more to try"

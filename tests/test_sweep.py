@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ from fer_experiments.compose import compose
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.data import dataset as data_room
 from fer_experiments.errors import UserError
+from fer_experiments.executors import Inline
 from fer_experiments.state import State, load_state
 from fer_experiments.sweep import run_sweep
 from fer_experiments.tracking import find_runs
@@ -254,6 +256,27 @@ def test_a_hopeless_trial_is_pruned_and_is_never_the_best(paths: list[str]):
     assert any(line.startswith("trial 6:") and "pruned" in line for line in said)
     best = state.best()
     assert best is not None and best["number"] != 6
+
+
+def test_all_slots_are_filled_at_once(paths: list[str], monkeypatch: pytest.MonkeyPatch):
+    """Three trials are with the executor before the first has ended, though each is asked and recorded by itself."""
+    from fer_experiments import sweep as room
+
+    class Three(Inline):
+        slots = 3
+        asked: ClassVar[list[tuple[int, int]]] = []
+
+        def submit(self, call: Any, /, *args: Any) -> Any:
+            recorded = load_state(next(mlruns_dir(config).glob("sweeps/quick-*/state.json")).parent)
+            assert recorded is not None
+            self.asked.append((args[1].number, len(recorded.trials)))
+            return super().submit(call, *args)
+
+    folder = Path(paths[0].partition("=")[2]).parent / "slots"
+    config = quick([f"paths.mlruns={folder}", paths[1]], "sweep.max_trials=4")
+    monkeypatch.setattr(room, "open_executor", lambda compute, echo: nullcontext(Three()))
+    run(config)
+    assert Three.asked == [(0, 3), (1, 3), (2, 3), (3, 4)]
 
 
 def test_a_second_process_is_refused_while_one_runs_the_sweep(paths: list[str]):
