@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lock data features train sweep pretrain ui server test lint clean bench doctor
+.PHONY: help setup lock data features train sweep report pretrain ui server test lint clean bench doctor
 
 ARGS ?=
 VENV := .venv
@@ -53,6 +53,9 @@ train: setup ## train one head and record the run
 
 sweep: setup ## the main job: search hyperparameters (FER2013 if at hand, else demo faces)
 	@$(FER) sweep $(ARGS)
+
+report: setup ## a sweep as one HTML page; the last one, or ARGS="sweep=<id or name>"
+	@$(FER) report $(ARGS)
 
 pretrain: setup ## train the pocket backbone from scratch
 	@$(FER) pretrain $(ARGS)

@@ -12,13 +12,11 @@ Each (oracle, seed) is written when it is done, and not run again by the same co
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -29,7 +27,7 @@ from fer_experiments.experiment import Prepared, prepare
 from fer_experiments.metrics import classification_metrics
 from fer_experiments.plots.style import COLOURS, counted, finish
 from fer_experiments.space import decode
-from fer_experiments.training import FitError, fit_head
+from fer_experiments.training import FitError, fit_head, forget
 
 ORACLES = ("random", "bayesian", "tpe", "hyperband")
 EPOCHS = 12
@@ -57,8 +55,7 @@ def fit(prepared: Prepared, raw: dict[str, Any], seed: int, weights: dict[str, A
     epochs, parent = int(raw.get("tuner/epochs", EPOCHS)), raw.get("tuner/trial_id")
     values = {"training.epochs": epochs, "training.seed": seed, **decode(SPACE, raw)}
     config = with_values(prepared.config, values)
-    keras.utils.clear_session(free_memory=False)
-    gc.collect()
+    forget()
     try:
         result = fit_head(
             prepared.features,

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ VERBS = {
     "train": ("train one head and record the run", "fer train data=fer2013 backbone=facenet head=conv head.l2=1e-4"),
     "sweep": ("search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20"),
     "sweeps": ("list the sweeps: running, stopped, finished, and the best of each", "fer sweeps"),
+    "report": (
+        "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
+        "fer report sweep=facenet",
+    ),
     "pretrain": ("train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2"),
     "doctor": ("say what this machine has and what is missing", "fer doctor"),
 }
@@ -89,6 +94,9 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
         return
     from fer_experiments.compose import compose, split_multirun
 
+    if verb == "report":
+        print(_report(overrides))
+        return
     if verb == "sweep" and not any(o.startswith("sweep=") for o in overrides):
         overrides = [_default_sweep(), *overrides]
     if verb == "pretrain":
@@ -110,6 +118,16 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
         train_many(configs)
     else:
         _work(verb, configs[0])
+
+
+def _report(overrides: list[str]) -> Path:
+    """Writes a sweep's report, and returns where."""
+    from fer_experiments.compose import compose
+    from fer_experiments.report import write_report
+
+    named = [o for o in overrides if o.startswith("sweep=")]  # here a recorded sweep, and no file in sweeps/
+    config = compose([o for o in overrides if o not in named])
+    return write_report(config, named[-1].partition("=")[2] if named else None)
 
 
 def _check(verb: str, config: Config) -> None:

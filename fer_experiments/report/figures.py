@@ -1,0 +1,215 @@
+"""Plotly figures of a sweep's trials."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from fer_experiments.plots.style import BLUE, GRAY, ORANGE, PURPLE, VERMILION
+from fer_experiments.report.record import Record
+from fer_experiments.report.scales import Scale, escaped, scale_of, written
+
+INK = "#1d2530"  # as in page.css; page.js changes it in dark mode
+GRID = "rgba(128,128,128,0.25)"  # on white and on black
+MARKS: dict[str, dict[str, Any]] = {
+    "finished": {"symbol": "circle", "color": BLUE, "opacity": 0.75},
+    "pruned": {"symbol": "triangle-down", "color": ORANGE, "opacity": 0.8},
+    "repeated": {"symbol": "diamond-open", "color": GRAY},
+    "failed": {"symbol": "x", "color": PURPLE},
+}
+SLICES = 3  # a row
+
+
+def finish(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
+    """The looks that all figures share: transparent, so that the page's light or dark background shows."""
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        height=height,
+        **{"margin": {"l": 70, "r": 20, "t": 40, "b": 50}, "hoverlabel": {"align": "left"}, **layout},
+    )
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, automargin=True)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
+    return figure
+
+
+def objective(record: Record) -> go.Figure | None:
+    """Each trial's objective and the best so far, by trial and, behind a button, by the hours when trials ended."""
+    trials = record.state.ended
+    if not trials:
+        return None
+    figure = go.Figure()
+    by_hour = {number: end for number, (_, end) in record.times.items()}
+    traces = [_over(record, trials, {t["number"]: t["number"] for t in trials}), _over(record, trials, by_hour)]
+    for kind, made in enumerate(traces):
+        figure.add_traces([trace.update(visible=kind == 0) for trace in made])
+    buttons = [
+        {
+            "label": f"by {axis}",
+            "method": "update",
+            "args": [
+                {"visible": [k == kind for k, made in enumerate(traces) for _ in made]},
+                {"xaxis.title.text": title},
+            ],
+        }
+        for kind, (axis, title) in enumerate([("trial", "trial"), ("time", "hours since the first trial started")])
+    ]
+    menu = {"type": "buttons", "direction": "right", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+    look = {"bgcolor": "rgba(128,128,128,0.15)", "bordercolor": GRID, "pad": {"t": 0, "r": 0}, "showactive": False}
+    figure.update_xaxes(title="trial")
+    figure.update_yaxes(title=escaped(record.sweep.objective))
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    return finish(figure, 430, updatemenus=[{**menu, **look, "buttons": buttons}], legend=legend)
+
+
+def _over(record: Record, trials: list[dict[str, Any]], at: dict[int, float]) -> list[go.Scatter]:
+    """The traces of `objective` with the trials at these places; those without one are left out."""
+    shown = sorted((t for t in trials if t["number"] in at), key=lambda t: at[t["number"]])
+    scores = [t["score"] for t in shown if t["score"] is not None]
+    floor = min(scores) - 0.06 * (max(scores) - min(scores) or 1) if scores else 0.0
+    traces = []
+    for status, marker in MARKS.items():
+        some = [t for t in shown if t["status"] == status]
+        if some:
+            heights = [floor if t["score"] is None else t["score"] for t in some]
+            traces.append(
+                go.Scatter(
+                    x=[at[t["number"]] for t in some],
+                    y=heights,
+                    mode="markers",
+                    marker={"size": 8, **marker},
+                    name=f"{status} ({len(some)})",
+                    hovertext=[_about(t) for t in some],
+                    hoverinfo="text",
+                )
+            )
+    finished = [t for t in shown if t["status"] == "finished"]
+    best = _best_so_far([t["score"] for t in finished], record.sweep.direction)
+    if finished:
+        end = at[shown[-1]["number"]]
+        traces.append(
+            go.Scatter(
+                x=[*(at[t["number"]] for t in finished), end],
+                y=[*best, best[-1]],
+                mode="lines",
+                line={"shape": "hv", "color": VERMILION, "width": 2},
+                name="best so far",
+            )
+        )
+    return traces
+
+
+def _best_so_far(scores: list[float], direction: str) -> list[float]:
+    return (np.maximum if direction == "max" else np.minimum).accumulate(np.array(scores, "float64")).tolist()
+
+
+def _about(trial: dict[str, Any]) -> str:
+    """What one reads of a trial on pointing at it."""
+    score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
+    values = [f"{path} = {_written(value)}" for path, value in trial["values"].items()]
+    return "<br>".join([f"<b>trial {trial['number']}: {score}</b>", *map(escaped, values)])
+
+
+def _written(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else written(value)
+
+
+def _scored(record: Record) -> list[dict[str, Any]]:
+    """The trials that have a score and are no repetition."""
+    return [t for t in record.state.ended if t["score"] is not None and t["status"] != "repeated"]
+
+
+def parallel_coordinates(record: Record) -> go.Figure | None:
+    """A line a trial through its hyperparameters to its objective; dragging along an axis selects lines."""
+    trials = _scored(record)
+    if not trials:
+        return None
+    dimensions = []
+    for path, entry in record.sweep.space.items():
+        scale = scale_of(path, entry, [t["values"][path] for t in trials])
+        label = escaped(scale.label).replace(".", ".<br>", 1)
+        dimension: dict[str, Any] = {"label": label, "values": scale.at, "range": [scale.low, scale.high]}
+        if scale.ticks:
+            dimension |= {"tickvals": list(scale.ticks), "ticktext": list(scale.ticks.values())}
+        dimensions.append(dimension)
+    scores = [t["score"] for t in trials]
+    dimensions.append({"label": escaped(record.sweep.objective), "values": scores})
+    line = {"color": scores, "colorscale": "Viridis", "reversescale": record.sweep.direction == "min"}
+    figure = go.Figure(
+        go.Parcoords(
+            dimensions=dimensions,
+            line={**line, "showscale": True, "colorbar": {"thickness": 12}},
+            customdata=[t["number"] for t in trials],
+            unselected={"line": {"color": "#888888", "opacity": 0.08}},
+            labelfont={"size": 12},
+            rangefont={"color": "rgba(0,0,0,0)"},  # they would lie on the second line of labels
+        )
+    )
+    return finish(figure, 470, margin={"l": 80, "r": 40, "t": 80, "b": 30})
+
+
+def importances(table: pd.DataFrame) -> go.Figure:
+    """Bars of `importance.importances` with their spread over forests."""
+    rows = table.iloc[::-1]
+    shares = rows["importance"].tolist()
+    figure = go.Figure(
+        go.Bar(
+            x=shares,
+            y=[escaped(name) for name in rows["name"]],
+            orientation="h",
+            marker={"color": BLUE},
+            error_x={"type": "data", "array": rows["std"].tolist(), "color": GRAY},
+            hovertemplate="%{y}: %{x:.1%} ± %{error_x.array:.1%}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero", title="share of what moves the objective")
+    return finish(figure, 90 + 34 * len(rows), margin={"l": 70, "r": 20, "t": 10, "b": 50})
+
+
+def slices(record: Record) -> go.Figure | None:
+    """The objective over each hyperparameter, a point a trial, later trials darker."""
+    trials = _scored(record)
+    if not trials:
+        return None
+    paths = list(record.sweep.space)
+    columns = min(SLICES, len(paths))
+    rows = math.ceil(len(paths) / columns)
+    figure = make_subplots(rows, columns, shared_yaxes=True, horizontal_spacing=0.025, vertical_spacing=0.33 / rows)
+    jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(trials))
+    numbers = [t["number"] for t in trials]
+    for place, path in enumerate(paths):
+        row, column = place // columns + 1, place % columns + 1
+        values = [t["values"][path] for t in trials]
+        scale = scale_of(path, record.sweep.space[path], values)
+        at = (np.array(scale.at) + jitter).tolist() if scale.discrete else scale.at
+        texts = [f"trial {n}: {escaped(_written(v))}" for n, v in zip(numbers, values, strict=True)]
+        points = go.Scatter(
+            x=at,
+            y=[t["score"] for t in trials],
+            mode="markers",
+            marker={"size": 7, "color": numbers, "coloraxis": "coloraxis", "line": {"width": 0.5, "color": GRAY}},
+            hovertext=texts,
+            hovertemplate="%{hovertext}<br>%{y:.4f}<extra></extra>",
+        )
+        figure.add_trace(points, row, column)
+        figure.update_xaxes(_axis(scale), row=row, col=column)
+    figure.update_yaxes(title=escaped(record.sweep.objective), col=1)
+    bar = {"colorscale": [[0, "#bcd6ee"], [1, BLUE]], "colorbar": {"title": "trial", "thickness": 12}}
+    return finish(figure, 20 + 300 * rows, showlegend=False, coloraxis=bar, margin={"l": 70, "r": 20, "t": 10, "b": 50})
+
+
+def _axis(scale: Scale) -> dict[str, Any]:
+    """The x axis of a slice."""
+    edge = 0.03 * (scale.high - scale.low)
+    axis = {"title": {"text": escaped(scale.label)}, "tickfont": {"size": 12}, "nticks": 6}
+    axis |= {"range": [scale.low - edge, scale.high + edge]}
+    if scale.ticks:
+        axis |= {"tickvals": list(scale.ticks), "ticktext": [escaped(text) for text in scale.ticks.values()]}
+    return axis

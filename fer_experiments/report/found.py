@@ -1,0 +1,139 @@
+"""The middle of the page: the best config, the leaderboard, the charts, and scores over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+from omegaconf import OmegaConf
+
+from fer_experiments import leaderboard
+from fer_experiments.errors import UserError
+from fer_experiments.importance import FEWEST_TRIALS, FORESTS, importances
+from fer_experiments.report import figures, results
+from fer_experiments.report.command import LEFT_OUT, train_command
+from fer_experiments.report.markup import figure, folded, paragraph, section, table, to_copy
+from fer_experiments.report.record import Record
+from fer_experiments.report.scales import written
+
+
+def best(record: Record) -> str:
+    """The best config as a command, and how much its lead is worth."""
+    top = record.state.best()
+    if top is None:
+        return section("best", "Best config", paragraph("No trial has finished yet."))
+    said = f"Trial {top['number']}, {record.sweep.objective} {top['score']:.4f}, run {top['run_id']}."
+    low = top["metrics"].get(f"{record.sweep.objective}_low")
+    if low is not None:
+        near = sum(t["status"] == "finished" and t["score"] >= low for t in record.state.trials) - 1
+        said += f" Within its 95 % interval: {near:,} other finished trial{'s'[: near != 1]}."
+        said += " The best of many is flattered by being chosen; the sealed test split tells."
+    values = table(("hyperparameter", "value"), [(path, written(value)) for path, value in top["values"].items()])
+    return section("best", "Best config", paragraph(said), values, *_again(record))
+
+
+def _again(record: Record) -> list[str]:
+    """How to train the best again."""
+    if record.best_config is None:
+        return [paragraph("Its config.yaml is not on its run.")]
+    whole = {k: v for k, v in record.best_config.items() if k not in LEFT_OUT}
+    yaml = folded("The whole config as YAML", to_copy("yaml", OmegaConf.to_yaml(whole)))
+    try:
+        return [paragraph("Train it again:"), to_copy("command", train_command(record.best_config)), yaml]
+    except UserError as error:
+        return [paragraph(f"This version of the program cannot train it again: {error}"), yaml]
+
+
+def board(record: Record) -> str:
+    """All trials, the best first."""
+    frame = leaderboard.table(record.state, record.sweep)
+    if frame.empty:
+        return section("leaderboard", "Leaderboard", paragraph("No trial has ended yet."))
+    rows = frame.astype(object).where(frame.notna(), None).itertuples(index=False)
+    shown = table([str(column) for column in frame], rows, name="trials", sortable=True)
+    hint = "A click on a header sorts. Selecting lines in the parallel coordinates below selects rows here."
+    return section("leaderboard", "Leaderboard", '<p id="selected" role="status"></p>', shown, hint=hint)
+
+
+class Chart(NamedTuple):
+    """A figure with its heading and a hint; draw returns None when there is nothing to show, and `instead` is said."""
+
+    name: str
+    title: str
+    draw: Callable[[Record], go.Figure | None]
+    instead: str
+    hint: str = ""
+
+
+def _importances(record: Record) -> go.Figure | None:
+    trials = leaderboard.table(record.state, record.sweep)
+    names = [record.sweep.objective, *record.sweep.space]
+    shares = importances(trials[names], record.sweep.objective) if len(trials) else pd.DataFrame()
+    return None if shares.empty else figures.importances(shares)
+
+
+CHARTS = (
+    Chart("objective", "Objective over time", figures.objective, "No trial has ended yet."),
+    Chart(
+        "coordinates",
+        "Parallel coordinates",
+        figures.parallel_coordinates,
+        "No trial has a score yet.",
+        "Drag along an axis to select lines, click on it to release them; drag an axis by its name to move it. "
+        "Failed and repeated trials are left out.",
+    ),
+    Chart(
+        "importances",
+        "Which hyperparameters mattered",
+        _importances,
+        f"It takes {FEWEST_TRIALS} trials with a score.",
+        f"Mean and standard deviation over {FORESTS} random forests, each fitted to resampled trials.",
+    ),
+    Chart(
+        "slices",
+        "The objective over each hyperparameter",
+        figures.slices,
+        "No trial has a score yet.",
+        "Axes span what the space allows.",
+    ),
+    Chart(
+        "curves",
+        "Learning curves of the best trials",
+        results.learning_curves,
+        "No learning curves are recorded yet.",
+        "Validation solid, training dotted; losses include the L2 penalty. A click in the legend hides a trial.",
+    ),
+    Chart(
+        "confusion",
+        "Confusion matrices of the best trials",
+        results.confusion_matrices,
+        "No confusion matrices are recorded yet.",
+        "Of each true class, the share predicted as each class, and the number of validation images. "
+        "Below: the difference from the best trial in percentage points.",
+    ),
+)
+
+
+def chart(record: Record, made: Chart) -> str:
+    """A chart with its heading, or what is said in its place."""
+    drawn = made.draw(record)
+    if drawn is None:
+        return section(made.name, made.title, paragraph(made.instead))
+    return section(made.name, made.title, figure(f"{made.name}-chart", drawn), hint=made.hint)
+
+
+def seeds(record: Record) -> str:
+    """Mean and standard deviation over seeds."""
+    if record.seeds.empty:
+        how = "No config was fitted with several seeds; the command above with training.seed=1, 2, … adds them."
+        return section("seeds", "Over seeds", paragraph(how))
+    ordered = record.seeds.sort_values("mean", ascending=record.sweep.direction == "min")
+    rows = [
+        (int(trial), int(runs), f"{mean:.4f} ± {std:.4f}", low, high)
+        for trial, runs, mean, std, low, high in ordered.itertuples(index=False)
+    ]
+    head = ("config of trial", "seeds", f"{record.sweep.objective}, mean ± std", "lowest", "highest")
+    hint = "Runs of one config on the same data and features that differ in their seed alone."
+    return section("seeds", "Over seeds", table(head, rows, name="over-seeds"), hint=hint)

@@ -1,0 +1,76 @@
+"""Where the values of a hyperparameter lie on an axis."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+SHORT = 24  # characters of a tick's text
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis for one hyperparameter: numbers as they are or their log10, the values of a choice by their place.
+
+    at: where each trial lies. low, high: what the space allows. ticks: place -> text; empty for the chart's own.
+    discrete: of a choice. No text is escaped.
+    """
+
+    label: str
+    at: list[float]
+    low: float
+    high: float
+    ticks: dict[float, str]
+    discrete: bool = False
+
+
+def scale_of(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scale:
+    """The axis of a hyperparameter.
+
+    Args:
+        path: its config path.
+        entry: its entry in the space.
+        values: of the trials to show.
+    """
+    if entry["type"] in ("choice", "bool"):
+        texts = [written(value) for value in values]
+        options = list(dict.fromkeys([*map(written, entry.get("values", [False, True])), *texts]))
+        ticks = {float(place): short(option) for place, option in enumerate(options)}
+        places = [float(options.index(text)) for text in texts]
+        return Scale(path, places, -0.5, len(options) - 0.5, ticks, discrete=True)
+    low, high = float(entry["min"]), float(entry["max"])
+    if entry.get("sampling") != "log":
+        return Scale(path, [float(value) for value in values], low, high, {})
+    low, high = math.log10(low), math.log10(high)
+    return Scale(f"{path} (log)", [math.log10(v) for v in values], low, high, _log_ticks(low, high))
+
+
+def written(value: Any) -> str:
+    """A value as text."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def short(text: str) -> str:
+    """A text for an axis, cut."""
+    return text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
+
+
+def escaped(text: str) -> str:
+    """A text for Plotly, which reads HTML in most; but not `&quot;`, nor anything in ticks of parallel coordinates."""
+    return html.escape(text, quote=False)
+
+
+def _log_ticks(low: float, high: float) -> dict[float, str]:
+    """Powers of ten; where there are fewer than three, their doubles and fivefolds too."""
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    for steps in ((1,), (1, 2, 5), tuple(range(1, 10))):
+        places = [math.log10(step) + decade for decade in decades for step in steps]
+        places = [place for place in places if low - 1e-9 <= place <= high + 1e-9]
+        if len(places) >= 3:
+            break
+    places = places[:: math.ceil(len(places) / 8)] or [low, high]
+    return {place: f"{10**place:.3g}" for place in places}
