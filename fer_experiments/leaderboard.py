@@ -154,11 +154,8 @@ def _said(state: State) -> list[str]:
     """The arguments this sweep was asked for with, its budget left out: with other overrides it were another sweep."""
     if sys.argv[1:2] != ["sweep"]:
         return ["sweep", f"sweep={state.name}"]
-    return [
-        a
-        for a in sys.argv[1:]
-        if not a.startswith(("sweep.max_trials=", "sweep.max_hours=", "sweep.target=", "sweep.fresh="))
-    ]
+    budget = ("sweep.max_trials=", "sweep.max_hours=", "sweep.target=", "sweep.fresh=")
+    return [a for a in sys.argv[1:] if not a.startswith((*budget, "compute.address="))]
 
 
 def _shown(path: Path) -> str:

@@ -188,11 +188,12 @@ def _mlflow(
 
 
 def _allowed_hosts(options: argparse.Namespace) -> str:
-    """MLflow's own default (loopback and private addresses), and this machine's names when others may come."""
-    if options.allowed_hosts or options.host in LOOPBACK:
-        return str(options.allowed_hosts)
+    """MLflow's own default (loopback and private addresses), this machine's names when others may come, those given."""
+    given = [name for name in str(options.allowed_hosts).split(",") if name]
+    if options.host in LOOPBACK and not given:
+        return ""
     names = dict.fromkeys(["localhost", "127.0.0.1", options.host, socket.gethostname(), socket.getfqdn()])
-    return ",".join([*(f"{name}{port}" for name in names for port in ("", ":*")), *PRIVATE])
+    return ",".join([*(f"{name}{port}" for name in names for port in ("", ":*")), *PRIVATE, *given])
 
 
 def ends_with_us(number: int) -> Callable[[], Any] | None:
