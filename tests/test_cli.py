@@ -45,7 +45,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str):
     [
         (["train", "head.l3=1"], "fer train: head.l3: no such config path; did you mean head.l2"),
         (["train", "--frobnicate"], "fer train: --frobnicate: no such option"),
-        (["sweep", "sweep=quick", "sweep.oracle=astrology"], "choose one of random, bayesian, hyperband, grid"),
+        (["sweep", "sweep=quick", "sweep.oracle=astrology"], "choose one of random, bayesian, tpe, hyperband, grid"),
         (["data", "data.path=no/such/file.zip"], "no/such/file.zip"),
         (["features", "data=demo", "backbone=keras_file"], "backbone.weights"),
         (["train", "data=fer2013"], "make data"),

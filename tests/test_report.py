@@ -27,6 +27,7 @@ from fer_experiments.report.record import Record
 from fer_experiments.report.scales import scale_of
 from fer_experiments.state import State, only_one
 
+pytestmark = pytest.mark.timeout(900)  # a real sweep in a fixture, on a machine that may be busy
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync"
@@ -318,6 +319,7 @@ def test_a_running_sweep_is_shown_as_far_as_it_is(recorded: tuple[Config, State]
         ([], {"leaderboard": "No trial has ended yet", "objective": "No trial has ended yet"}),
         ([trial(0, "failed")], {"best": "No trial has finished", "slices": "No trial has a score", "failures": EVIL}),
         ([trial(0, "pruned"), trial(1, "failed")], {"best": "No trial has finished", "failures": "pruned"}),
+        ([trial(0, raw={"tuner/initial_epoch": 2})], {"best": "Hyperband went on from an earlier trial's weights"}),
         ([trial(0), trial(1, "repeated", of=0)], {"importances": "It takes 4 trials", "failures": "repeated"}),
         ([trial(n, ["finished", "failed", "pruned", "asked"][n % 4]) for n in range(12)], {"failures": "in flight"}),
     ],

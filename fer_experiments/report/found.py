@@ -30,6 +30,8 @@ def best(record: Record) -> str:
         near = sum(t["status"] == "finished" and t["score"] >= low for t in record.state.trials) - 1
         said += f" Within its 95 % interval: {near:,} other finished trial{'s'[: near != 1]}."
         said += " The best of many is flattered by being chosen; the sealed test split tells."
+    if top["raw"].get("tuner/initial_epoch"):
+        said += " Hyperband went on from an earlier trial's weights in it; trained again, it starts afresh."
     values = table(("hyperparameter", "value"), [(path, written(value)) for path, value in top["values"].items()])
     return section("best", "Best config", paragraph(said), values, *_again(record))
 
