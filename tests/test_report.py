@@ -29,6 +29,7 @@ from fer_experiments.state import State, only_one
 
 pytestmark = pytest.mark.timeout(900)  # a real sweep in a fixture, on a machine that may be busy
 ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 240_000  # ms, for a browser that draws WebGL in software on a busy machine
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync"
 EVIL = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>\'&%{x}'
@@ -378,7 +379,7 @@ def browser() -> Iterator[Any]:
     if found is None:
         pytest.skip("no chromium here (apt-get install chromium): the page is not opened in a browser")
     with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=FLAGS.split())
+        started = playwright.chromium.launch(executable_path=found, args=FLAGS.split(), timeout=PATIENCE)
         yield started
         started.close()
 
@@ -389,6 +390,7 @@ def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page(hostile()))
     context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
+    context.set_default_timeout(PATIENCE)
     tab = context.new_page()
     tab.said, tab.asked = [], []
     tab.on("console", lambda message: tab.said.append(message.text) if message.type == "error" else None)

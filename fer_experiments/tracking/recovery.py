@@ -63,7 +63,8 @@ def ended_trial(uri: str, experiment: str, sweep_id: str, number: int) -> dict[s
                 record: dict[str, Any] = json.loads(Path(path).read_text())
                 return record
         if run.status == "FAILED":
-            return {"status": "failed", "score": None, "run_id": run.run_id, "error": run.tags.get("fer.error", "")}
+            error = run.tags.get("fer.error", "")
+            return {"status": "failed", "score": None, "run_id": run.run_id, "error": error, "seconds": 0.0}
     return None
 
 
