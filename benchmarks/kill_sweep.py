@@ -22,6 +22,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,8 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
     whole = _place(folder / "whole")
     assert _finish([*arguments, *whole], folder / "whole.log") == 0, (folder / "whole.log").read_text()[-2000:]
     expected = _trials(folder / "whole")
-    each = (time.monotonic() - started) / len(expected)
+    each = statistics.mean(trial["seconds"] for trial in _state(folder / "whole")["trials"])
+    start = max(1.0, time.monotonic() - started - each * len(expected))
     echo(f"undisturbed: {len(expected)} trials in {time.monotonic() - started:.0f} s")
 
     place, before = _place(folder / "killed"), {}
@@ -64,7 +66,8 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
         life = _start([*arguments, *place], folder / "killed.log", real=report.kills % 10 == 9)
         # Behind schedule the lives are longer, ahead of it shorter, so that the sweep lasts as long as the kills.
         ahead = len(before) / len(expected) > 0.9 * report.kills / kills
-        time.sleep(chance.uniform(0, (0.3 if ahead else 4.0) * each + (8 if life.real else 1.0)))
+        reach = 0.0 if ahead else (1 + 2 * len(expected) / kills) * each
+        time.sleep(chance.uniform(0, start + reach + (8 if life.real else 0)))
         if life.ended():
             break  # finished before all the kills
         report.phases[life.kill()] += 1

@@ -146,7 +146,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
             yield opened
 
 
-def soon(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+def soon(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
     ends = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < ends, "waited too long"
