@@ -121,8 +121,9 @@ def test_secrets_are_closed_to_others_and_in_no_command_line(server):
 # What is written is there
 
 
-def write_runs(number, uri, mlruns):
+def write_runs(number, uri, mlruns, password):
     """RUNS runs with a param, 20 epochs of two series and an artifact; their ids."""
+    os.environ |= password  # a forkserver has the environment of its first use, by any test
     ids = []
     for index in range(RUNS):
         with start(uri, mlruns, name=f"p{number} r{index}", config={"number": number, "index": index}) as run:
@@ -136,8 +137,9 @@ def write_runs(number, uri, mlruns):
 def test_eight_processes_write_at_once_and_nothing_is_lost(uri, server):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mlflow"])
+    password = {name: os.environ[name] for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")}
     with ProcessPoolExecutor(8, mp_context=context) as pool:
-        written = list(pool.map(write_runs, range(8), [uri] * 8, [server.mlruns] * 8))
+        written = list(pool.map(write_runs, range(8), [uri] * 8, [server.mlruns] * 8, [password] * 8))
     found = {run.run_id: run for run in tracking.find_runs(uri, EXPERIMENT)}
     assert found.keys() == {run_id for ids in written for run_id in ids}
     assert len(found) == 8 * RUNS
