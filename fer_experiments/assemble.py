@@ -5,13 +5,8 @@ It consists of Keras' own layers and operations alone, so that a saved one is lo
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,15 +25,6 @@ CHECKED = 256  # images that an assembled model is compared on, at least
 # faces rounding made at most 4e-4 with float16 features and 3e-3 with a head of mixed precision, 5e-2 after a forward
 # pass in bfloat16; a scaling one percent off made 3e-2, a flip view left out 2e-1.
 TOLERANCE = {"float32": 1e-2, "bfloat16": 1e-1}
-
-# A fresh process that knows Keras and not this package: <model> <images> <probabilities> <batch size>
-FRESH = """
-import sys
-import keras, numpy
-model, images = keras.models.load_model(sys.argv[1], compile=False), numpy.load(sys.argv[2])
-numpy.save(sys.argv[3], model.predict(images, batch_size=int(sys.argv[4]), verbose=0))
-assert not any(name.startswith("fer_experiments") for name in sys.modules), "the model needs this package"
-"""
 
 
 @dataclass(frozen=True)
@@ -99,72 +85,34 @@ def assemble(
     return keras.Model(pixels, probabilities, name=f"{backbone.model.name}_{head.name}")
 
 
-def check_agreement(
-    model: keras.Model,
-    images: np.ndarray,
-    expected: np.ndarray,
-    tolerance: float = TOLERANCE["float32"],
-    *,
-    least: int = CHECKED,
-    batch_size: int = 64,
+def compare(
+    what: str, got: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE["float32"], *, least: int = CHECKED
 ) -> Agreement:
-    """Stops when the model and the cached-feature route disagree on these images.
+    """How far two sets of probabilities [n, classes] of the same images lie apart; stops when it is too far.
 
     Args:
-        model: as `assemble` makes it.
-        images: uint8 [n, ...], as it takes them.
-        expected: float [n, classes], `training.predict` on the stored features of these images.
+        what: gave `got`; for the message.
+        got: of the model. expected: of the route it must agree with, `training.predict` on stored features.
         tolerance: the largest absolute difference of a probability that rounding explains.
         least: images that it takes to believe the comparison.
-        batch_size: images at once.
 
     Raises:
         UserError: a larger difference. ValueError: fewer images than `least`.
     """
-    _check_enough(expected, least)
-    return _compare("the assembled model", model.predict(images, batch_size, verbose=0), expected, tolerance)
-
-
-def check_saved(
-    model: keras.Model,
-    images: np.ndarray,
-    expected: np.ndarray,
-    tolerance: float = TOLERANCE["float32"],
-    *,
-    least: int = CHECKED,
-    batch_size: int = 64,
-) -> Agreement:
-    """The same of the form that is kept: saved as .keras, loaded in a fresh process without this package.
-
-    Raises:
-        UserError: a larger difference, or a model that cannot be loaded there. ValueError: too few images.
-    """
-    _check_enough(expected, least)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder) / "model.keras")
-        got = predict_saved(Path(folder) / "model.keras", images, batch_size)
-    return _compare("the saved model, loaded in a fresh process,", got, expected, tolerance)
-
-
-def predict_saved(path: Path, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Probabilities [n, classes] of a .keras file, in a fresh process that does not import this package.
-
-    Raises:
-        UserError: a file that cannot be loaded there, or a process that dies.
-    """
-    import keras
-
-    with tempfile.TemporaryDirectory() as folder:
-        given, got = Path(folder) / "images.npy", Path(folder) / "probabilities.npy"
-        np.save(given, images)
-        # -P, and another folder: the checkout is not on the path by chance.
-        command = [sys.executable, "-P", "-c", FRESH, str(path.resolve()), str(given), str(got), str(batch_size)]
-        environment = {**os.environ, "KERAS_BACKEND": keras.config.backend()}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise UserError(f"{path}: cannot be used in a fresh process ({reason[:200]}); nothing was registered")
-        return np.load(got)
+    if len(expected) < least:
+        raise ValueError(f"{len(expected)} images: at least {least} are compared")
+    if got.shape != expected.shape:
+        raise UserError(f"{what} gives probabilities {got.shape} where features give {expected.shape}; not promoted")
+    differences = np.abs(got.astype("float64") - expected)
+    other = int(np.sum(got.argmax(axis=1) != expected.argmax(axis=1)))
+    agreement = Agreement(len(got), float(differences.max()), float(differences.mean()), other)
+    if not agreement.largest <= tolerance:  # nan too
+        raise UserError(
+            f"{what} and the cached features disagree by up to {agreement.largest:.3g} (mean {agreement.mean:.2g}, "
+            f"{other} of {len(got)} images in another class; allowed: {tolerance:g}): extract the features again, or "
+            "check that backbone and head are those of one run"
+        )
+    return agreement
 
 
 def _gray(pixels: Any) -> Any:
@@ -195,6 +143,7 @@ def _in_float32(head: keras.Model) -> keras.Model:
         return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
 
     copy = keras.models.clone_model(head, clone_function=convert)
+    copy = keras.Model(copy.input, copy.output, name=head.name)  # a clone is compiled as the head was
     copy.set_weights([np.asarray(weight, "float32") for weight in head.get_weights()])
     copy.trainable = False
     return copy
@@ -208,23 +157,3 @@ def _check_fit(backbone: keras.Model, head: keras.Model, classes: int) -> None:
     units = head.output_shape[-1]
     if units != (1 if classes == 2 else classes):
         raise UserError(f"head={head.name} has {units} outputs, which do not fit {classes} classes")
-
-
-def _check_enough(expected: np.ndarray, least: int) -> None:
-    if len(expected) < least:
-        raise ValueError(f"{len(expected)} images: at least {least} are compared")
-
-
-def _compare(what: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> Agreement:
-    if got.shape != expected.shape:
-        raise UserError(f"{what} gives probabilities {got.shape} where features give {expected.shape}; not promoted")
-    differences = np.abs(got.astype("float64") - expected)
-    other = int(np.sum(got.argmax(axis=1) != expected.argmax(axis=1)))
-    agreement = Agreement(len(got), float(differences.max()), float(differences.mean()), other)
-    if not agreement.largest <= tolerance:  # nan too
-        raise UserError(
-            f"{what} and the cached features disagree by up to {agreement.largest:.3g} (mean {agreement.mean:.2g}, "
-            f"{other} of {len(got)} images in another class; allowed: {tolerance:g}): extract the features again, or "
-            "check that backbone and head are those of one run"
-        )
-    return agreement

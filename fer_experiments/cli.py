@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fer_experiments.errors import UserError
+from fer_experiments.errors import Refused, UserError
 from fer_experiments.quiet import silenced
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OVERRIDES = """\
 Overrides are Hydra's: group=option and key=value, for example
   {example}
-Groups: data, backbone, head, training, tracking, compute, experiment (see conf/).
+Groups: data, backbone, head, training, tracking, compute, experiment, gate (see conf/).
 """
 VERBS = {
     "data": (
@@ -36,26 +36,48 @@ VERBS = {
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet",
     ),
+    "promote": (
+        "refit a sweep's best configs, test the winner once, and register it; sweep= as in report, or run=<id>",
+        "fer promote sweep=facenet gate=strict promote.dry_run=true",
+    ),
+    "rollback": ("make the previous model the champion again, or version=<number>", "fer rollback"),
+    "models": ("list the registered models: versions, aliases, test metrics", "fer models"),
+    "predict": (
+        "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input",
+        "fer predict face.jpg photos/ --json",
+    ),
+    "serve": ("answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080"),
+    "export": (
+        "write the champion as format=savedmodel, onnx or openvino to output=<path>, checked against it",
+        "fer export format=onnx output=face.onnx",
+    ),
     "pretrain": ("train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2"),
     "doctor": ("say what this machine has and what is missing", "fer doctor"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `fer`; returns the exit code: 0, 2 for a mistake that its user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Runs `fer`; returns the exit code.
+
+    0; 2 for a mistake that its user can mend, 3 for a model that the gate refuses, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, _terminated)
     parsed, extra = _parser().parse_known_args(arguments)
     # argparse cannot take overrides on both sides of an option: what is left over and is no option is an override.
     overrides = [*parsed.overrides, *extra]
-    if options := [o for o in overrides if o.startswith("-")]:
+    if options := [o for o in overrides if o.startswith("-") and o != "-"]:
         print(f"fer {parsed.verb}: {options[0]}: no such option; see fer {parsed.verb} --help", file=sys.stderr)
         return 2
     try:
-        _run(parsed.verb, overrides, multirun=getattr(parsed, "multirun", False))
+        multirun, form = getattr(parsed, "multirun", False), getattr(parsed, "form", "table")
+        return _run(parsed.verb, overrides, multirun=multirun, form=form)
     except UserError as error:
         print(f"fer {parsed.verb}: {error}", file=sys.stderr)
         return 2
+    except Refused as error:
+        print(f"fer {parsed.verb}: {error}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print(f"fer {parsed.verb}: stopped; the same command goes on", file=sys.stderr)
         return 130
@@ -83,31 +105,32 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "-m", "--multirun", action="store_true", help="one run for every combination: head=paper,pooled"
             )
+        if name == "predict":
+            for form in ("json", "csv"):
+                sub.add_argument(
+                    f"--{form}", dest="form", action="store_const", const=form, help=f"print {form.upper()}"
+                )
     return parser
 
 
-def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
+def _run(verb: str, overrides: list[str], *, multirun: bool, form: str = "table") -> int:
     if verb == "download":
         from fer_experiments.data.download import fetch
 
         print(fetch())
-        return
+        return 0
     from fer_experiments.compose import compose, split_multirun
 
-    if verb == "report":
-        print(_report(overrides))
-        return
+    if verb in ("report", "promote", "rollback", "predict", "serve", "export"):
+        return _with_record(verb, overrides, form)
     if verb == "sweep" and not any(o.startswith("sweep=") for o in overrides):
         overrides = [_default_sweep(), *overrides]
     if verb == "pretrain":
         overrides = ["data=fer2013_seven", "pretrain=pocket", *overrides]
     configs = [compose(job) for job in split_multirun(overrides)] if multirun else [compose(overrides)]
-    if verb == "sweeps":
-        from fer_experiments.config import mlruns_dir
-        from fer_experiments.state import list_sweeps
-
-        print(list_sweeps(mlruns_dir(configs[0]) / "sweeps"))
-        return
+    if verb in ("sweeps", "models"):
+        print(_listed(verb, configs[0]))
+        return 0
     for config in configs:
         _check(verb, config)
     if verb != "data":
@@ -118,16 +141,65 @@ def _run(verb: str, overrides: list[str], *, multirun: bool) -> None:
         train_many(configs)
     else:
         _work(verb, configs[0])
+    return 0
 
 
-def _report(overrides: list[str]) -> Path:
-    """Writes a sweep's report, and returns where."""
+def _with_record(verb: str, arguments: list[str], form: str) -> int:
+    """The verbs that work on what is recorded: they take a few arguments of their own besides overrides."""
     from fer_experiments.compose import compose
-    from fer_experiments.report import write_report
 
-    named = [o for o in overrides if o.startswith("sweep=")]  # here a recorded sweep, and no file in sweeps/
-    config = compose([o for o in overrides if o not in named])
-    return write_report(config, named[-1].partition("=")[2] if named else None)
+    own = {"report": ("sweep",), "promote": ("sweep", "run"), "rollback": ("version",), "predict": ("version",)}
+    own |= {"serve": ("version", "host", "port"), "export": ("version", "format", "output")}
+    paths = [a for a in arguments if verb == "predict" and ("=" not in a or Path(a).exists())]
+    named = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if a.partition("=")[0] in own[verb]}
+    overrides = [a for a in arguments if a not in paths and a.partition("=")[0] not in own[verb]]
+    if verb == "promote":
+        overrides = ["promote=default", *(["gate=default"] if not _given("gate", overrides) else []), *overrides]
+    config = compose(overrides)
+    if verb == "report":
+        from fer_experiments.report import write_report
+
+        print(write_report(config, named.get("sweep")))
+    elif verb == "promote":
+        from fer_experiments.registry import promote
+
+        if len(named) == 2:
+            raise UserError("sweep= and run=: say one of them")
+        _import_backend()
+        promote(config, sweep=named.get("sweep"), run_id=named.get("run"))
+    elif verb == "rollback":
+        from fer_experiments.registry import rollback
+
+        print(rollback(config, named.get("version")))
+    elif verb == "predict":
+        from fer_experiments.use.predict import predict
+
+        return predict(config, paths, form, version=named.get("version", "champion"))
+    elif verb == "serve":
+        from fer_experiments.use.serve import serve
+
+        serve(config, **named)
+    else:
+        from fer_experiments.use.export import export
+
+        export(config, **named)
+    return 0
+
+
+def _given(group: str, overrides: list[str]) -> bool:
+    return any(override.startswith(f"{group}=") for override in overrides)
+
+
+def _listed(verb: str, config: Config) -> str:
+    from fer_experiments.config import mlruns_dir
+
+    if verb == "models":
+        from fer_experiments.registry.versions import list_models
+
+        return list_models(config)
+    from fer_experiments.state import list_sweeps
+
+    return list_sweeps(mlruns_dir(config) / "sweeps")
 
 
 def _check(verb: str, config: Config) -> None:

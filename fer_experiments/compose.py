@@ -53,7 +53,7 @@ def compose(overrides: Sequence[str]) -> Config:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_readable(error)) from error
     except AssertionError as error:  # what OmegaConf raises for a key of a section that is None
-        section = next((o for o in given if o.startswith(("sweep.", "pretrain."))), "")
+        section = next((o for o in given if o.startswith(("sweep.", "pretrain.", "promote.", "gate."))), "")
         name = section.partition(".")[0]
         raise UserError(f"{section.partition('=')[0]}: no {name} is chosen; say {name}=<name>") from error
     assert isinstance(config, Config)
@@ -134,10 +134,9 @@ def _readable(error: Exception) -> str:
 
 
 def _known_paths() -> list[str]:
-    from fer_experiments.config import PretrainConfig, SweepConfig
+    from fer_experiments.config import GateConfig, PretrainConfig, PromoteConfig, SweepConfig
 
-    container = OmegaConf.to_container(
-        OmegaConf.structured(Config(sweep=SweepConfig(), pretrain=PretrainConfig())), throw_on_missing=False
-    )
+    every = Config(sweep=SweepConfig(), pretrain=PretrainConfig(), promote=PromoteConfig(), gate=GateConfig())
+    container = OmegaConf.to_container(OmegaConf.structured(every), throw_on_missing=False)
     assert isinstance(container, dict)
     return list(flatten({str(k): v for k, v in container.items()}))

@@ -205,6 +205,42 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class PromoteConfig:
+    """How the model to register is chosen: the `top_k` best configs of a sweep, each fitted with `seeds` seeds.
+
+    dry_run: everything but the registration. resamples: of the bootstrap. note: a sentence for the model card.
+    """
+
+    name: str = MISSING
+    top_k: int = 3
+    seeds: int = 3
+    resamples: int = 2000
+    dry_run: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What a model must hold on the test split before it is registered.
+
+    floors, ceilings: metric -> limit, out of `bootstrap.evaluate`. recall: the least recall of each class, by name; the
+    key "every" is for those that are not named. compare: with the champion, none, mcnemar (exact) or bootstrap (paired,
+    of `metric`); worse with p < alpha is refused. max_mb: of the model's files, in 10^6 bytes. max_latency_ms: the
+    median for one image on this machine.
+    """
+
+    name: str = MISSING
+    floors: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, float] = field(default_factory=dict)
+    recall: dict[str, float] = field(default_factory=dict)
+    compare: str = "mcnemar"  # none | mcnemar | bootstrap
+    metric: str = "accuracy"
+    alpha: float = 0.05
+    max_mb: Optional[float] = None
+    max_latency_ms: Optional[float] = None
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment."""
 
@@ -218,6 +254,8 @@ class Config:
     paths: PathsConfig = field(default_factory=PathsConfig)
     sweep: Optional[SweepConfig] = None
     pretrain: Optional[PretrainConfig] = None
+    promote: Optional[PromoteConfig] = None
+    gate: Optional[GateConfig] = None
 
 
 # What a config may say, checked before anything heavy is imported.
@@ -235,6 +273,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sweep.direction": ("max", "min"),
     "sweep.pruner": ("none", "median"),
     "compute.name": ("inline", "processes", "ray"),
+    "gate.compare": ("none", "mcnemar", "bootstrap"),
 }
 POSITIVE = (
     "training.learning_rate",
@@ -250,6 +289,11 @@ POSITIVE = (
     "sweep.max_trial_minutes",
     "compute.workers",
     "compute.cpus_per_trial",
+    "promote.top_k",
+    "promote.seeds",
+    "promote.resamples",
+    "gate.max_mb",
+    "gate.max_latency_ms",
 )
 SPATIAL_HEADS = ("paper", "conv")  # need a map, not pooled features
 

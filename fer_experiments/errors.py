@@ -1,4 +1,4 @@
-"""The one exception a user sees as a line."""
+"""The exceptions a user sees as a line."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message is one line that names the thing and the remedy; `fer` prints it to standard error and exits with 2.
     """
+
+
+class Refused(Exception):
+    """A model that the gate does not let into the registry; the message names every condition. Exit code 3."""

@@ -117,6 +117,23 @@ def _sheet(dataset: Dataset) -> bytes:
     return _sheets[dataset.fingerprint]
 
 
+def fit_and_record(
+    run: tracking.Run, prepared: Prepared, config: Config, **options: Any
+) -> tuple[FitResult, dict[str, float]]:
+    """Fits the config's head on the prepared features, with the options of `fit_head`; fit and head go on the run."""
+    fit = fit_head(
+        prepared.features,
+        prepared.dataset,
+        config.head,
+        config.training,
+        moments=prepared.moments if config.head.normalize else None,
+        **options,
+    )
+    final = record(run, prepared.dataset, fit)
+    run.log_head(fit.model, prepared.features.dtype)
+    return fit, final
+
+
 def record(
     run: tracking.Run, dataset: Dataset, fit: FitResult | PretrainResult, *, logged: Sequence[int] = ()
 ) -> dict[str, float]:
@@ -165,16 +182,7 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> d
         system_metrics=config.tracking.system_metrics,
     ) as run:
         describe_run(run, prepared.dataset, to_dict(config))
-        fit = fit_head(
-            prepared.features,
-            prepared.dataset,
-            config.head,
-            config.training,
-            moments=prepared.moments if config.head.normalize else None,
-            description=config.head.name,
-        )
-        final = record(run, prepared.dataset, fit)
-        run.log_head(fit.model, prepared.features.dtype)
+        fit, final = fit_and_record(run, prepared, config, description=config.head.name)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
     echo(summary(prepared.dataset, final, fit))
     return final

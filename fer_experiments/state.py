@@ -14,8 +14,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fer_experiments.config import close
 from fer_experiments.errors import UserError
 from fer_experiments.shards import write_atomically
+
+MOST_NAMED = 8  # sweeps in an error message
 
 
 @dataclass
@@ -114,6 +117,31 @@ def find_state(sweeps: Path, name: str, identity: dict[str, Any], *, fresh: bool
         keys = [k for k in sorted({*identity, *last.identity}) if identity.get(k) != last.identity.get(k)]
         said += f", {last.id} differs in {', '.join(keys)}"
     return new, sweeps / new.id, said
+
+
+def find_sweep(sweeps: Path, name: str | None = None) -> tuple[State, Path]:
+    """A recorded sweep and its folder.
+
+    Args:
+        sweeps: the folder of all sweeps.
+        name: a sweep's id; or its name, for the last active one of that name; or None, for the last active one.
+
+    Raises:
+        UserError: there is none, with those that there are; or its state file cannot be read.
+    """
+    folders = {path.parent.name: path.parent for path in sweeps.glob("*/state.json")}
+    if not folders:
+        raise UserError(f"no sweeps in {sweeps}; `fer sweep` starts one, paths.mlruns=<folder> looks elsewhere")
+    chosen = [name] if name in folders else [i for i in folders if name is None or i.startswith(f"{name}-")]
+    states = [(state, folders[i]) for i in chosen if (state := load_state(folders[i]))]
+    found = [(s, f) for s, f in states if name in (None, s.id, s.name)]
+    if not found:
+        assert name is not None
+        latest = sorted(folders, key=lambda i: folders[i].joinpath("state.json").stat().st_mtime, reverse=True)
+        names = [i.rpartition("-")[0] for i in latest]
+        others = f"; there are {', '.join(latest[:MOST_NAMED])}" + (", ..." if len(latest) > MOST_NAMED else "")
+        raise UserError(f"sweep={name}: no such sweep in {sweeps}{close(name, [*latest, *names]) or others}")
+    return max(found, key=lambda pair: pair[0].updated)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir, to_dict
 from fer_experiments.executors import Shared
-from fer_experiments.experiment import Prepared, describe_run, record
+from fer_experiments.experiment import Prepared, describe_run, fit_and_record
 from fer_experiments.stopping import Deadline, Median
-from fer_experiments.training import fit_head, forget
+from fer_experiments.training import forget
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,15 @@ def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started:
         monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
         median = Median(monitor, job.direction, job.medians) if job.medians is not None else None
         deadline = Deadline(job.max_seconds) if job.max_seconds else None
-        fit = fit_head(
-            prepared.features,
-            prepared.dataset,
-            config.head,
-            config.training,
-            moments=prepared.moments if config.head.normalize else None,
+        fit, final = fit_and_record(
+            run,
+            prepared,
+            config,
             initial_epoch=job.initial_epoch,
             initial_weights=tracking.load_head_weights(job.uri, job.came_from) if job.came_from else None,
             callbacks=[callback for callback in (median, deadline) if callback],
             description=f"trial {job.number}",
         )
-        final = record(run, prepared.dataset, fit)
-        run.log_head(fit.model, prepared.features.dtype)
         done |= {"metrics": final, "epochs": len(fit.history), "best_epoch": fit.best_epoch, "status": "finished"}
         done |= {"score": final[job.objective], "fit_s": round(fit.seconds, 2)}
         if median is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_experiments.assemble import CHECKED, TOLERANCE, assemble, check_agreement, check_saved, predict_saved
+from fer_experiments.assemble import CHECKED, TOLERANCE, Agreement, assemble, compare
 from fer_experiments.backbones import load_backbone
 from fer_experiments.config import BackboneConfig, FeaturesConfig, HeadConfig
 from fer_experiments.data.images import read_picture
@@ -66,6 +66,10 @@ def head_for(features: FeatureSet, classes: int, config: HeadConfig = CONV, prec
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory, backbone: BackboneConfig) -> FeatureSet:
     return stored(tmp_path_factory.mktemp("cache"), IMAGES, backbone, BOTH)
+
+
+def check_agreement(model: keras.Model, images: np.ndarray, want: np.ndarray, *limit: float, **least: int) -> Agreement:
+    return compare("the assembled model", model.predict(images, 64, verbose=0), want, *limit, **least)
 
 
 def expected(head: keras.Model, features: FeatureSet) -> np.ndarray:
@@ -181,26 +185,6 @@ def test_parts_that_are_no_pair_are_refused(backbone: BackboneConfig, features: 
         assemble(backbone, (12, 12, 4), head, BOTH, 7)
     with pytest.raises(UserError, match="turned is unknown"):
         assemble(backbone, (12, 12), head, ["turned"], 7)
-
-
-def test_the_saved_model_is_right_in_a_process_that_does_not_know_this_package(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (CHECKED, 48, 48), dtype=np.uint8)
-    features = stored(tmp_path, images, POCKET, BOTH)
-    head = head_for(features, 2)
-    model = assemble(POCKET, (None, None, 3), head, BOTH, 2)
-    colour, want = np.repeat(images[..., None], 3, axis=-1), expected(head, features)
-    here, there = check_agreement(model, colour, want), check_saved(model, colour, want)
-    assert there.largest == pytest.approx(here.largest, abs=1e-5)
-
-
-def test_a_model_that_needs_this_package_is_refused(tmp_path: Path) -> None:
-    from fer_experiments.pocket import StandardizedConv2D
-
-    pixels = keras.Input((8, 8, 1))
-    keras.Model(pixels, StandardizedConv2D(2, 3)(pixels)).save(tmp_path / "model.keras")
-    with pytest.raises(UserError, match="cannot be used in a fresh process") as caught:
-        predict_saved(tmp_path / "model.keras", np.zeros((1, 8, 8, 1), np.uint8))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

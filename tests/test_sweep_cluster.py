@@ -152,9 +152,7 @@ class Elsewhere:
         return ["node-b"]
 
 
-@pytest.mark.parametrize(
-    "uri", ["sqlite:////anywhere/mlflow.db", "http://127.0.0.1:5000", "http://localhost:5000"]
-)
+@pytest.mark.parametrize("uri", ["sqlite:////anywhere/mlflow.db", "http://127.0.0.1:5000", "http://localhost:5000"])
 def test_workers_on_another_machine_that_cannot_reach_the_store_are_refused(uri: str):
     with pytest.raises(UserError, match=r"node-b.*make server.*tracking\.uri"):
         _check_reach(Elsewhere(), uri)  # type: ignore[arg-type]

@@ -61,6 +61,7 @@ class TestSplit:
     labels: np.ndarray
     emotions: np.ndarray
     ids: np.ndarray
+    usage: np.ndarray
     classes: tuple[str, ...]
     fingerprint: str
 
@@ -110,7 +111,10 @@ def open_test_split(cfg: DataConfig, *, smoke: bool = False) -> TestSplit:
     parts = _load_parts(cfg, smoke)
     rows = parts.rows["test"]
     faces = parts.faces.take(rows)
-    return TestSplit(faces.images, parts.labels[rows], faces.emotion, faces.ids, parts.classes, parts.fingerprint)
+    labels = parts.labels[rows]
+    return TestSplit(
+        faces.images, labels, faces.emotion, faces.ids, faces.usage, parts.classes, fingerprint=parts.fingerprint
+    )
 
 
 def _load_parts(cfg: DataConfig, smoke: bool) -> _Parts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from fer_experiments import tracking
 from fer_experiments.config import SweepConfig
 from fer_experiments.errors import UserError
 from fer_experiments.state import State, is_locked
-from fer_experiments.tracking.store import client_of
+from fer_experiments.tracking.store import artifact_text, client_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +69,7 @@ def read_record(state: State, folder: Path, uri: str) -> Record:
     best = _best_trials(state, sweep.direction)
     tables = {n: _table(client, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
     grids = {n: _json(client, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
-    config = _artifact(client, next(iter(best.values())), "config.yaml") if best else None
+    config = artifact_text(client, next(iter(best.values())), "config.yaml") if best else None
     return Record(
         state=state,
         sweep=sweep,
@@ -164,24 +162,13 @@ def _seeds(client: MlflowClient, parent: Run, trials: list[Run], state: State, o
     return pd.DataFrame(rows, columns=["trial", "runs", "mean", "std", "low", "high"])
 
 
-def _artifact(client: MlflowClient, run_id: str, path: str) -> str | None:
-    """The text of an artifact, or None when the run does not have it."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return Path(client.download_artifacts(run_id, path, folder)).read_text()
-        except Exception as error:  # MLflow: an OSError or one of its own, by the kind of store
-            if tracking.is_outage(error) or tracking.is_full_disk(error):
-                raise
-            return None
-
-
 def _json(client: MlflowClient, run_id: str, path: str) -> Any:
-    text = _artifact(client, run_id, path)
+    text = artifact_text(client, run_id, path)
     return json.loads(text) if text else None
 
 
 def _table(client: MlflowClient, run_id: str, path: str) -> pd.DataFrame | None:
-    text = _artifact(client, run_id, path)
+    text = artifact_text(client, run_id, path)
     return pd.read_csv(io.StringIO(text)) if text else None
 
 

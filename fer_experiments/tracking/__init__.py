@@ -15,7 +15,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "1.0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
-from fer_experiments.tracking.lifecycle import start_run
+from fer_experiments.tracking.lifecycle import start_run, user
 from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import is_alive, this_process
 from fer_experiments.tracking.recovery import (
@@ -24,6 +24,7 @@ from fer_experiments.tracking.recovery import (
     close_run,
     close_runs,
     ended_trial,
+    load_head,
     load_head_weights,
 )
 from fer_experiments.tracking.run import Run
@@ -46,8 +47,10 @@ __all__ = [
     "is_alive",
     "is_full_disk",
     "is_outage",
+    "load_head",
     "load_head_weights",
     "start_run",
     "stop_retrying",
     "this_process",
+    "user",
 ]

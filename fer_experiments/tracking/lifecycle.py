@@ -106,12 +106,13 @@ def _standard_tags(kind: str, parent: str | None) -> dict[str, str]:
         "mlflow.source.git.commit": git.commit,
         "mlflow.source.name": "fer",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
     }
     return {key: value for key, value in tags.items() if value is not None}
 
 
-def _user() -> str | None:
+def user() -> str | None:
+    """Who runs this process, if it has a name."""
     try:
         return getuser()
     except (KeyError, OSError):  # a container's user id without a name

@@ -13,6 +13,7 @@ from fer_experiments.tracking.processes import is_alive
 from fer_experiments.tracking.store import FoundRun, client_of, find_runs
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
 RECORD = "trial.json"  # of a finished trial: what its sweep keeps of it
@@ -70,10 +71,14 @@ def ended_trial(uri: str, experiment: str, sweep_id: str, number: int) -> dict[s
 
 def load_head_weights(uri: str, run_id: str) -> list[np.ndarray]:
     """The weights of the head that a run logged as model/, as Keras' get_weights orders them."""
+    weights: list[np.ndarray] = load_head(uri, run_id).get_weights()
+    return weights
+
+
+def load_head(uri: str, run_id: str) -> keras.Model:
+    """The head that a run logged as model/."""
     import keras
 
     with tempfile.TemporaryDirectory() as folder:
         path = client_of(uri).download_artifacts(run_id, "model/data/model.keras", folder)
-        model = keras.models.load_model(path, compile=False)
-    weights: list[np.ndarray] = model.get_weights()
-    return weights
+        return keras.models.load_model(path, compile=False)

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fer_experiments.config import TrackingConfig, project_root
 from fer_experiments.errors import UserError
+from fer_experiments.tracking.outages import is_full_disk, is_outage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
 
@@ -241,13 +243,42 @@ def find_runs(
     token = None
     while True:
         page = client.search_runs([found.experiment_id], query, order_by=["start_time ASC"], page_token=token)
-        for run in page:
-            name, status = str(run.info.run_name), str(run.info.status)
-            data = run.data
-            runs.append(FoundRun(run.info.run_id, name, status, data.params, data.metrics, data.tags))
+        runs += map(_found, page)
         token = page.token
         if not token:
             return runs
+
+
+def artifact_text(client: MlflowClient, run_id: str, path: str) -> str | None:
+    """The text of an artifact, or None when the run does not have it."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return Path(client.download_artifacts(run_id, path, folder)).read_text()
+        except Exception as error:  # MLflow: an OSError or one of its own, by the kind of store
+            if is_outage(error) or is_full_disk(error):
+                raise
+            return None
+
+
+def openings(uri: str, fingerprint: str) -> list[FoundRun]:
+    """The ledger of a dataset's test split: the runs that opened it (tag fer.test_opened), deleted ones too."""
+    from mlflow.entities import ViewType
+
+    client = client_of(uri)
+    ids = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
+    query = f"tags.`fer.test_opened` = '{fingerprint}'"
+    found, token = [], None
+    while True:
+        page = client.search_runs(ids, query, ViewType.ALL, order_by=["start_time ASC"], page_token=token)
+        found += [_found(run) for run in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def _found(run: Run) -> FoundRun:
+    info, data = run.info, run.data
+    return FoundRun(info.run_id, str(info.run_name), str(info.status), data.params, data.metrics, data.tags)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,207 @@
+"""Which configs are worth a refit: the best of a sweep, or that of one run; and their refits over seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, flatten, from_dict, mlruns_dir, to_dict
+from fer_experiments.errors import UserError
+from fer_experiments.experiment import Prepared, describe_run, fit_and_record
+from fer_experiments.state import find_sweep
+from fer_experiments.tracking.store import artifact_text, client_of
+from fer_experiments.training import FitError, forget
+
+HERE = ("paths", "tracking", "compute", "promote", "gate")  # of this command, not of the run that is refitted
+KINDS = ("trial", "train")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recorded config. values: what its sweep searched, by config path. tags: of its run."""
+
+    name: str
+    run_id: str
+    config: Config
+    values: dict[str, Any]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be promoted: candidates, the best first, and the metric that ranks them (direction: max | min)."""
+
+    name: str
+    candidates: list[Candidate]
+    objective: str
+    direction: str
+    sweep_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """A candidate after its refits. scores: the objective by seed; runs: their ids by seed."""
+
+    candidate: Candidate
+    scores: dict[int, float]
+    runs: dict[int, str]
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return statistics.fmean(self.scores.values())
+
+    @property
+    def spread(self) -> str:
+        """Mean ± standard deviation, as text; of one seed the score alone."""
+        if len(self.scores) == 1:
+            return f"{self.mean:.4f} (1 seed)"
+        return f"{self.mean:.4f} ± {statistics.stdev(self.scores.values()):.4f} ({len(self.scores)} seeds)"
+
+    def best_seed(self, direction: str) -> int:
+        """The seed with the best score; the smallest of equals."""
+        sign = -1 if direction == "max" else 1
+        return min(self.scores, key=lambda seed: (sign * self.scores[seed], seed))
+
+
+def choose(config: Config, uri: str, sweep: str | None, run_id: str | None) -> Choice:
+    """The candidates that the command line names: of a sweep (its id, its name, None: the last one), or one run.
+
+    Raises:
+        UserError: no such sweep or run, or nothing in it that finished.
+    """
+    assert config.promote is not None
+    if run_id is not None:
+        candidate = _candidate(config, uri, run_id, None, {})
+        return Choice(f"run {candidate.name}", [candidate], "final/val_accuracy", "max")
+    state, _ = find_sweep(mlruns_dir(config) / "sweeps", sweep)
+    objective, direction = (state.identity[f"sweep.{key}"] for key in ("objective", "direction"))
+    sign = -1 if direction == "max" else 1
+    finished = [trial for trial in state.trials if trial["status"] == "finished"]
+    if not finished:
+        raise UserError(f"sweep {state.id}: no trial has finished yet; `fer sweep` goes on with it")
+    best = sorted(finished, key=lambda trial: sign * trial["score"])[: config.promote.top_k]
+    candidates = [_candidate(config, uri, t["run_id"], f"trial {t['number']}", t["values"]) for t in best]
+    return Choice(f"sweep {state.id}", candidates, objective, direction, state.id)
+
+
+def _candidate(config: Config, uri: str, run_id: str, name: str | None, values: dict[str, Any]) -> Candidate:
+    """A recorded run's config, at work here."""
+    client = client_of(uri)
+    try:
+        run = client.get_run(run_id)
+    except Exception as error:
+        if tracking.is_outage(error):
+            raise
+        raise UserError(
+            f"run={run_id}: no such run in {uri}; `make ui` shows their ids, fer sweeps the sweeps"
+        ) from error
+    tags = run.data.tags
+    text = artifact_text(client, run_id, "config.yaml")
+    if (
+        tags.get("fer.kind") not in KINDS
+        or run.info.status != "FINISHED"
+        or text is None
+        or "head.name" not in run.data.params
+    ):
+        what = f"{tags.get('fer.kind', 'no')} run, {run.info.status.lower()}"
+        raise UserError(f"run={run_id}: a {what}; only a finished trial or `fer train` run with a head can be promoted")
+    recorded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    assert isinstance(recorded, dict)
+    container = {str(k): v for k, v in recorded.items() if k not in (*HERE, "sweep", "pretrain")}
+    made = from_dict({**container, **{k: v for k, v in to_dict(config).items() if k in HERE}})
+    if config.data.path is not None:  # the data may lie elsewhere today
+        made = replace(made, data=replace(made.data, path=config.data.path))
+    if made.training.smoke:
+        raise UserError(f"run={run_id}: made with training.smoke=true, which is no result; promote a real one")
+    return Candidate(name or str(run.info.run_name), run_id, made, values, tags)
+
+
+def check_inputs(choice: Choice, prepared: Prepared) -> None:
+    """Refuses candidates that were made of other data or features than there are now.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    for candidate in choice.candidates:
+        for tag, now in prepared.tags.items():
+            if candidate.tags.get(tag) != now:
+                then = candidate.tags.get(tag, "none")
+                raise UserError(
+                    f"{choice.name}, {candidate.name}: its {tag.removeprefix('fer.')} was {then[:8]} and is {now[:8]} "
+                    "now; bring back what it was made of, or sweep again"
+                )
+
+
+def refit_all(
+    choice: Choice, prepared: Prepared, uri: str, parent: tracking.Run, echo: Callable[[str], None]
+) -> list[Refitted]:
+    """Fits every candidate with every seed, each a run under the promotion's; returns them, the best mean first.
+
+    A refit that is on record, by an earlier promotion that was stopped or tried, is taken from there. A candidate with
+    a fit that fails is left out.
+
+    Raises:
+        UserError: none is left.
+    """
+    done: list[Refitted] = []
+    for candidate in choice.candidates:
+        assert candidate.config.promote is not None
+        scores: dict[int, float] = {}
+        runs: dict[int, str] = {}
+        try:
+            for seed in range(candidate.config.promote.seeds):
+                label = f"{candidate.name}, seed {seed}"
+                runs[seed], scores[seed], how = _refit(candidate, seed, label, choice.objective, prepared, uri, parent)
+                echo(f"{label}: {choice.objective} {scores[seed]:.4f}, {how}")
+        except FitError as error:
+            echo(f"{label}: FAILED: {error}; {candidate.name} is left out")
+            continue
+        done.append(Refitted(candidate, scores, runs))
+    if not done:
+        raise UserError(f"{choice.name}: no refit came to anything; lower training.learning_rate and sweep again")
+    sign = -1 if choice.direction == "max" else 1
+    return sorted(done, key=lambda refitted: sign * refitted.mean)
+
+
+def _refit(
+    candidate: Candidate, seed: int, label: str, objective: str, prepared: Prepared, uri: str, parent: tracking.Run
+) -> tuple[str, float, str]:
+    """Run id and score of one refit, and how it came about."""
+    config = replace(candidate.config, training=replace(candidate.config.training, seed=seed), promote=None, gate=None)
+    experiment = f"fer/{config.data.task}"
+    digest = refit_digest(config, prepared.tags)
+    for found in tracking.find_runs(uri, experiment, {"fer.refit": digest}, "FINISHED"):
+        if objective in found.metrics:
+            return found.run_id, found.metrics[objective], f"on record as run {found.run_id[:8]}"
+    try:
+        with tracking.start_run(
+            uri=uri,
+            mlruns=mlruns_dir(config),
+            experiment=experiment,
+            kind="train",
+            name=label,
+            config=to_dict(config),
+            tags={**prepared.tags, "fer.refit": digest},
+            parent=parent.id,
+            system_metrics=config.tracking.system_metrics,
+        ) as run:
+            describe_run(run, prepared.dataset, to_dict(config))
+            fit, final = fit_and_record(run, prepared, config, description=label)
+    finally:
+        forget()
+    return run.id, final[objective], f"{len(fit.history)} epochs in {fit.seconds:.0f} s"
+
+
+def refit_digest(config: Config, tags: dict[str, str]) -> str:
+    """What makes two fits the same: config (head, training, seed), and the fingerprints of what they were made of."""
+    own = {k: v for k, v in flatten(to_dict(config)).items() if k.startswith(("head.", "training."))}
+    return hashlib.sha256(json.dumps([own, tags], sort_keys=True).encode()).hexdigest()[:16]

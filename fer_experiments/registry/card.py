@@ -1,0 +1,120 @@
+"""The model card: what a registered version says of itself, in Markdown (Mitchell et al., arXiv:1810.03993)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fer_experiments.bootstrap import Interval
+from fer_experiments.config import Config
+from fer_experiments.data import Dataset
+from fer_experiments.registry.candidates import Choice, Refitted
+from fer_experiments.registry.gate import Condition
+from fer_experiments.registry.sealed import Tested
+
+LIMITS = {
+    "fer2013": (
+        "FER2013 was gathered by an image search for emotion words; its labels are what annotators saw in a still "
+        "face, not what a person felt, and many are disputed: people agree with them on about 65 % of the images "
+        "(Goodfellow et al., arXiv:1307.0414).",
+        "It names neither age, sex nor skin colour, so that differences in error between groups of people could not be "
+        "measured here; expect them.",
+        "Faces are gray, 48x48, roughly centred and cut to the face: other crops, profiles, masks or camera angles are "
+        "outside what it was trained and tested on.",
+    ),
+    "demo": ("The faces are drawn by this program: nothing here says anything about people.",),
+}
+OTHER = ("Nothing is known here about how the data were gathered; look at them before the model is used.",)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a card is about. seed: of the refit that was taken; agreement: see `assemble`; latency in ms."""
+
+    name: str
+    config: Config
+    dataset: Dataset
+    choice: Choice
+    refits: list[Refitted]
+    seed: int
+    tested: Tested
+    conditions: list[Condition]
+    mb: float
+    latency_ms: float
+
+
+def card(subject: Subject) -> str:
+    """The card as Markdown."""
+    config, dataset, tested, gate = subject.config, subject.dataset, subject.tested, subject.config.gate
+    assert gate is not None and config.promote is not None
+    height, width = dataset.images.shape[1:]
+    grouping = config.data.classes or {name: [name] for name in dataset.classes}
+    best = subject.refits[0]
+    sections = [
+        f"# {subject.name}\n\nTells a face's expression: {_listed(dataset.classes)}. {config.promote.note}".rstrip(),
+        "## Intended use\n\n"
+        f"Single gray faces of {height}x{width} pixels (`fer predict` brings pictures to that). For research and for "
+        "aggregate statistics; not for judging a person (hiring, policing, teaching, health): a still face does not "
+        "tell what somebody feels.",
+        "## Data\n\n"
+        + "\n".join(f"- {name}: {_listed(members)}" for name, members in grouping.items())
+        + f"\n- {config.data.source}, split {config.data.split}, cleaning {config.data.clean}, fingerprint "
+        f"`{dataset.fingerprint[:16]}`\n\n"
+        + _table(
+            ("split", *dataset.classes),
+            [(part, *(f"{counts[name]:,}" for name in dataset.classes)) for part, counts in dataset.counts.items()],
+        ),
+        "## Test split\n\n"
+        f"{len(tested.test.labels):,} sealed images, opened {_times(tested.openings)} so far, this time included. "
+        "95 % intervals by the bootstrap.\n\n"
+        + _table(
+            ("metric", "value", "95 % interval"),
+            [(name, f"{s.value:.4f}", f"{s.low:.4f} to {s.high:.4f}") for name, s in tested.scores.items()],
+        )
+        + "\n\nWhat each emotion is taken for:\n\n"
+        + _table(
+            ("emotion", "images", *(f"as {name}" for name in dataset.classes)),
+            [
+                (row["emotion"], f"{row['images']:,}", *(f"{row[f'as {name}']:.1%}" for name in dataset.classes))
+                for _, row in tested.emotions.iterrows()
+            ],
+        ),
+        "## Known biases and limits\n\n" + "\n".join(f"- {line}" for line in LIMITS.get(config.data.source, OTHER)),
+        "## How it was chosen\n\n"
+        f"Backbone {config.backbone.name} (frozen), head {config.head.name}. Out of {subject.choice.name}, ranked by "
+        f"the mean of {subject.choice.objective}; seed {subject.seed} of {best.candidate.name} was taken.\n\n"
+        + _table(
+            ("config", subject.choice.objective, "values"),
+            [
+                (r.candidate.name, r.spread, ", ".join(f"{k}={_short(v)}" for k, v in r.candidate.values.items()))
+                for r in subject.refits
+            ],
+        ),
+        f"## Gate: {gate.name}\n\n"
+        + "\n".join(f"- {condition.asked}: {condition.found}" for condition in subject.conditions)
+        + f"\n- {subject.mb:.1f} MB, {subject.latency_ms:.1f} ms for one image (median, where it was promoted)",
+        f"Promoted {datetime.now(UTC):%Y-%m-%d}.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def score_line(name: str, score: Interval) -> str:
+    """A metric with its interval, for the terminal."""
+    return f"{name:28}{score.value:.4f}  ({score.low:.4f} to {score.high:.4f})"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _listed(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

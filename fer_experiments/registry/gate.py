@@ -1,0 +1,109 @@
+"""The gate before the registry: conditions that a tested model must hold, each with its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer_experiments.bootstrap import GROUPS, LOWER_IS_BETTER, paired_bootstrap
+from fer_experiments.config import GateConfig, close
+from fer_experiments.errors import UserError
+from fer_experiments.metrics import mcnemar
+from fer_experiments.registry.sealed import Tested
+
+METRICS = [name for names in GROUPS for name in names]
+EVERY = "every"  # the key in gate.recall for classes that are not named
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is asked, what was found, and whether that will do."""
+
+    asked: str
+    found: str
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{'holds ' if self.holds else 'FAILS '} {self.asked}: {self.found}"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The champion, to compare with. probabilities: [n, classes] on the same test images; None: not to be had."""
+
+    name: str
+    probabilities: np.ndarray | None
+
+
+def check_gate(gate: GateConfig, classes: tuple[str, ...]) -> None:
+    """Refuses conditions that no model could be asked for; before anything is computed.
+
+    Raises:
+        UserError: an unknown metric or class, or an alpha that is no probability.
+    """
+    for key, names in (("floors", gate.floors), ("ceilings", gate.ceilings), ("metric", [gate.metric])):
+        for name in names:
+            if name not in METRICS:
+                raise UserError(
+                    f"gate.{key}: {name} is no metric{close(name, METRICS) or '; take ' + ', '.join(METRICS)}"
+                )
+    for name in gate.recall:
+        if name not in (*classes, EVERY):
+            raise UserError(f"gate.recall: {name} is no class; take {', '.join(classes)} or {EVERY}")
+    if not 0 < gate.alpha < 1:
+        raise UserError(f"gate.alpha={gate.alpha}: must be between 0 and 1")
+
+
+def judge(gate: GateConfig, tested: Tested, mb: float, latency_ms: float, rival: Rival | None) -> list[Condition]:
+    """Every condition of the gate; rival None: there is no champion yet."""
+    return list(_conditions(gate, tested, mb, latency_ms, rival))
+
+
+def _conditions(
+    gate: GateConfig, tested: Tested, mb: float, latency_ms: float, rival: Rival | None
+) -> Iterator[Condition]:
+    for name, limit in gate.floors.items():
+        value = tested.scores[name].value
+        yield Condition(f"{name} at least {limit:g}", f"{value:.4f}", value >= limit)  # nan does not hold
+    for name, limit in gate.ceilings.items():
+        value = tested.scores[name].value
+        yield Condition(f"{name} at most {limit:g}", f"{value:.4f}", value <= limit)
+    for name, share in tested.recall.items():
+        least = gate.recall.get(name, gate.recall.get(EVERY))
+        if least is not None:
+            yield Condition(f"recall of {name} at least {least:g}", f"{share:.4f}", share >= least)
+    if gate.max_mb is not None:
+        yield Condition(f"at most {gate.max_mb:g} MB", f"{mb:.1f} MB", mb <= gate.max_mb)
+    if gate.max_latency_ms is not None:
+        asked = f"at most {gate.max_latency_ms:g} ms for one image"
+        yield Condition(asked, f"{latency_ms:.1f} ms", latency_ms <= gate.max_latency_ms)
+    if gate.compare != "none" and rival is not None:
+        yield _compared(gate, tested, rival)
+
+
+def _compared(gate: GateConfig, tested: Tested, rival: Rival) -> Condition:
+    """Not worse than the champion, by a paired test on the same images."""
+    if rival.probabilities is None:
+        asked = f"not worse than the champion, {rival.name}"
+        found = "it was tested on another test split, so that they cannot be compared; gate.compare=none goes without"
+        return Condition(asked, found, False)
+    labels, ours, theirs = tested.test.labels, tested.probabilities, rival.probabilities
+    asked = f"not worse than the champion, {rival.name} (p < {gate.alpha:g})"
+    if gate.compare == "mcnemar":
+        test = mcnemar(labels, ours, theirs)
+        found = (
+            f"right where it is wrong {test.only_first} times, wrong where it is right {test.only_second} times, "
+            f"McNemar's exact p = {test.p_value:.3g}"
+        )
+        worse = test.only_first < test.only_second and test.p_value < gate.alpha
+        return Condition(asked, found, not worse)
+    difference = paired_bootstrap(labels, theirs, ours, gate.metric)  # p is small when the champion is better
+    sign = -1 if gate.metric in LOWER_IS_BETTER else 1
+    low, high = sorted((-difference.low, -difference.high))
+    found = (
+        f"{gate.metric} differs by {-difference.value:+.4f} ({low:+.4f} to {high:+.4f}), "
+        f"{'higher' if sign > 0 else 'lower'} is better, p = {difference.p_value:.3g} that it is worse by chance"
+    )
+    return Condition(asked, found, difference.p_value >= gate.alpha)

@@ -1,0 +1,214 @@
+"""The way of a sweep's best config into the registry."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from fer_experiments import environment, tracking
+from fer_experiments.assemble import CHECKED, TOLERANCE, assemble, compare
+from fer_experiments.config import Config, flatten, mlruns_dir, project_root, to_dict
+from fer_experiments.errors import Refused, UserError
+from fer_experiments.executors import open_executor
+from fer_experiments.experiment import Prepared, describe_run, prepare
+from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
+from fer_experiments.registry.card import Subject, card, score_line
+from fer_experiments.registry.gate import Rival, check_gate, judge
+from fer_experiments.registry.sealed import open_and_test, recorded_probabilities
+from fer_experiments.registry.versions import crown, only_one_promotes
+from fer_experiments.tracking import models
+from fer_experiments.tracking.models import CHAMPION, Version
+from fer_experiments.training import predict
+
+Echo = Callable[[str], None]
+
+WARM_UP, TIMED = 5, 50  # single images
+SAME = 1e-4  # of probabilities of one model in two processes, in float32
+CONFIG_SECTIONS = ("data", "backbone", "features", "head", "training")
+
+
+def promote(
+    config: Config, *, sweep: str | None = None, run_id: str | None = None, echo: Echo = print
+) -> Version | None:
+    """Refits, assembles, tests, and registers the model; returns its version, None of a dry run.
+
+    Args:
+        config: with its sections promote and gate; what is promoted brings data, backbone and head along.
+        sweep: id or name, None for the last one. run_id: of a single run, instead.
+
+    Raises:
+        UserError: whatever its user must mend; nothing is registered then. Refused: the gate's conditions that fail.
+    """
+    assert config.promote is not None and config.gate is not None
+    uri = tracking.connect(config.tracking, mlruns_dir(config))
+    choice = choose(config, uri, sweep, run_id)
+    chosen = choice.candidates[0].config
+    name = models.model_name(chosen.data)
+    with ExitStack() as stack:
+        if not config.promote.dry_run:
+            stack.enter_context(only_one_promotes(config, name))
+        for orphan in tracking.close_orphans(uri, f"fer/{chosen.data.task}"):
+            echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
+        executor = stack.enter_context(open_executor(config.compute, echo))
+        prepared = prepare(chosen, echo, executor)
+        check_inputs(choice, prepared)
+        check_gate(config.gate, prepared.dataset.classes)
+        with tracking.start_run(
+            uri=uri,
+            mlruns=mlruns_dir(config),
+            experiment=f"fer/{chosen.data.task}",
+            kind="promotion",
+            name=f"promotion of {choice.name}",
+            config={},
+            tags={**prepared.tags, "fer.sweep_id": choice.sweep_id or "", "fer.model": name},
+            system_metrics=config.tracking.system_metrics,
+        ) as run:
+            version, failed = _promote(config, choice, prepared, uri, name, run, echo)
+    if failed:
+        raise Refused(f"{name}: refused by gate={config.gate.name}, the registry is as it was: {'; '.join(failed)}")
+    return version
+
+
+def _promote(
+    config: Config, choice: Choice, prepared: Prepared, uri: str, name: str, run: tracking.Run, echo: Echo
+) -> tuple[Version | None, list[str]]:
+    """The version, and the conditions that fail."""
+    assert config.promote is not None and config.gate is not None
+    before = models.find_version(uri, name, CHAMPION)
+    refits = refit_all(choice, prepared, uri, run, echo)
+    best = refits[0]
+    seed = best.best_seed(choice.direction)
+    taken = best.candidate.config
+    _show_refits(refits, choice, seed, run, echo)
+    run.log_params(flatten({k: v for k, v in to_dict(taken).items() if k in CONFIG_SECTIONS}) | {"training.seed": seed})
+    describe_run(run, prepared.dataset, to_dict(taken))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        images, expected = _assemble(taken, prepared, uri, best.runs[seed], folder)
+        classifier = models.load_classifier(folder)
+        tolerance = TOLERANCE[taken.features.precision]
+        agreement = compare("the assembled model", classifier.probabilities(images), expected, tolerance)
+        echo(
+            f"assembled: agrees with the stored features on {agreement.images} images (largest difference of a "
+            f"probability {agreement.largest:.2g}, allowed {tolerance:g})"
+        )
+        mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+        median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
+        tested = open_and_test(run, uri, taken, prepared.dataset.fingerprint, classifier.probabilities)
+        echo(f"test split of dataset {prepared.dataset.fingerprint[:8]}: opening number {tested.openings} on record")
+        for metric, score in tested.scores.items():
+            echo(f"  {score_line(metric, score)}")
+        for _, row in tested.emotions.iterrows():
+            echo(f"  {row['emotion']:28}{row['error_rate']:.4f} of {row['images']:,} taken for another class")
+        run.log_metrics({"model/mb": mb, "model/latency_ms": median, "model/latency_p95_ms": p95})
+        rival = None
+        if before is not None:
+            rival = Rival(f"version {before.number}", recorded_probabilities(uri, before.run_id, tested.test))
+        conditions = judge(config.gate, tested, mb, median, rival)
+        failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]
+        echo(f"gate={config.gate.name}:")
+        for condition in conditions:
+            echo(f"  {condition}")
+        verdict = "refused" if failed else "passed"
+        run.log_json([vars(c) for c in conditions], "gate.json")
+        run.set_tags({"fer.gate": verdict, "fer.dry_run": str(config.promote.dry_run).lower()})
+        described = card(Subject(name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median))
+        run.log_text(described, "model_card.md")
+        if failed or config.promote.dry_run:
+            if not failed:
+                after = f"and take the champion's place from version {before.number}" if before else "as the champion"
+                echo(f"dry run: it would be registered as {name} {after}")
+            return None, failed
+        run.client.log_artifacts(run.id, str(folder), "model")
+        tags = _tags(taken, prepared, choice, seed) | {
+            f"fer.test_{metric}": f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
+            for metric, score in tested.scores.items()
+        }
+        version = models.add_version(uri, name, run.id, tags, described)
+        _check_registered(uri, version, images, classifier.probabilities(images), echo)
+        crown(uri, version, before)
+        run.set_tags({"fer.version": str(version.number)})
+    was = f" in place of version {before.number}, which is previous now" if before else ""
+    echo(f"{name} version {version.number} is the champion{was}")
+    return version, []
+
+
+def _show_refits(refits: list[Refitted], choice: Choice, seed: int, run: tracking.Run, echo: Echo) -> None:
+    echo(f"{choice.name}, by the mean of {choice.objective}:")
+    for refitted in refits:
+        echo(f"  {refitted.candidate.name:12}{refitted.spread}")
+    echo(f"taken: {refits[0].candidate.name} with seed {seed}, its best on the validation split")
+    run.log_json(
+        [
+            {
+                "config": r.candidate.name,
+                "run_id": r.candidate.run_id,
+                "mean": r.mean,
+                "scores": r.scores,
+                "runs": r.runs,
+            }
+            for r in refits
+        ],
+        "refits.json",
+    )
+
+
+def _assemble(config: Config, prepared: Prepared, uri: str, run_id: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the model; returns at least CHECKED images and their probabilities by the stored features."""
+    dataset = prepared.dataset
+    head = tracking.load_head(uri, run_id)
+    network = assemble(config.backbone, dataset.images.shape[1:], head, prepared.features.views, len(dataset.classes))
+    models.save_classifier(network, dataset.classes, folder)
+    rows = np.concatenate([dataset.val, dataset.train])
+    if len(rows) < CHECKED:
+        raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
+    rows = np.sort(rows[: 2 * CHECKED])
+    return dataset.images[rows], predict(head, prepared.features, rows)
+
+
+def _latency(call: Callable[[], object]) -> tuple[float, float]:
+    """Median and 95th percentile in ms of a call, after a warm-up."""
+    for _ in range(WARM_UP):
+        call()
+    times = []
+    for _ in range(TIMED):
+        started = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times), float(np.quantile(times, 0.95))
+
+
+def _tags(config: Config, prepared: Prepared, choice: Choice, seed: int) -> dict[str, str]:
+    git = environment.git_state(project_root())
+    sections = {k: v for k, v in to_dict(config).items() if k in CONFIG_SECTIONS}
+    tags = {
+        **prepared.tags,
+        "fer.sweep_id": choice.sweep_id,
+        "fer.from": choice.sweep_id or choice.name,
+        "fer.backbone_name": config.backbone.name,
+        "fer.config": json.dumps(sections | {"training": sections["training"] | {"seed": seed}}),
+        "fer.git_commit": git.commit,
+        "fer.git_dirty": None if git.dirty is None else json.dumps(git.dirty),
+        "fer.user": tracking.user(),
+        "fer.promoted": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def _check_registered(uri: str, version: Version, images: np.ndarray, expected: np.ndarray, echo: Echo) -> None:
+    """Loads the registered version in a fresh process; one that is not what was tested leaves the registry again."""
+    try:
+        got = models.predict_fresh(uri, version, images)
+        compare(f"{version.uri}, loaded in a fresh process,", got, expected, SAME)
+    except BaseException:
+        models.drop_version(uri, version)
+        raise
+    echo(f"registered as {version.uri}: loaded in a fresh process, it gives the same on {len(images)} images")

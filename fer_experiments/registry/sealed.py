@@ -1,0 +1,117 @@
+"""The sealed test split: opened once a promotion, recorded first, and everything that is measured on it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fer_experiments import metrics, plots, tracking
+from fer_experiments.backbones import check_part_not_seen
+from fer_experiments.bootstrap import Interval, evaluate
+from fer_experiments.config import Config
+from fer_experiments.data import TestSplit, open_test_split
+from fer_experiments.sheets import worst_mistakes
+from fer_experiments.tracking.store import artifact_text, client_of, openings
+
+PROBABILITIES = "metrics/test_probabilities.csv"
+OPENED = "fer.test_opened"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a model came to on the test split.
+
+    probabilities: float32 [n, classes]. scores: by name, see `bootstrap.evaluate`. recall: by class. emotions: see
+    `metrics.emotion_errors`. openings: how often the split of this dataset was opened, this time included.
+    """
+
+    test: TestSplit
+    probabilities: np.ndarray
+    scores: dict[str, Interval]
+    recall: dict[str, float]
+    emotions: pd.DataFrame
+    openings: int
+
+
+def open_and_test(
+    run: tracking.Run, uri: str, config: Config, fingerprint: str, predict: Callable[[np.ndarray], np.ndarray]
+) -> Tested:
+    """Opens the test split, scores a model on it and records both on the run.
+
+    Args:
+        run: of the promotion; it is marked as an opening before any label is read.
+        fingerprint: of the dataset.
+        predict: uint8 [n, h, w] to probabilities [n, classes].
+
+    Raises:
+        UserError: the backbone has seen these images.
+    """
+    assert config.promote is not None
+    run.set_tags({OPENED: fingerprint})
+    count = len(openings(uri, fingerprint))
+    test = open_test_split(config.data)
+    assert test.fingerprint == fingerprint
+    check_part_not_seen(config.backbone, config.data.source, test.usage, "test")
+    probabilities = predict(test.images)
+    tested = Tested(
+        test=test,
+        probabilities=probabilities,
+        scores=evaluate(test.labels, probabilities, resamples=config.promote.resamples),
+        recall=_recall(test, probabilities),
+        emotions=metrics.emotion_errors(test.emotions, test.labels, probabilities, test.classes),
+        openings=count,
+    )
+    _record(run, tested)
+    return tested
+
+
+def _recall(test: TestSplit, probabilities: np.ndarray) -> dict[str, float]:
+    matrix = metrics.confusion(test.labels, probabilities)
+    shares = matrix.diagonal() / matrix.sum(axis=1)
+    return {name: float(share) for name, share in zip(test.classes, shares, strict=True)}
+
+
+def logged_name(metric: str) -> str:
+    """A metric's name on the run: the log loss is called loss there, as that of the validation split."""
+    return f"final/test_{'loss' if metric == 'log_loss' else metric}"
+
+
+def _record(run: tracking.Run, tested: Tested) -> None:
+    test, probabilities = tested.test, tested.probabilities
+    values: dict[str, float] = {}
+    for name, score in tested.scores.items():
+        logged = logged_name(name)
+        values |= {logged: score.value, f"{logged}_low": score.low, f"{logged}_high": score.high}
+    values |= {f"final/test_recall_{name}": share for name, share in tested.recall.items()}
+    run.log_metrics(values)
+    matrix = metrics.confusion(test.labels, probabilities)
+    run.log_json({"classes": list(test.classes), "matrix": matrix.tolist()}, "metrics/confusion_matrix_test.json")
+    figures = {
+        "confusion_matrix": plots.confusion_matrix(matrix, test.classes),
+        "roc_curve": plots.roc_curve(test.labels, probabilities, test.classes),
+        "precision_recall": plots.precision_recall_curve(test.labels, probabilities, test.classes),
+        "calibration": plots.calibration_curve(test.labels, probabilities),
+        "emotion_errors": plots.emotion_errors(tested.emotions),
+        "worst_mistakes": worst_mistakes(test.images, test.emotions, test.labels, probabilities, test.classes),
+    }
+    for name, figure in figures.items():
+        run.log_figure(figure, f"plots/{name}_test.png")
+    run.log_csv(tested.emotions, "metrics/emotion_errors_test.csv")
+    columns = {f"probability_{name}": probabilities[:, i] for i, name in enumerate(test.classes)}
+    run.log_csv(pd.DataFrame({"id": test.ids, "label": test.labels, **columns}), PROBABILITIES)
+
+
+def recorded_probabilities(uri: str, run_id: str, test: TestSplit) -> np.ndarray | None:
+    """Those of the model of another promotion on the same test split, row by row; None when they are not on record."""
+    text = artifact_text(client_of(uri), run_id, PROBABILITIES)
+    if text is None:
+        return None
+    table = pd.read_csv(io.StringIO(text), dtype={"id": str}).set_index("id").reindex(test.ids.astype(str))
+    columns = [f"probability_{name}" for name in test.classes]
+    if not set(columns) <= set(table) or table[columns].isna().to_numpy().any():
+        return None
+    return table[columns].to_numpy()

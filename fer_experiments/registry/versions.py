@@ -1,0 +1,105 @@
+"""Which version is in use: moving the aliases, going back, and the list of all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, mlruns_dir
+from fer_experiments.errors import UserError
+from fer_experiments.tracking import models
+from fer_experiments.tracking.models import CHAMPION, PREVIOUS, Version
+
+TOLD = ("test_accuracy", "test_log_loss", "backbone_name", "from", "user")  # tags that the list shows
+
+
+@contextmanager
+def only_one_promotes(config: Config, name: str) -> Iterator[None]:
+    """One promotion or rollback of a model at a time on this machine; the kernel releases the lock of a dead process.
+
+    Raises:
+        UserError: another is at it.
+    """
+    folder = mlruns_dir(config) / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{name}: another process is promoting or rolling back; wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def crown(uri: str, version: Version, before: Version | None) -> None:
+    """Makes a version the champion, and the one before it the previous one.
+
+    The previous one is set first: a kill in between leaves the old champion, under both aliases.
+
+    Raises:
+        UserError: the champion is no more the one that this version was compared with.
+    """
+    now = models.find_version(uri, version.name, CHAMPION)
+    if (now and now.number) != (before and before.number):
+        was, is_ = (f"version {v.number}" if v else "none" for v in (before, now))
+        raise UserError(
+            f"{version.name}: the champion was {was} when this promotion compared itself, and is {is_} now; another "
+            "promotion was faster: give the same command again (its refits are on record)"
+        )
+    if before is not None:
+        models.set_alias(uri, before, PREVIOUS)
+    models.set_alias(uri, version, CHAMPION)
+
+
+def rollback(config: Config, number: str | None = None) -> str:
+    """Swaps champion and previous, or makes the given version the champion; returns what happened, in a line.
+
+    Raises:
+        UserError: nothing to go back to, or a version that is not there or cannot be loaded.
+    """
+    uri = tracking.connect(config.tracking, mlruns_dir(config))
+    name = models.model_name(config.data)
+    with only_one_promotes(config, name):
+        before = models.find_version(uri, name, CHAMPION)
+        target = models.find_version(uri, name, number or PREVIOUS)
+        if number and target is None:
+            raise UserError(f"version={number}: {name} has no such version; `fer models` lists them")
+        if before is None and target is None:
+            raise UserError(f"{name}: nothing is registered in {uri}; `fer promote` comes first")
+        if target is None:
+            raise UserError(f"{name}: version {before.number} is the first champion; there is nothing to go back to")  # type: ignore[union-attr]
+        if before is not None and target.number == before.number:
+            raise UserError(f"{name}: version {target.number} is the champion already; `fer rollback version=<number>`")
+        _check_loads(uri, target)
+        crown(uri, target, before)
+    was = f", version {before.number} is previous" if before else ""
+    return f"{name}: version {target.number} is the champion again{was}; restart what serves it"
+
+
+def _check_loads(uri: str, version: Version) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        models.load_classifier(models.fetch_model(uri, version, Path(folder)))
+
+
+def list_models(config: Config) -> str:
+    """The registered models as a table, the newest version first."""
+    uri = tracking.connect(config.tracking, mlruns_dir(config))
+    rows = [["model", "version", "alias", "registered", "test accuracy", "log loss", "backbone", "from", "by"]]
+    for name in models.model_names(uri):
+        for version in models.versions(uri, name):
+            tags = version.tags
+            moment = datetime.fromtimestamp(version.created / 1000).astimezone()
+            told = (tags.get(f"fer.{key}", "") for key in TOLD)
+            rows.append([name, str(version.number), ", ".join(version.aliases), f"{moment:%Y-%m-%d %H:%M}", *told])
+    if len(rows) == 1:
+        return f"no models in {uri}; `fer promote` registers one"
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

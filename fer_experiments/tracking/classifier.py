@@ -1,0 +1,54 @@
+"""The registered model as MLflow runs it: a copy of this file is in every one, so that none needs this package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow.models
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+
+BATCH = 64  # images at once
+
+
+class FaceClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  # MLflow exports it lazily
+    """Gray pixels to the most probable class of each face, and the probability of every class.
+
+    classes: their names. size: (height, width) that pixels must have.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Loads the network, whose artifact is a .keras file, and the names of its classes."""
+        self.classes: list[str] = json.loads(Path(context.artifacts["classes"]).read_text())
+        self._network = keras.models.load_model(context.artifacts["network"], compile=False)
+        self.size: tuple[int, int] = self._network.input_shape[1:3]
+        self._call = self._network.predict_on_batch
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # One trace for every number of images; what Keras' predict does besides takes longer than a small network.
+            pixels = tf.TensorSpec(self._network.input_shape, "uint8")
+            traced = tf.function(lambda x: self._network(x, training=False), [pixels], autograph=False)
+            self._call = lambda x: traced(x).numpy()
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 [n, classes] of uint8 [n, h, w]."""
+        starts = range(0, len(pixels), BATCH)
+        parts = [np.asarray(self._call(np.ascontiguousarray(pixels[s : s + BATCH]))) for s in starts]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), "float32")
+
+    def table(self, probabilities: np.ndarray) -> pd.DataFrame:
+        """A row an image: label, and probability_<class> of each class."""
+        columns = {f"probability_{name}": probabilities[:, i] for i, name in enumerate(self.classes)}
+        return pd.DataFrame({"label": [self.classes[i] for i in probabilities.argmax(axis=1)], **columns})
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads type hints
+        """`table` of uint8 pixels [n, h, w]."""
+        return self.table(self.probabilities(np.asarray(model_input)))
+
+
+mlflow.models.set_model(FaceClassifier())

@@ -1,0 +1,228 @@
+"""The MLflow model registry: packages of models, their versions, and the aliases that say which one is in use."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_experiments import environment
+from fer_experiments.config import DataConfig
+from fer_experiments.errors import UserError
+from fer_experiments.quiet import silenced
+from fer_experiments.tracking.outages import is_full_disk, is_outage
+from fer_experiments.tracking.store import client_of
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow import MlflowClient
+
+    from fer_experiments.tracking.classifier import FaceClassifier
+
+CHAMPION, PREVIOUS = "champion", "previous"
+PREFIX = "fer-"
+
+# A fresh process, as of somebody who has MLflow and not this package: <store> <model uri> <images> <probabilities>
+FRESH = """
+import sys
+import mlflow, numpy
+mlflow.set_tracking_uri(sys.argv[1]), mlflow.set_registry_uri(sys.argv[1])
+table = mlflow.pyfunc.load_model(sys.argv[2]).predict(numpy.load(sys.argv[3]))
+numpy.save(sys.argv[4], table.filter(regex="^probability_").to_numpy())
+assert not any(name.startswith("fer_experiments") for name in sys.modules), "the model needs this package"
+"""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model. created: milliseconds since 1970. source: where its files are."""
+
+    name: str
+    number: int
+    run_id: str
+    source: str
+    created: int
+    tags: dict[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def uri(self) -> str:
+        """As MLflow names it."""
+        return f"models:/{self.name}/{self.number}"
+
+
+def model_name(data: DataConfig) -> str:
+    """The registered model of a task: fer-<task>; of drawn demo faces fer-demo, whatever they are called."""
+    return PREFIX + ("demo" if data.source == "demo" else re.sub(r"[/:]", "-", data.task))
+
+
+def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path) -> None:
+    """Writes an MLflow model: uint8 pixels [n, h, w] in; label and the probability of each class out.
+
+    network: from uint8 pixels to probabilities [n, classes]; see `assemble`. folder: must not exist.
+    """
+    import keras
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema, TensorSpec
+
+    known = environment.versions()
+    needed = ("mlflow", "keras", keras.backend.backend(), "numpy", "pandas")
+    pip = [f"{name}=={known[name]}" for name in needed if name in known]
+    shape = tuple(-1 if side is None else side for side in network.input_shape)
+    columns: list[ColSpec | TensorSpec] = [ColSpec("string", "label")]
+    columns += [ColSpec("float", f"probability_{name}") for name in classes]
+    with tempfile.TemporaryDirectory() as parts, silenced():  # of MLflow's advice on type hints and examples
+        network.save(Path(parts) / "network.keras")
+        (Path(parts) / "classes.json").write_text(json.dumps(list(classes)))
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(Path(__file__).with_name("classifier.py")),
+            artifacts={"network": f"{parts}/network.keras", "classes": f"{parts}/classes.json"},
+            signature=ModelSignature(Schema([TensorSpec(np.dtype("uint8"), shape)]), Schema(columns)),
+            conda_env={"name": "fer", "dependencies": [f"python={known['python']}", "pip", {"pip": pip}]},
+        )
+
+
+def load_classifier(folder: Path) -> FaceClassifier:
+    """The model in a folder that `save_classifier` wrote, to be called without MLflow in between."""
+    import mlflow.pyfunc
+
+    with silenced():  # of MLflow's advice on type hints
+        classifier: FaceClassifier = mlflow.pyfunc.load_model(str(folder)).unwrap_python_model()
+    return classifier
+
+
+def fetch_model(uri: str, version: Version, folder: Path) -> Path:
+    """A version's files on this machine: where they are if they are on it, else downloaded into `folder`.
+
+    Raises:
+        UserError: they are gone.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    try:
+        return Path(
+            download_artifacts(version.source, dst_path=None if _is_local(version) else str(folder), tracking_uri=uri)
+        )
+    except Exception as error:
+        if is_outage(error) or is_full_disk(error):
+            raise
+        raise UserError(f"{version.uri}: its files are gone from {version.source}; `fer rollback` goes back") from error
+
+
+def _is_local(version: Version) -> bool:
+    return version.source.startswith(("file:", "/"))
+
+
+def find_version(uri: str, name: str, which: str) -> Version | None:
+    """The version with this alias or number, or None."""
+    return next((v for v in versions(uri, name) if which in (*v.aliases, str(v.number))), None)
+
+
+def versions(uri: str, name: str) -> list[Version]:
+    """The versions of a registered model, the newest first; empty when there is no such model."""
+    client = client_of(uri)
+    model = _model(client, name)
+    if model is None:
+        return []
+    aliases: dict[int, list[str]] = {}
+    for alias, number in model.aliases.items():
+        aliases.setdefault(int(number), []).append(alias)
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", max_results=200, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    made = []
+    for v in found:
+        number = int(v.version)
+        of_it = tuple(sorted(aliases.get(number, ())))
+        made.append(Version(name, number, v.run_id, v.source, v.creation_timestamp, dict(v.tags), of_it))
+    return sorted(made, key=lambda v: -v.number)
+
+
+def model_names(uri: str) -> list[str]:
+    """The registered models of this program."""
+    return sorted(m.name for m in client_of(uri).search_registered_models(f"name LIKE '{PREFIX}%'"))
+
+
+def add_version(uri: str, name: str, run_id: str, tags: Mapping[str, str], description: str) -> Version:
+    """Registers the artifact model/ of a run as a new version, which no alias points at yet."""
+    from mlflow.exceptions import MlflowException
+
+    client = client_of(uri)
+    if _model(client, name) is None:
+        try:
+            client.create_registered_model(name)
+        except MlflowException:
+            if _model(client, name) is None:  # else another process was faster
+                raise
+    source = f"{client.get_run(run_id).info.artifact_uri}/model"
+    made = client.create_model_version(name, source, run_id, dict(tags), description=description)
+    return Version(name, int(made.version), run_id, str(made.source), made.creation_timestamp, dict(tags))
+
+
+def drop_version(uri: str, version: Version) -> None:
+    """Takes a version out of the registry, and its model with the last one."""
+    client = client_of(uri)
+    client.delete_model_version(version.name, str(version.number))
+    if not versions(uri, version.name):
+        client.delete_registered_model(version.name)
+
+
+def set_alias(uri: str, version: Version, alias: str) -> None:
+    """Moves an alias to a version, in one transaction of the store."""
+    client_of(uri).set_registered_model_alias(version.name, alias, str(version.number))
+
+
+def set_version_tags(uri: str, version: Version, tags: Mapping[str, str]) -> None:
+    """Sets tags of a version."""
+    for key, value in tags.items():
+        client_of(uri).set_model_version_tag(version.name, str(version.number), key, value)
+
+
+def predict_fresh(uri: str, version: Version, images: np.ndarray) -> np.ndarray:
+    """Probabilities [n, classes] of a registered version, loaded by MLflow in a fresh process without this package.
+
+    Raises:
+        UserError: a version that cannot be loaded there.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, got = Path(folder) / "images.npy", Path(folder) / "probabilities.npy"
+        np.save(given, images)
+        # -P, and another folder: the checkout is not on the path by chance.
+        command = [sys.executable, "-P", "-c", FRESH, uri, version.uri, str(given), str(got)]
+        environment_ = {**os.environ, "KERAS_BACKEND": keras.config.backend()}
+        done = subprocess.run(command, cwd=folder, env=environment_, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            raise UserError(f"{version.uri}: cannot be used in a fresh process ({reason[:200]})")
+        probabilities: np.ndarray = np.load(got)
+        return probabilities
+
+
+def _model(client: MlflowClient, name: str) -> Any:
+    """The registered model, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
