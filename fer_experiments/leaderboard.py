@@ -78,6 +78,7 @@ def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
     commands = {
         "compare the runs": "make ui  (http://127.0.0.1:5000)",
         "train the best again": f"{fer} train experiment={_shown(folder / 'best.yaml')}",
+        "put it to use": f"{fer} promote sweep={state.id}",
         "go on searching": shlex.join([fer, *_said(state), f"sweep.max_trials={2 * len(state.trials)}"]),
     }
     return "\n".join(

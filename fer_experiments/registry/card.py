@@ -10,7 +10,7 @@ from fer_experiments.config import Config
 from fer_experiments.data import Dataset
 from fer_experiments.registry.candidates import Choice, Refitted
 from fer_experiments.registry.gate import Condition
-from fer_experiments.registry.sealed import Tested
+from fer_experiments.registry.sealed import Outcome
 
 LIMITS = {
     "fer2013": (
@@ -37,7 +37,7 @@ class Subject:
     choice: Choice
     refits: list[Refitted]
     seed: int
-    tested: Tested
+    tested: Outcome
     conditions: list[Condition]
     mb: float
     latency_ms: float

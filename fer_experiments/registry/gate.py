@@ -11,7 +11,7 @@ from fer_experiments.bootstrap import GROUPS, LOWER_IS_BETTER, paired_bootstrap
 from fer_experiments.config import GateConfig, close
 from fer_experiments.errors import UserError
 from fer_experiments.metrics import mcnemar
-from fer_experiments.registry.sealed import Tested
+from fer_experiments.registry.sealed import Outcome
 
 METRICS = [name for names in GROUPS for name in names]
 EVERY = "every"  # the key in gate.recall for classes that are not named
@@ -56,13 +56,13 @@ def check_gate(gate: GateConfig, classes: tuple[str, ...]) -> None:
         raise UserError(f"gate.alpha={gate.alpha}: must be between 0 and 1")
 
 
-def judge(gate: GateConfig, tested: Tested, mb: float, latency_ms: float, rival: Rival | None) -> list[Condition]:
+def judge(gate: GateConfig, tested: Outcome, mb: float, latency_ms: float, rival: Rival | None) -> list[Condition]:
     """Every condition of the gate; rival None: there is no champion yet."""
     return list(_conditions(gate, tested, mb, latency_ms, rival))
 
 
 def _conditions(
-    gate: GateConfig, tested: Tested, mb: float, latency_ms: float, rival: Rival | None
+    gate: GateConfig, tested: Outcome, mb: float, latency_ms: float, rival: Rival | None
 ) -> Iterator[Condition]:
     for name, limit in gate.floors.items():
         value = tested.scores[name].value
@@ -83,7 +83,7 @@ def _conditions(
         yield _compared(gate, tested, rival)
 
 
-def _compared(gate: GateConfig, tested: Tested, rival: Rival) -> Condition:
+def _compared(gate: GateConfig, tested: Outcome, rival: Rival) -> Condition:
     """Not worse than the champion, by a paired test on the same images."""
     if rival.probabilities is None:
         asked = f"not worse than the champion, {rival.name}"

@@ -27,6 +27,7 @@ from fer_experiments.registry.versions import crown, only_one_promotes
 from fer_experiments.tracking import models
 from fer_experiments.tracking.models import CHAMPION, Version
 from fer_experiments.training import predict
+from fer_experiments.trial import full_disk, lost_store
 
 Echo = Callable[[str], None]
 
@@ -47,8 +48,19 @@ def promote(
     Raises:
         UserError: whatever its user must mend; nothing is registered then. Refused: the gate's conditions that fail.
     """
-    assert config.promote is not None and config.gate is not None
     uri = tracking.connect(config.tracking, mlruns_dir(config))
+    try:
+        return _run(config, uri, sweep, run_id, echo)
+    except Exception as error:
+        said = full_disk(config) if tracking.is_full_disk(error) else None
+        said = lost_store(uri, error) if tracking.is_outage(error) else said
+        if said is None:
+            raise
+        raise UserError(f"{said}, and give the same command again; finished refits are on record") from error
+
+
+def _run(config: Config, uri: str, sweep: str | None, run_id: str | None, echo: Echo) -> Version | None:
+    assert config.promote is not None and config.gate is not None
     choice = choose(config, uri, sweep, run_id)
     chosen = choice.candidates[0].config
     name = models.model_name(chosen.data)
@@ -138,6 +150,8 @@ def _promote(
         run.set_tags({"fer.version": str(version.number)})
     was = f" in place of version {before.number}, which is previous now" if before else ""
     echo(f"{name} version {version.number} is the champion{was}")
+    data = "" if taken.data.name == "fer2013" else f" data={taken.data.name}"
+    echo(f"next: fer predict{data} <pictures>; fer serve{data}; fer models; fer rollback{data} goes back")
     return version, []
 
 

@@ -22,7 +22,7 @@ OPENED = "fer.test_opened"
 
 
 @dataclass(frozen=True)
-class Tested:
+class Outcome:
     """What a model came to on the test split.
 
     probabilities: float32 [n, classes]. scores: by name, see `bootstrap.evaluate`. recall: by class. emotions: see
@@ -39,7 +39,7 @@ class Tested:
 
 def open_and_test(
     run: tracking.Run, uri: str, config: Config, fingerprint: str, predict: Callable[[np.ndarray], np.ndarray]
-) -> Tested:
+) -> Outcome:
     """Opens the test split, scores a model on it and records both on the run.
 
     Args:
@@ -57,7 +57,7 @@ def open_and_test(
     assert test.fingerprint == fingerprint
     check_part_not_seen(config.backbone, config.data.source, test.usage, "test")
     probabilities = predict(test.images)
-    tested = Tested(
+    tested = Outcome(
         test=test,
         probabilities=probabilities,
         scores=evaluate(test.labels, probabilities, resamples=config.promote.resamples),
@@ -80,7 +80,7 @@ def logged_name(metric: str) -> str:
     return f"final/test_{'loss' if metric == 'log_loss' else metric}"
 
 
-def _record(run: tracking.Run, tested: Tested) -> None:
+def _record(run: tracking.Run, tested: Outcome) -> None:
     test, probabilities = tested.test, tested.probabilities
     values: dict[str, float] = {}
     for name, score in tested.scores.items():

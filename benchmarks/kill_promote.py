@@ -1,0 +1,173 @@
+"""Kills `fer promote` with SIGKILL at random instants: the champion is the old one or the new one, and loads.
+
+    python benchmarks/kill_promote.py [--kills 50] [--seed 0]
+
+A demo sweep with two runs is promoted once, then each run in turn, over and over. Half of the kills come at any
+instant, half around the registration and the move of the aliases. After each: the database is whole; `champion` is the
+version before or the one that was being promoted; it and `previous` load, and give on every test image what was
+recorded when they were tested. At the end a promotion goes through, and no run is left RUNNING.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from fer_experiments.compose import compose
+from fer_experiments.data import TestSplit, open_test_split
+from fer_experiments.registry.sealed import recorded_probabilities
+from fer_experiments.tracking import find_runs, models
+
+SMALL = ["data=demo", "data.demo_size=1500", "backbone=pocket", "head=linear", "tracking.system_metrics=false"]
+FER = [sys.executable, "-m", "fer_experiments.cli"]
+LINES = ("features:", "taken:", "assembled:", "test split", "gate=", "registered as", "fer-demo version")
+ENDED = "ended before the kill"
+
+
+class Room:
+    """A store with two runs that can be promoted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.places = [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
+        self.uri = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+        for rate in ("0.01", "0.003"):
+            self._fer("train", *SMALL, "training.epochs=6", f"training.learning_rate={rate}")
+        self.runs = [run.run_id for run in find_runs(self.uri, "fer/demo", {"fer.kind": "train"})]
+        for run in self.runs:
+            self._fer(*self.command(run))
+
+    def command(self, run: str) -> list[str]:
+        """Arguments that promote a run."""
+        return ["promote", f"run={run}", "promote.seeds=1", "gate=none", "tracking.system_metrics=false", *self.places]
+
+    def _fer(self, *arguments: str) -> None:
+        places = [] if arguments[-1] in self.places else self.places
+        subprocess.run([*FER, *arguments, *places], check=True, stdout=subprocess.DEVNULL, env=environment())
+
+    def start(self, run: str) -> subprocess.Popen[str]:
+        """A promotion at work, in a session of its own."""
+        command = [*FER, *self.command(run)]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment(),
+            start_new_session=True,
+        )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def kill_one(room: Room, run: str, after: str | None, delay: float) -> str:
+    """Starts a promotion, kills it `delay` seconds after its start or after a line; returns the last line it said."""
+    process = room.start(run)
+    last = "start"
+    waiting = threading.Event()
+    assert process.stdout is not None
+
+    def listen() -> None:
+        nonlocal last
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = next((known for known in LINES if line.startswith(known)), last)
+            if after and line.startswith(after):
+                waiting.set()
+        waiting.set()  # it ended
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    if after:
+        waiting.wait()
+    time.sleep(delay)
+    alive = process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL) if alive else None
+    process.wait()
+    listener.join()
+    return last if alive else ENDED
+
+
+def check(room: Room, before: int) -> int:
+    """Asserts what must hold after a kill; returns the champion's number."""
+    database = room.uri.removeprefix("sqlite:///")
+    assert sqlite3.connect(database).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    versions = models.versions(room.uri, "fer-demo")
+    champion = models.find_version(room.uri, "fer-demo", "champion")
+    assert champion is not None
+    assert champion.number in (before, versions[0].number), (champion, before)
+    for alias in ("champion", "previous"):
+        version = models.find_version(room.uri, "fer-demo", alias)
+        assert version is not None, alias
+        classifier = models.load_classifier(models.fetch_model(room.uri, version, Path("/nonexistent")))
+        recorded = recorded_probabilities(room.uri, version.run_id, test_split())
+        assert recorded is not None
+        np.testing.assert_allclose(classifier.probabilities(test_split().images), recorded, atol=1e-5)
+    return champion.number
+
+
+@cache
+def test_split() -> TestSplit:
+    """Of the demo faces that both runs were made of."""
+    return open_test_split(compose(SMALL).data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    draw = random.Random(given.seed)
+    with tempfile.TemporaryDirectory(prefix="kill-promote-") as temporary:
+        room = Room(Path(temporary))
+        started = time.monotonic()
+        whole = room.start(room.runs[0])
+        whole.communicate()
+        assert whole.returncode == 0
+        duration = time.monotonic() - started
+        champion = check(room, 3)
+        struck: Counter[str] = Counter()
+        moved = kills = 0
+        while kills < given.kills:
+            run = room.runs[kills % 2]
+            if kills % 2:
+                last = kill_one(room, run, None, draw.uniform(0, duration))
+            else:
+                last = kill_one(room, run, "registered as", draw.uniform(0, 0.12))
+            now = check(room, champion)
+            if last != ENDED:
+                kills += 1
+                struck[last] += 1
+                moved += now != champion
+            champion = now
+            print(f"kill {kills}: after '{last}', champion {champion}", flush=True)
+        last_one = room.start(room.runs[0])
+        last_one.communicate()
+        assert last_one.returncode == 0
+        after = check(room, champion)
+        assert after != champion
+        assert not find_runs(room.uri, "fer/demo", status="RUNNING")
+        where = ", ".join(f"{name} {count}" for name, count in struck.most_common())
+        print(
+            f"{kills} kills ({where}): the champion was the old one {kills - moved} times, the new one {moved} times, "
+            "loadable and right each time"
+        )
+
+
+if __name__ == "__main__":
+    main()
