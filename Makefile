@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lock data features train sweep report pretrain ui server test lint clean bench doctor
+.PHONY: help setup lock data features train sweep report promote models rollback serve pretrain ui server test lint clean bench doctor
 
 ARGS ?=
 VENV := .venv
@@ -56,6 +56,18 @@ sweep: setup ## the main job: search hyperparameters (FER2013 if at hand, else d
 
 report: setup ## a sweep as one HTML page; the last one, or ARGS="sweep=<id or name>"
 	@$(FER) report $(ARGS)
+
+promote: setup ## refit a sweep's best, test it once, register it; ARGS="sweep=<id or name> gate=strict"
+	@$(FER) promote $(ARGS)
+
+models: setup ## list the registered models
+	@$(FER) models $(ARGS)
+
+rollback: setup ## make the previous model the champion again
+	@$(FER) rollback $(ARGS)
+
+serve: setup ## answer over HTTP with the champion, at http://127.0.0.1:5001 (docs/serving.md)
+	@$(FER) serve $(ARGS)
 
 pretrain: setup ## train the pocket backbone from scratch
 	@$(FER) pretrain $(ARGS)

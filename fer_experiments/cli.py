@@ -171,18 +171,31 @@ def _with_record(verb: str, arguments: list[str], form: str) -> int:
         from fer_experiments.registry import rollback
 
         print(rollback(config, named.get("version")))
-    elif verb == "predict":
+    else:
+        return _use(verb, config, named, paths, form)
+    return 0
+
+
+def _use(verb: str, config: Config, named: dict[str, str], paths: list[str], form: str) -> int:
+    """The verbs that use a registered model."""
+    version = named.get("version", "champion")
+    if verb == "predict":
         from fer_experiments.use.predict import predict
 
-        return predict(config, paths, form, version=named.get("version", "champion"))
-    elif verb == "serve":
+        return predict(config, paths, form, version=version)
+    if verb == "serve":
         from fer_experiments.use.serve import serve
 
-        serve(config, **named)
+        port = named.get("port", "5001")
+        if not port.isdecimal() or int(port) > 65535:
+            raise UserError(f"port={port}: must be a number up to 65535")
+        serve(config, named.get("host", "127.0.0.1"), int(port), version=version)
     else:
-        from fer_experiments.use.export import export
+        from fer_experiments.use.export import FORMS, export
 
-        export(config, **named)
+        if not (named.get("format") and named.get("output")):
+            raise UserError(f"say format=<one of {', '.join(FORMS)}> and output=<path>")
+        export(config, named["format"], named["output"], version=version)
     return 0
 
 

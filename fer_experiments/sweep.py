@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from fer_experiments.config import Config, SweepConfig, flatten, mlruns_dir, to_
 from fer_experiments.errors import UserError
 from fer_experiments.executors import Executor, Lost, open_executor
 from fer_experiments.experiment import Prepared, describe_run, prepare, smoke
+from fer_experiments.lost import StoreLost, said_in_a_line
 from fer_experiments.pruning import medians
 from fer_experiments.space import check_space, decode
 from fer_experiments.state import State, find_state, load_state, only_one
-from fer_experiments.trial import Job, StoreLost, full_disk, lost_store, run_trial
+from fer_experiments.trial import Job, run_trial
 
 MAX_CONSECUTIVE_FAILURES = 3
 MAX_LOST = 3  # workers that may die of one trial
@@ -101,7 +101,7 @@ def _go(sweep: Sweep, executor: Executor) -> None:
     state, config = sweep.state, sweep.config
     oracle = _bring_back(sweep)
     with (
-        _lost_store_stops(sweep),
+        said_in_a_line(config, sweep.uri, f"sweep {state.id}: "),
         tracking.start_run(
             uri=sweep.uri,
             mlruns=mlruns_dir(config),
@@ -346,20 +346,3 @@ def _close_killed(sweep: Sweep) -> None:
         if not (tracking.is_outage(error) or tracking.is_full_disk(error)):
             raise
         # the next start closes them: their process is dead
-
-
-@contextmanager
-def _lost_store_stops(sweep: Sweep) -> Iterator[None]:
-    """A store or a disk that is lost ends the sweep in one line."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, StoreLost):
-            said = str(error)
-        elif tracking.is_full_disk(error):
-            said = full_disk(sweep.config)
-        elif tracking.is_outage(error):
-            said = lost_store(sweep.uri, error)
-        else:
-            raise
-        raise UserError(f"sweep {sweep.state.id}: {said}, and give the same command again to go on") from error

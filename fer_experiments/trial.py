@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir, to_dict
 from fer_experiments.executors import Shared
 from fer_experiments.experiment import Prepared, describe_run, fit_and_record
+from fer_experiments.lost import StoreLost, full_disk, lost_store
 from fer_experiments.stopping import Deadline, Median
 from fer_experiments.training import forget
 
@@ -38,10 +38,6 @@ class Job:
     max_seconds: float | None = None
 
 
-class StoreLost(RuntimeError):
-    """The tracking store could not be reached or written: no trial can be recorded any more."""
-
-
 def run_trial(shared: Shared, job: Job) -> dict[str, Any]:
     """Runs a trial and returns what its sweep keeps of it; an exception in it fails the trial alone.
 
@@ -62,16 +58,6 @@ def run_trial(shared: Shared, job: Job) -> dict[str, Any]:
     finally:
         forget()
     return done
-
-
-def full_disk(config: Config) -> str:
-    """What to say when a disk is full."""
-    return f"a disk is full: free space in {mlruns_dir(config)} and {tempfile.gettempdir()}"
-
-
-def lost_store(uri: str, error: Exception) -> str:
-    """What to say when the tracking store does not answer."""
-    return f"the tracking store {uri} is lost ({type(error).__name__}): bring it back"
 
 
 def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started: float) -> None:

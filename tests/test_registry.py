@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from fer_experiments.errors import Refused, UserError
 from fer_experiments.experiment import train
 from fer_experiments.registry import list_models, promote, rollback
 from fer_experiments.registry.sealed import recorded_probabilities
-from fer_experiments.registry.versions import crown, only_one_promotes
+from fer_experiments.registry.versions import crown
 from fer_experiments.state import State
 from fer_experiments.sweep import run_sweep
 from fer_experiments.tracking import find_runs, models
@@ -214,20 +215,15 @@ def test_a_model_that_does_not_load_in_a_fresh_process_leaves_the_registry(
     assert (models.versions(room.uri, MODEL), room.aliases()) == (before, aliases)
 
 
-def test_of_two_promotions_at_once_one_is_told(room: Room):
-    with only_one_promotes(room.config(), MODEL):
-        refused: list[UserError] = []
-
-        def second() -> None:
-            try:
-                promote(room.config("gate=none"), run_id=room.state.trials[0]["run_id"], echo=lambda line: None)
-            except UserError as error:
-                refused.append(error)
-
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join()
-    assert "another process is promoting" in str(refused[0])
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(room: Room):
+    before = models.versions(room.uri, MODEL)[0].number
+    command = [sys.executable, "-m", "fer_experiments.cli", "promote", f"run={room.state.trials[0]['run_id']}"]
+    command += ["promote.seeds=1", "gate=none", *room.options]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.wait(): process.communicate()[1] for process in both}
+    assert said.keys() == {0, 2}
+    assert "another process is promoting or rolling back; wait for it" in said[2]
+    assert room.aliases()["champion"] == before + 1 == models.versions(room.uri, MODEL)[0].number
 
 
 def test_a_champion_that_another_machine_has_made_meanwhile_is_not_overwritten(room: Room, first_again: None):
@@ -264,6 +260,13 @@ def test_other_data_than_the_trial_had_are_refused(room: Room):
             promote(room.config(), run_id=run, echo=lambda line: None)
     finally:
         client.set_tag(run, "fer.dataset", was)
+
+
+def test_where_nothing_is_recorded_nothing_is_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for verb in ("promote", "rollback", "models"):
+        assert cli.main([verb, f"paths.mlruns={tmp_path / 'mlruns'}"]) == 2
+        assert "nothing is recorded there yet; `fer sweep` comes first" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_demo_faces_never_reach_a_real_models_name():

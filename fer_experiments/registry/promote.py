@@ -19,6 +19,7 @@ from fer_experiments.config import Config, flatten, mlruns_dir, project_root, to
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors import open_executor
 from fer_experiments.experiment import Prepared, describe_run, prepare
+from fer_experiments.lost import said_in_a_line
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, score_line
 from fer_experiments.registry.gate import Rival, check_gate, judge
@@ -27,7 +28,6 @@ from fer_experiments.registry.versions import crown, only_one_promotes
 from fer_experiments.tracking import models
 from fer_experiments.tracking.models import CHAMPION, Version
 from fer_experiments.training import predict
-from fer_experiments.trial import full_disk, lost_store
 
 Echo = Callable[[str], None]
 
@@ -48,15 +48,9 @@ def promote(
     Raises:
         UserError: whatever its user must mend; nothing is registered then. Refused: the gate's conditions that fail.
     """
-    uri = tracking.connect(config.tracking, mlruns_dir(config))
-    try:
+    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
+    with said_in_a_line(config, uri):
         return _run(config, uri, sweep, run_id, echo)
-    except Exception as error:
-        said = full_disk(config) if tracking.is_full_disk(error) else None
-        said = lost_store(uri, error) if tracking.is_outage(error) else said
-        if said is None:
-            raise
-        raise UserError(f"{said}, and give the same command again; finished refits are on record") from error
 
 
 def _run(config: Config, uri: str, sweep: str | None, run_id: str | None, echo: Echo) -> Version | None:

@@ -65,7 +65,7 @@ def rollback(config: Config, number: str | None = None) -> str:
     Raises:
         UserError: nothing to go back to, or a version that is not there or cannot be loaded.
     """
-    uri = tracking.connect(config.tracking, mlruns_dir(config))
+    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
     name = models.model_name(config.data)
     with only_one_promotes(config, name):
         before = models.find_version(uri, name, CHAMPION)
@@ -91,7 +91,7 @@ def _check_loads(uri: str, version: Version) -> None:
 
 def list_models(config: Config) -> str:
     """The registered models as a table, the newest version first."""
-    uri = tracking.connect(config.tracking, mlruns_dir(config))
+    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
     rows = [["model", "version", "alias", "registered", "test accuracy", "log loss", "backbone", "from", "by"]]
     for name in models.model_names(uri):
         for version in models.versions(uri, name):

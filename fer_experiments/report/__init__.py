@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir
-from fer_experiments.errors import UserError
+from fer_experiments.lost import said_in_a_line
 from fer_experiments.report.page import page
 from fer_experiments.report.record import client_of, read_record
 from fer_experiments.shards import write_atomically
@@ -28,14 +28,8 @@ def write_report(config: Config, sweep: str | None = None) -> Path:
     state, folder = find_sweep(mlruns_dir(config) / "sweeps", sweep)
     uri = tracking.connect(config.tracking, mlruns_dir(config))
     path = folder / "report.html"
-    try:
+    with said_in_a_line(config, uri):
         record = read_record(state, folder, uri)
         write_atomically(path, lambda file: file.write(page(record).encode()))
         tracking.Run(client_of(uri), record.run_id).log_file(path, path.name)
-    except Exception as error:
-        if tracking.is_full_disk(error):
-            raise UserError(f"{folder}: the disk is full; free space and give the same command again") from error
-        if tracking.is_outage(error):
-            raise UserError(f"the tracking store {uri} is lost ({type(error).__name__}): bring it back") from error
-        raise
     return path

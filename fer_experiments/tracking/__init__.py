@@ -28,7 +28,7 @@ from fer_experiments.tracking.recovery import (
     load_head_weights,
 )
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import FoundRun, connect, describe, find_runs
+from fer_experiments.tracking.store import FoundRun, connect, connect_existing, describe, find_runs
 
 # What MLflow logs there it raises too, and whoever is concerned says it in a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -41,6 +41,7 @@ __all__ = [
     "close_run",
     "close_runs",
     "connect",
+    "connect_existing",
     "describe",
     "ended_trial",
     "find_runs",

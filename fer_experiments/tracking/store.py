@@ -55,6 +55,18 @@ def connect(tracking: TrackingConfig, mlruns: Path) -> str:
     return uri
 
 
+def connect_existing(tracking: TrackingConfig, mlruns: Path) -> str:
+    """`connect` for who only looks: creates nothing.
+
+    Raises:
+        UserError: nothing is recorded there yet; what `connect` raises.
+    """
+    uri = _absolute(tracking, mlruns)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise UserError(f"{uri.removeprefix('sqlite:///')}: nothing is recorded there yet; `fer sweep` comes first")
+    return connect(tracking, mlruns)
+
+
 def describe(tracking: TrackingConfig, mlruns: Path) -> str:
     """The store's uri and what is in it, in a line; creates nothing and imports no MLflow.
 
