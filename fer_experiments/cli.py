@@ -161,14 +161,14 @@ def _with_record(verb: str, arguments: list[str], form: str) -> int:
 
         print(write_report(config, named.get("sweep")))
     elif verb == "promote":
-        from fer_experiments.registry import promote
-
         if len(named) == 2:
             raise UserError("sweep= and run=: say one of them")
         _import_backend()
+        from fer_experiments.registry.promote import promote
+
         promote(config, sweep=named.get("sweep"), run_id=named.get("run"))
     elif verb == "rollback":
-        from fer_experiments.registry import rollback
+        from fer_experiments.registry.versions import rollback
 
         print(rollback(config, named.get("version")))
     else:

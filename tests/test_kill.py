@@ -1,4 +1,4 @@
-"""The short form of benchmarks/kill_sweep.py: a sweep killed with SIGKILL at random instants loses nothing."""
+"""The short forms of the benchmarks that kill sweeps and promotions with SIGKILL at random instants."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def test_a_sweep_killed_at_random_instants_loses_nothing(oracle: str, compute: s
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     found = re.search(r"(\d+) kills in .*: nothing lost, no trial twice, no run left RUNNING, the same", done.stdout)
     assert found and int(found[1]) >= 3, done.stdout
+
+
+def test_a_promotion_killed_at_random_instants_leaves_the_old_champion_or_the_new_one():
+    command = [sys.executable, "benchmarks/kill_promote.py", "--kills", "4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert re.search(r"^4 kills .* loadable and right each time$", done.stdout, re.MULTILINE), done.stdout

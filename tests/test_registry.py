@@ -19,9 +19,9 @@ from fer_experiments.config import Config, DataConfig
 from fer_experiments.data import open_test_split
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.experiment import train
-from fer_experiments.registry import list_models, promote, rollback
+from fer_experiments.registry.promote import promote
 from fer_experiments.registry.sealed import recorded_probabilities
-from fer_experiments.registry.versions import crown
+from fer_experiments.registry.versions import crown, list_models, rollback
 from fer_experiments.state import State
 from fer_experiments.sweep import run_sweep
 from fer_experiments.tracking import find_runs, models

@@ -1,0 +1,243 @@
+"""The MLflow UI over a real sweep and a real promotion, seen and clicked in a browser as a user does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_experiments.compose import compose
+from fer_experiments.registry.promote import promote
+from fer_experiments.state import State
+from fer_experiments.sweep import run_sweep
+from fer_experiments.tracking import models
+from fer_experiments.tracking.store import client_of
+
+pytestmark = pytest.mark.timeout(900)  # a sweep, a promotion and MLflow's server in fixtures
+MODEL = "fer-demo"
+STARTS = 300  # seconds in which a busy machine has MLflow's server up; 20 where it is not
+PATIENCE = 90_000  # ms
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+FLAGS += " --disable-component-update --disable-sync"
+ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
+MLFLOWS_OWN = (
+    # It asks who is logged in; without its basic-auth app nobody answers.
+    re.compile(r"status of 404 .*/ajax-api/2\.0/mlflow/users/current$"),
+    # Chromium's notice that a layout took one frame more; no function has failed.
+    re.compile(r"ResizeObserver loop completed with undelivered notifications"),
+)
+
+
+class Store(NamedTuple):
+    """A sweep of three trials whose best was promoted, in one sqlite file."""
+
+    uri: str
+    folder: Path
+    state: State
+
+    def run(self, number: int) -> str:
+        return str(self.state.trials[number]["run_id"])
+
+    def artifact(self, run_id: str, path: str) -> Path:
+        return Path(client_of(self.uri).download_artifacts(run_id, path, str(self.folder)))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: MLflow's UI is not opened in a browser")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium here (apt-get install chromium): MLflow's UI is not opened in a browser")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=FLAGS.split(), timeout=PATIENCE)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def store(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Store:  # the browser first: without it, no sweep
+    folder = tmp_path_factory.mktemp("ui")
+    options = ["tracking.system_metrics=false", f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
+    made = ["sweep=quick", "data.demo_size=1500", "training.epochs=6", "sweep.max_trials=3"]
+    state = run_sweep(compose([*made, *options]), lambda line: None)
+    taken = ["promote=default", "gate=none", "promote.top_k=1", "promote.seeds=1"]
+    promote(compose([*taken, *options]), sweep=state.id, echo=lambda line: None)
+    return Store(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}", folder, state)
+
+
+@contextmanager
+def mlflow_ui(uri: str, folder: Path) -> Iterator[str]:
+    """The address of `mlflow ui`, started as `make ui` does, and ended with all its workers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mlflow = Path(sys.executable).with_name("mlflow")
+    command = [str(mlflow), "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    log = folder / "ui.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file, start_new_session=True)
+    try:
+        end = time.monotonic() + STARTS
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, store: Store) -> Iterator[Any]:
+    """A user's first visit: MLflow's offers (its assistant, its tour of the registry) are closed as they come up."""
+    with mlflow_ui(store.uri, store.folder) as address:
+        context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=address)
+        context.set_default_timeout(PATIENCE)
+        tab = context.new_page()
+        tab.said, tab.asked = [], []
+        tab.on("console", lambda m: tab.said.append(f"{m.text} {m.location['url']}") if m.type == "error" else None)
+        tab.on("pageerror", lambda error: tab.said.append(str(error)))
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        context.route(ELSEWHERE, lambda route: route.abort())
+        tab.add_locator_handler(tab.get_by_role("button", name="Try it now"), lambda button: button.click())
+        tab.goto("/#/experiments")
+        tab.get_by_role("button", name="Close", exact=True).click()
+        tab.get_by_text("Model training", exact=True).click()
+        yield tab
+        context.close()
+
+
+@pytest.fixture
+def tab(opened: Any) -> Iterator[Any]:
+    """The tab, of which nothing may be an error, nor come from another machine, once the test has ended."""
+    yield opened
+    said = [line for line in opened.said if not any(own.search(line) for own in MLFLOWS_OWN)]
+    elsewhere = [url for url in opened.asked if ELSEWHERE.search(url)]
+    opened.said.clear()
+    opened.asked.clear()
+    assert not said and not elsewhere
+
+
+def row_of(tab: Any, run: str) -> Any:
+    return tab.get_by_role("row").filter(has=tab.get_by_role("link", name=run, exact=True))
+
+
+def show_trials(tab: Any, store: Store) -> None:
+    """Opens the experiment from the list of experiments, and the sweep's row in it."""
+    tab.goto("/#/experiments")
+    tab.get_by_role("link", name="fer/demo", exact=True).click()
+    row_of(tab, store.state.id).wait_for()
+    if not tab.get_by_role("link", name="trial 0", exact=True).is_visible():  # the UI remembers what was open
+        row_of(tab, store.state.id).get_by_role("button").first.click()
+    tab.get_by_role("link", name="trial 0", exact=True).wait_for()
+
+
+def test_the_experiment_lists_the_sweep_and_its_trials_nested_under_it(tab: Any, store: Store):
+    show_trials(tab, store)
+    sweep = tab.get_by_role("link", name=store.state.id, exact=True)
+    promotion = tab.get_by_role("link", name=f"promotion of sweep {store.state.id}", exact=True)
+    assert sweep.get_attribute("href").endswith(f"/runs/{store.state.run_id}") and promotion.is_visible()
+    x, y = sweep.bounding_box()["x"], sweep.bounding_box()["y"]
+    for number in range(3):
+        trial = tab.get_by_role("link", name=f"trial {number}", exact=True)
+        assert trial.get_attribute("href").endswith(f"/runs/{store.run(number)}")
+        assert trial.bounding_box()["x"] > x and trial.bounding_box()["y"] > y
+    row_of(tab, store.state.id).get_by_role("button").first.click()
+    tab.get_by_role("link", name="trial 0", exact=True).wait_for(state="detached")
+    assert sweep.is_visible() and tab.get_by_role("link", name=re.compile("^trial")).count() == 0
+
+
+def test_three_trials_are_compared_in_tables_and_a_chart(tab: Any, store: Store):
+    show_trials(tab, store)
+    for number in range(3):
+        row_of(tab, f"trial {number}").get_by_role("checkbox", name="toggle row selection").check()
+    tab.get_by_role("button", name="Compare", exact=True).click()
+    tab.get_by_role("heading", name="Comparing 3 Runs from 1 Experiment").wait_for()
+    row = tab.get_by_role("row").filter(has=tab.get_by_text("training.learning_rate", exact=True))
+    assert {float(text) for text in row.get_by_role("cell").all_inner_texts()} == {
+        trial["values"]["training.learning_rate"] for trial in store.state.trials
+    }
+    for trial in store.state.trials:
+        score = f"{trial['score']:.4f}"[:-1]  # it rounds after three digits or more
+        assert tab.get_by_text(re.compile(rf"^{re.escape(score)}\d*$")).count() > 0
+    chart = tab.locator(".js-plotly-plot")
+    for name in ("head.l2", "head.dense_widths", "training.learning_rate"):
+        chart.get_by_text(name, exact=True).wait_for()
+    end = time.monotonic() + PATIENCE / 1000
+    while coloured(chart) < 100 and time.monotonic() < end:  # lines come after the axes
+        time.sleep(0.5)
+    assert coloured(chart) >= 100
+
+
+def coloured(chart: Any) -> int:
+    """How many pixels of a parallel coordinates chart have a colour, left of its colour bar."""
+    pixels = np.asarray(Image.open(BytesIO(chart.screenshot())).convert("HSV"))
+    return int((pixels[:, : pixels.shape[1] * 3 // 4, 1] > 100).sum())
+
+
+@pytest.mark.parametrize(("run", "path"), [("trial 0", "plots/confusion_matrix.png"), ("sweep", "plots/objective.png")])
+def test_a_picture_among_the_artifacts_is_shown(tab: Any, store: Store, run: str, path: str):
+    run_id = store.run(0) if run == "trial 0" else store.state.run_id
+    assert run_id is not None
+    tab.goto(f"/#/experiments/1/runs/{run_id}")
+    tab.get_by_role("tab", name="Artifacts").click()
+    folder, name = path.split("/")
+    tab.get_by_text(folder, exact=True).click()
+    tab.get_by_text(name, exact=True).click()
+    shown = tab.get_by_role("img", name=path, exact=True)
+    shown.wait_for()
+    tab.wait_for_function("image => image.complete", arg=shown.element_handle())
+    with Image.open(store.artifact(run_id, path)) as image:
+        assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == list(image.size)
+    assert shown.bounding_box()["width"] > 200
+
+
+def test_the_registered_model_is_listed_with_its_champion(tab: Any):
+    tab.goto("/#/models")
+    row = tab.get_by_role("row").filter(has=tab.get_by_role("link", name=MODEL, exact=True))
+    assert "Version 1" in row.inner_text() and "champion" in row.inner_text()
+    row.get_by_role("link", name=MODEL, exact=True).click()
+    tab.get_by_role("heading", name=MODEL, exact=True).wait_for()
+    version = tab.get_by_role("row").filter(has=tab.get_by_role("link", name="Version 1", exact=True))
+    assert "champion" in version.inner_text()
+
+
+def test_the_version_shows_its_model_card_and_the_run_it_comes_from(tab: Any, store: Store):
+    version = models.find_version(store.uri, MODEL, "1")
+    assert version is not None
+    tab.goto(f"/#/models/{MODEL}/versions/1")
+    for name in (MODEL, "Intended use", "Test split", "Known biases and limits", "How it was chosen"):
+        tab.get_by_role("heading", name=name, exact=True).wait_for()  # Markdown is rendered, not quoted
+    row = tab.get_by_role("row").filter(has=tab.get_by_role("cell", name="accuracy", exact=True))
+    assert version.tags["fer.test_accuracy"].split()[0] in row.inner_text()
+    assert tab.get_by_text(re.compile(r"^@\s*champion$")).first.is_visible()
+    source = tab.get_by_role("link", name=f"promotion of sweep {store.state.id}")
+    assert source.get_attribute("href").endswith(f"/runs/{version.run_id}")
