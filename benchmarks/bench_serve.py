@@ -32,6 +32,7 @@ import numpy as np
 from fer_experiments import tracking, use
 from fer_experiments.compose import compose
 from fer_experiments.config import Config, from_dict, mlruns_dir, to_dict
+from fer_experiments.tracking import models
 
 
 def register_demo(folder: Path) -> Config:
@@ -110,7 +111,7 @@ def measure(config: Config, repeats: int) -> dict[str, list[float]]:
     version, folder = use.find_model(config, "champion")
     with use.loading(version, folder):
         pyfunc = mlflow.pyfunc.load_model(str(folder))
-        classifier = pyfunc.unwrap_python_model()
+        classifier, network = pyfunc.unwrap_python_model(), models.load_network(folder)
     image = np.random.default_rng(0).integers(0, 256, (1, *classifier.size), dtype=np.uint8)
     picture = io.BytesIO()
     Image.fromarray(image[0]).save(picture, "PNG")
@@ -121,7 +122,7 @@ def measure(config: Config, repeats: int) -> dict[str, list[float]]:
         mlflows = stack.enter_context(server("mlflow", config))
         forms: dict[str, Callable[[], object]] = {
             "FaceClassifier.probabilities": lambda: classifier.probabilities(image),
-            "Keras predict": lambda: classifier._network.predict(image, verbose=0),
+            "Keras predict": lambda: network.predict(image, verbose=0),
             "MLflow pyfunc predict": lambda: pyfunc.predict(image),
             "HTTP, fer serve, nested lists": lambda: ask(ours, lists),
             "HTTP, fer serve, base64 PNG": lambda: ask(ours, text),

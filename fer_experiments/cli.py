@@ -22,6 +22,7 @@ Overrides are Hydra's: group=option and key=value, for example
   {example}
 Groups: data, backbone, head, training, tracking, compute, experiment, gate (see conf/).
 """
+DIFFERS = "what differs from conf/config.yaml"
 VERBS = {
     "data": (
         "count, clean and split the faces, and draw a sheet of them",
@@ -79,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fer {parsed.verb}: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print(f"fer {parsed.verb}: stopped; the same command goes on", file=sys.stderr)
+        how = "" if parsed.verb == "serve" else "; the same command goes on"
+        print(f"fer {parsed.verb}: stopped{how}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,12 +102,14 @@ def _parser() -> argparse.ArgumentParser:
             epilog=OVERRIDES.format(example=example),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument("overrides", nargs="*", metavar="override", help="what differs from conf/config.yaml")
+        given = ("picture", "pictures, folders or -, and overrides") if name == "predict" else ("override", DIFFERS)
+        sub.add_argument("overrides", nargs="*", metavar=given[0], help=given[1])
         if name == "train":
             sub.add_argument(
                 "-m", "--multirun", action="store_true", help="one run for every combination: head=paper,pooled"
             )
         if name == "predict":
+            sub.set_defaults(form="table")
             for form in ("json", "csv"):
                 sub.add_argument(
                     f"--{form}", dest="form", action="store_const", const=form, help=f"print {form.upper()}"
@@ -191,10 +195,10 @@ def _use(verb: str, config: Config, named: dict[str, str], paths: list[str], for
             raise UserError(f"port={port}: must be a number up to 65535")
         serve(config, named.get("host", "127.0.0.1"), int(port), version=version)
     else:
-        from fer_experiments.use.export import FORMS, export
+        from fer_experiments.use.export import NEEDED, export
 
         if not (named.get("format") and named.get("output")):
-            raise UserError(f"say format=<one of {', '.join(FORMS)}> and output=<path>")
+            raise UserError(f"say format=<one of {', '.join(NEEDED)}> and output=<path>")
         export(config, named["format"], named["output"], version=version)
     return 0
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from test_predict import CLASSES, SIZE, register
@@ -86,13 +87,13 @@ def test_model_that_cannot_be_converted_or_loaded_leaves_nothing(config, classif
         raise RuntimeError("an operation that it does not know\nand more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(classifier._network), "export", fail)
+        patch.setattr(keras.Model, "export", fail)
         with pytest.raises(
             UserError, match=r"cannot be converted \(RuntimeError: an operation that it does not know\)"
         ):
             export(config, "savedmodel", str(tmp_path / "out"))
     with monkeypatch.context() as patch:
-        patch.setattr(type(classifier._network), "export", lambda *args, **options: None)
+        patch.setattr(keras.Model, "export", lambda *args, **options: None)
         with pytest.raises(UserError, match="cannot be used in a fresh process"):
             export(config, "savedmodel", str(tmp_path / "out"))
     assert not any(tmp_path.iterdir())

@@ -246,7 +246,7 @@ def test_missing_model_is_said_with_the_remedy(config, real, task, which, messag
 
 def test_without_a_store_none_is_made(config, real, tmp_path):
     empty = replace(config, paths=replace(config.paths, mlruns=str(tmp_path / "mlruns")))
-    with pytest.raises(UserError, match="nothing is recorded yet: `fer promote`"):
+    with pytest.raises(UserError, match="nothing is recorded there yet; `fer sweep` comes first"):
         use.find_model(empty, "champion")
     assert not (tmp_path / "mlruns").exists()
 

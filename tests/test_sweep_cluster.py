@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from server_room import needs_postgres, running_server
 
-from fer_experiments import tracking
+from fer_experiments import cli, tracking
 from fer_experiments.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.state import State
@@ -143,6 +145,28 @@ def test_a_short_outage_is_ridden_out_and_a_long_one_stops_the_sweep_with_all_re
         assert "going on after 3 trials" in " ".join(said)
         runs = find_runs(server.uri, "fer/demo", {"fer.sweep_id": state.id})
         assert sorted(r.status for r in runs if r.status != "KILLED") == ["FINISHED"] * 6  # five trials and the sweep
+
+
+@needs_postgres
+def test_what_a_server_keeps_is_reported_promoted_and_predicted_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # so that what `connect` sets is taken back
+    with running_server() as server:
+        where = ["tracking=server", f"tracking.uri={server.uri}", f"tracking.credentials={server.credentials}"]
+        common = [*where, *places(tmp_path)]
+        run_sweep(compose([*SMALL, "data.limit=300", "data.demo_size=1500", "sweep.max_trials=2", *common]), print)
+        assert cli.main(["report", *common]) == 0
+        options = ["promote.seeds=1", "promote.top_k=1", "gate=none", "tracking.system_metrics=false"]
+        assert cli.main(["promote", *options, *common]) == 0
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)).save(tmp_path / "a.png")
+        capsys.readouterr()
+        assert cli.main(["predict", "data=demo", str(tmp_path / "a.png"), "--csv", *common]) == 0
+        assert capsys.readouterr().out.startswith("file,label,probability_negative,probability_positive\n")
+        assert [path.name.split("-")[:3] for path in (tmp_path / "cache" / "models").iterdir()] == [
+            ["fer", "demo", "1"]
+        ]
 
 
 class Elsewhere:

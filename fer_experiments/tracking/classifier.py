@@ -18,7 +18,8 @@ BATCH = 64  # images at once
 class FaceClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  # MLflow exports it lazily
     """Gray pixels to the most probable class of each face, and the probability of every class.
 
-    classes: their names. size: (height, width) that pixels must have.
+    Versions in a registry carry the code of their day: callers use these names and no others. classes: their names.
+    size: (height, width) that pixels must have. probabilities, table: see there.
     """
 
     def load_context(self, context: Any) -> None:

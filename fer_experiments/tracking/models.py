@@ -102,6 +102,13 @@ def load_classifier(folder: Path) -> FaceClassifier:
     return classifier
 
 
+def load_network(folder: Path) -> keras.Model:
+    """The Keras model in a folder that `save_classifier` wrote: uint8 pixels to probabilities."""
+    import keras
+
+    return keras.models.load_model(folder / "artifacts" / "network.keras", compile=False)
+
+
 def fetch_model(uri: str, version: Version, folder: Path) -> Path:
     """A version's files on this machine: where they are if they are on it, else downloaded into `folder`.
 
