@@ -241,7 +241,7 @@ def test_the_model_is_found_by_alias_and_number_in_place(config, real):
 )
 def test_missing_model_is_said_with_the_remedy(config, real, task, which, message):
     with pytest.raises(UserError, match=message):
-        use.find_model(replace(config, data=replace(config.data, task=task)), which)
+        use.find_model(replace(config, data=replace(config.data, task=task, source=task)), which)
 
 
 def test_without_a_store_none_is_made(config, real, tmp_path):

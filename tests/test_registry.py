@@ -112,6 +112,7 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
         assert run.data.metrics[f"final/test_{name}_low"] <= value <= run.data.metrics[f"final/test_{name}_high"]
     for name in ("average_precision", "brier_score", "expected_calibration_error"):
         assert f"final/test_{name}" in run.data.metrics
+    assert 0 < run.data.metrics["final/val_accuracy"] <= 1
     assert run.data.params["head.name"] == "pooled" and run.data.tags["fer.kind"] == "promotion"
     plots = {Path(f.path).name for f in client_of(room.uri).list_artifacts(version.run_id, "plots")}
     names = ("confusion_matrix", "roc_curve", "precision_recall", "calibration", "emotion_errors", "worst_mistakes")
@@ -140,7 +141,7 @@ def test_a_version_says_what_it_is(room: Room):
         "Made in a test.",
         "## Intended use",
         "## Known biases and limits",
-        "| accuracy |",
+        "| accuracy",
         "happy",
     ):
         assert part in described, part

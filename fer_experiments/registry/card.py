@@ -116,5 +116,6 @@ def _short(value: object) -> str:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    gap = "\N{NO-BREAK SPACE}" * 4  # MLflow's page leaves no space between columns
+    lines = [" | ".join(f"{cell}{gap}" for cell in cells) for cells in (head, *rows)]
+    return "\n".join(f"| {line} |" for line in (lines[0], " | ".join("---" for _ in head), *lines[1:]))

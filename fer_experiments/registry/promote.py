@@ -27,6 +27,7 @@ from fer_experiments.registry.sealed import open_and_test, recorded_probabilitie
 from fer_experiments.registry.versions import crown, only_one_promotes
 from fer_experiments.tracking import models
 from fer_experiments.tracking.models import CHAMPION, Version
+from fer_experiments.tracking.store import client_of
 from fer_experiments.training import predict
 
 Echo = Callable[[str], None]
@@ -94,6 +95,8 @@ def _promote(
     seed = best.best_seed(choice.direction)
     taken = best.candidate.config
     _show_refits(refits, choice, seed, run, echo)
+    scores = client_of(uri).get_run(best.runs[seed]).data.metrics
+    run.log_metrics({k: v for k, v in scores.items() if k.startswith("final/val_")})
     run.log_params(flatten({k: v for k, v in to_dict(taken).items() if k in CONFIG_SECTIONS}) | {"training.seed": seed})
     describe_run(run, prepared.dataset, to_dict(taken))
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,0 +1,186 @@
+"""Pictures of a recorded sweep for the README: `python docs/screenshots.py <mlruns> <sweep id> <out>`.
+
+Writes ui_sweep.png, ui_compare.png, ui_model.png (MLflow's UI) and report.png (`fer report`'s page) into <out>.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from playwright.sync_api import sync_playwright
+
+from fer_experiments.state import State
+from fer_experiments.tracking.store import client_of
+
+WIDTH, HEIGHT = 1400, 900
+ROOM = 730  # px, of the run table beside the names and times of the runs
+PATIENCE = 120_000  # ms
+MOST = 300_000  # bytes of a picture
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+FLAGS += " --disable-component-update --disable-sync"
+# What a user has who has closed the assistant and chosen "Model training" (MLflow 3.17's names).
+SETTLED = {
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.assistant.panelOpen_v1": "false",
+    "mlflow.workflowType_v1": '"machine_learning"',
+}
+HIDDEN = "[data-assistant-ui] { display: none !important }"  # the assistant's button lies over the tables
+
+
+@contextmanager
+def mlflow_ui(uri: str) -> Iterator[str]:
+    """The address of MLflow's UI on that store; ended with all its workers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mlflow = Path(sys.executable).with_name("mlflow")
+    command = [str(mlflow), "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    # Without the processes that judge traces of language models it is up in a third of the time.
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    process = subprocess.Popen([*command, "--workers", "1"], env=environment, start_new_session=True)
+    try:
+        end = time.monotonic() + PATIENCE / 1000
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            if process.poll() is not None or time.monotonic() > end:
+                raise SystemExit("mlflow ui did not start")
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether a server is there."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def save(tab: Any, path: Path) -> None:
+    """Writes what the tab shows."""
+    time.sleep(2)  # animations and WebGL
+    tab.screenshot(path=path, style=HIDDEN)
+    print(f"{path}: {path.stat().st_size // 1000} kB" + (", too large" if path.stat().st_size > MOST else ""))
+
+
+def settle(tab: Any, experiment: str, state: State) -> None:
+    """Gives the tab the choices of a user who has opened the sweep and chosen the columns that tell most."""
+    objective = state.identity["sweep.objective"]
+    params = [f"params.`{name}`" for name in state.identity["sweep.space"]][:4]
+    metrics = [f"metrics.`{name}`" for name in dict.fromkeys([objective, "final/val_roc_auc"])][: 5 - len(params)]
+    columns = [*metrics, *params]
+    view = {
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", *columns],
+        "columnWidths": dict.fromkeys(columns, ROOM // len(columns)),
+        "runsExpanded": {state.run_id: True},
+    }
+    table = f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment}"]-ReactComponentState'
+    choices = json.dumps({**SETTLED, table: json.dumps(view)})
+    setting = f"for (const [key, value] of Object.entries({choices})) localStorage.setItem(key, value)"
+    tab.add_init_script(f"if (location.protocol === 'http:') {{ {setting} }}")
+
+
+def sweep_picture(tab: Any, experiment: str, state: State, out: Path) -> None:
+    """The run table with the sweep's trials nested under it; sorted by a metric MLflow would not nest them."""
+    only = quote(f"tags.fer.sweep_id = '{state.id}'")
+    order = "orderByKey=attributes.start_time&orderByAsc=true"
+    tab.goto(f"/#/experiments/{experiment}/runs?searchFilter={only}&{order}")
+    tab.get_by_role("link", name=re.compile(r"^trial \d+$")).first.wait_for()
+    save(tab, out / "ui_sweep.png")
+
+
+def compare_picture(tab: Any, experiment: str, state: State, out: Path) -> None:
+    """Three trials compared: the best, the median and the worst."""
+    sign = -1 if state.identity["sweep.direction"] == "max" else 1
+    ranked = sorted((t for t in state.trials if t["status"] == "finished"), key=lambda trial: sign * trial["score"])
+    if len(ranked) < 3:
+        raise SystemExit(f"{state.id} has {len(ranked)} finished trials; a comparison takes three")
+    runs = [trial["run_id"] for trial in (ranked[0], ranked[len(ranked) // 2], ranked[-1])]
+    tab.set_viewport_size({"width": WIDTH, "height": 950})  # down to the end of the first table
+    tab.goto(f"/#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}")
+    chart = tab.locator(".js-plotly-plot")
+    chart.wait_for()
+    objective = state.identity["sweep.objective"]
+    metrics = tab.get_by_role("combobox").nth(1)
+    metrics.click(force=True)  # an input of no size, under its own box
+    tab.keyboard.press("Backspace")  # the metric that comes first by name
+    tab.keyboard.type(objective)
+    tab.get_by_title(objective, exact=True).first.click()
+    tab.keyboard.press("Escape")
+    tab.evaluate("document.activeElement.blur()")
+    chart.get_by_text(objective, exact=True).wait_for()
+    save(tab, out / "ui_compare.png")
+    tab.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+
+
+def model_picture(tab: Any, uri: str, state: State, out: Path) -> None:
+    """The champion that came out of the sweep, else the last version that did."""
+    client = client_of(uri)
+    found = client.search_model_versions(f"tags.`fer.sweep_id` = '{state.id}'")
+    if not found:
+        print(f"{state.id}: nothing of it is registered, no ui_model.png")
+        return
+    champions = [v for v in found if "champion" in client.get_model_version(v.name, v.version).aliases]
+    version = max(champions or found, key=lambda version: int(version.version))
+    tab.goto(f"/#/models/{version.name}/versions/{version.version}")
+    tab.get_by_role("heading", name="Intended use").wait_for()
+    save(tab, out / "ui_model.png")
+
+
+def report_picture(tab: Any, page: Path, out: Path) -> None:
+    """The report's head, the first rows of its leaderboard and its parallel coordinates, without what is between."""
+    tab.goto(page.resolve().as_uri())
+    tab.wait_for_selector("#coordinates-chart .axis-brush", state="attached")
+    shown = "section:not(#leaderboard, #coordinates), #trials tbody tr:nth-child(n + 7) { display: none }"
+    shown += " #trials :is(th, td):nth-last-child(-n + 2) { display: none }"  # status and run id, cut at the edge
+    tab.add_style_tag(content=shown)
+    end = tab.evaluate("document.getElementById('coordinates').getBoundingClientRect().bottom")
+    tab.set_viewport_size({"width": WIDTH, "height": int(end) + 20})
+    save(tab, out / "report.png")
+
+
+def main(mlruns: Path, sweep: str, out: Path) -> None:
+    """Takes all four pictures."""
+    report = mlruns / "sweeps" / sweep / "report.html"
+    if not report.is_file():
+        raise SystemExit(f"no {report}; first: fer report sweep={sweep} paths.mlruns={mlruns}")
+    out.mkdir(parents=True, exist_ok=True)
+    state = State(**json.loads((mlruns / "sweeps" / sweep / "state.json").read_text()))
+    assert state.run_id is not None
+    uri = f"sqlite:///{(mlruns / 'mlflow.db').resolve()}"
+    experiment = client_of(uri).get_run(state.run_id).info.experiment_id
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    with mlflow_ui(uri) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split(), timeout=PATIENCE)
+        tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, base_url=address)
+        tab.set_default_timeout(PATIENCE)
+        settle(tab, experiment, state)
+        sweep_picture(tab, experiment, state, out)
+        compare_picture(tab, experiment, state, out)
+        model_picture(tab, uri, state, out)
+        report_picture(tab, report, out)
+        browser.close()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
