@@ -224,7 +224,8 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(room: Room):
     said = {process.wait(): process.communicate()[1] for process in both}
     assert said.keys() == {0, 2}
     assert "another process is promoting or rolling back; wait for it" in said[2]
-    assert room.aliases()["champion"] == before + 1 == models.versions(room.uri, MODEL)[0].number
+    newest = models.versions(room.uri, MODEL)[0].number
+    assert room.aliases()["champion"] == newest > before
 
 
 def test_a_champion_that_another_machine_has_made_meanwhile_is_not_overwritten(room: Room, first_again: None):
