@@ -75,7 +75,7 @@ def test_onnx_may_be_one_file(config, tmp_path):
 
 
 def test_model_that_differs_is_not_kept(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "_predict_fresh", lambda form, model, images: np.full((len(images), 3), 1 / 3))
+    monkeypatch.setattr(room, "predict_fresh", lambda what, code, given, images: np.full((len(images), 3), 1 / 3))
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"differ by up to .* nothing was written"):
         export(config, "savedmodel", str(tmp_path / "out"))

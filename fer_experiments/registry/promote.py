@@ -217,7 +217,7 @@ def _tags(config: Config, prepared: Prepared, choice: Choice, seed: int) -> dict
 def _check_registered(uri: str, version: Version, images: np.ndarray, expected: np.ndarray, echo: Echo) -> None:
     """Loads the registered version in a fresh process; one that is not what was tested leaves the registry again."""
     try:
-        got = models.predict_fresh(uri, version, images)
+        got = models.predict_registered(uri, version, images)
         compare(f"{version.uri}, loaded in a fresh process,", got, expected, SAME)
     except BaseException:
         models.drop_version(uri, version)

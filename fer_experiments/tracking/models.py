@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +15,7 @@ import numpy as np
 from fer_experiments import environment
 from fer_experiments.config import DataConfig
 from fer_experiments.errors import UserError
+from fer_experiments.fresh import predict_fresh
 from fer_experiments.quiet import silenced
 from fer_experiments.tracking.outages import is_full_disk, is_outage
 from fer_experiments.tracking.store import client_of
@@ -201,26 +199,13 @@ def set_version_tags(uri: str, version: Version, tags: Mapping[str, str]) -> Non
         client_of(uri).set_model_version_tag(version.name, str(version.number), key, value)
 
 
-def predict_fresh(uri: str, version: Version, images: np.ndarray) -> np.ndarray:
+def predict_registered(uri: str, version: Version, images: np.ndarray) -> np.ndarray:
     """Probabilities [n, classes] of a registered version, loaded by MLflow in a fresh process without this package.
 
     Raises:
         UserError: a version that cannot be loaded there.
     """
-    import keras
-
-    with tempfile.TemporaryDirectory() as folder:
-        given, got = Path(folder) / "images.npy", Path(folder) / "probabilities.npy"
-        np.save(given, images)
-        # -P, and another folder: the checkout is not on the path by chance.
-        command = [sys.executable, "-P", "-c", FRESH, uri, version.uri, str(given), str(got)]
-        environment_ = {**os.environ, "KERAS_BACKEND": keras.config.backend()}
-        done = subprocess.run(command, cwd=folder, env=environment_, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise UserError(f"{version.uri}: cannot be used in a fresh process ({reason[:200]})")
-        probabilities: np.ndarray = np.load(got)
-        return probabilities
+    return predict_fresh(f"{version.uri}:", FRESH, [uri, version.uri], images)
 
 
 def _model(client: MlflowClient, name: str) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
+from fer_experiments.fresh import predict_fresh
 
 if TYPE_CHECKING:
     import keras
@@ -99,7 +100,8 @@ def export(
         network(images[:1])  # Keras exports no model that was never called
         _write(network, form, folder)
         (folder / CLASSES).write_text(json.dumps(classifier.classes))
-        got = _predict_fresh(form, folder / FILES[form], images)
+        path = str((folder / FILES[form]).resolve())
+        got = predict_fresh(f"{form}: what was written", FRESH.format(load=LOAD[form]), [path], images)
         difference = np.abs(got.astype("float64") - expected).max() if got.shape == expected.shape else np.inf
         if not difference <= TOLERANCE:  # nan too
             raise UserError(
@@ -183,30 +185,3 @@ def _write_onnx(network: keras.Model, path: Path) -> None:
         done = subprocess.run([*command, "--opset", str(OPSET)], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
-
-
-def _predict_fresh(form: str, model: Path, images: np.ndarray) -> np.ndarray:
-    """Probabilities [n, classes] by the other runtime.
-
-    Raises:
-        UserError: a model that cannot be loaded there.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        given, got = Path(folder) / "images.npy", Path(folder) / "probabilities.npy"
-        np.save(given, images)
-        # -P, and another folder: the checkout is not on the path by chance.
-        command = [
-            sys.executable,
-            "-P",
-            "-c",
-            FRESH.format(load=LOAD[form]),
-            str(model.resolve()),
-            str(given),
-            str(got),
-        ]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise UserError(f"{form}: what was written cannot be used in a fresh process ({reason[:200]})")
-        probabilities: np.ndarray = np.load(got)
-        return probabilities
