@@ -30,6 +30,8 @@ from fer_experiments.config import (
 from fer_experiments.errors import UserError
 
 FILE_GROUPS = ("experiment", "sweep")
+OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
+OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall")  # of any keys
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -57,6 +59,10 @@ def compose(overrides: Sequence[str]) -> Config:
         name = section.partition(".")[0]
         raise UserError(f"{section.partition('=')[0]}: no {name} is chosen; say {name}=<name>") from error
     assert isinstance(config, Config)
+    for override in overrides:  # Hydra overlooks a missing file of a group that is optional
+        group, _, value = override.partition("=")
+        if group in OPTIONAL_GROUPS and value != "null" and getattr(config, group) is None:
+            raise UserError(_unknown(group, value))
     check(config)
     return config
 
@@ -119,10 +125,10 @@ def _readable(error: Exception) -> str:
     """One line for Hydra's errors: the override, what is wrong with it, and what there is instead."""
     text = str(error)
     if found := re.search(r"Could not find '(\S+)/(\S+)'", text):
-        group, name = found.groups()
-        options = ", ".join(sorted(p.stem for p in (config_dir() / group).glob("*.yaml")))
-        return f"{group}={name}: no such config; choose one of {options}"
+        return _unknown(*found.groups())
     if found := re.search(r"Could not override '([^']+)'", text):
+        if found[1].startswith(OPEN_DICTS):
+            return f"{found[1]}: add a key to it with +{'.'.join(found[1].split('.')[:2])}.<name>=<number>"
         groups = [p.name for p in config_dir().iterdir() if p.is_dir()]
         known = [*groups, "sweep", *_known_paths()]
         return f"{found[1]}: no such config path{close(found[1], known)}"
@@ -131,6 +137,11 @@ def _readable(error: Exception) -> str:
     if isinstance(error, OmegaConfBaseException):
         return one_line(error)
     return " ".join(text.split())
+
+
+def _unknown(group: str, name: str) -> str:
+    options = ", ".join(sorted(p.stem for p in (config_dir() / group).glob("*.yaml")))
+    return f"{group}={name}: no such config; choose one of {options}"
 
 
 def _known_paths() -> list[str]:

@@ -140,7 +140,9 @@ def find_sweep(sweeps: Path, name: str | None = None) -> tuple[State, Path]:
         latest = sorted(folders, key=lambda i: folders[i].joinpath("state.json").stat().st_mtime, reverse=True)
         names = [i.rpartition("-")[0] for i in latest]
         others = f"; there are {', '.join(latest[:MOST_NAMED])}" + (", ..." if len(latest) > MOST_NAMED else "")
-        raise UserError(f"sweep={name}: no such sweep in {sweeps}{close(name, [*latest, *names]) or others}")
+        raise UserError(
+            f"sweep={name}: no such sweep in {sweeps}{close(name, dict.fromkeys([*latest, *names])) or others}"
+        )
     return max(found, key=lambda pair: pair[0].updated)
 
 

@@ -43,6 +43,9 @@ def test_command_line_beats_a_sweep_file():
     [
         (["head.zz=1"], "head.zz: no such config path"),
         (["trainin.epochs=1"], "did you mean training.epochs"),
+        (["gate=stict"], "gate=stict: no such config; choose one of default, none, strict"),
+        (["gate=default", "gate.floors={f1:1}"], "gate.floors: add a key to it with +gate.floors.<name>=<number>"),
+        (["gate.alpha=1"], "gate.alpha: no gate is chosen; say gate=<name>"),
         (["head=papr"], "head=papr: no such config; choose one of conv, linear, paper, pooled"),
         (["head.l2=abc"], "head.l2: Value 'abc'"),
         (["training.epochs=0"], "training.epochs=0: must be greater than 0"),
@@ -81,7 +84,7 @@ def test_multirun_expands_every_combination():
     ]
 
 
-@pytest.mark.parametrize("group", ["data", "backbone", "head", "pretrain", "training", "tracking"])
+@pytest.mark.parametrize("group", ["data", "backbone", "head", "pretrain", "promote", "gate", "training", "tracking"])
 def test_every_option_composes_and_knows_its_name(group: str):
     for path in sorted((config_dir() / group).glob("*.yaml")):
         section = to_dict(compose([f"{group}={path.stem}"]))[group]
