@@ -22,8 +22,8 @@ from fer_experiments.experiment import Prepared, describe_run, prepare
 from fer_experiments.lost import said_in_a_line
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, score_line
-from fer_experiments.registry.gate import Rival, check_gate, judge
-from fer_experiments.registry.sealed import open_and_test, recorded_probabilities
+from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
+from fer_experiments.registry.sealed import Outcome, open_and_test, recorded_probabilities
 from fer_experiments.registry.versions import crown, only_one_promotes
 from fer_experiments.tracking import models
 from fer_experiments.tracking.models import CHAMPION, Version
@@ -88,63 +88,45 @@ def _promote(
     config: Config, choice: Choice, prepared: Prepared, uri: str, name: str, run: tracking.Run, echo: Echo
 ) -> tuple[Version | None, list[str]]:
     """The version, and the conditions that fail."""
-    assert config.promote is not None and config.gate is not None
+    assert config.promote is not None
     before = models.find_version(uri, name, CHAMPION)
     refits = refit_all(choice, prepared, uri, run, echo)
-    best = refits[0]
-    seed = best.best_seed(choice.direction)
-    taken = best.candidate.config
-    _show_refits(refits, choice, seed, run, echo)
-    scores = client_of(uri).get_run(best.runs[seed]).data.metrics
-    run.log_metrics({k: v for k, v in scores.items() if k.startswith("final/val_")})
-    run.log_params(flatten({k: v for k, v in to_dict(taken).items() if k in CONFIG_SECTIONS}) | {"training.seed": seed})
+    seed = refits[0].best_seed(choice.direction)
+    taken = refits[0].candidate.config
+    _record_choice(refits, choice, seed, uri, run, echo)
     describe_run(run, prepared.dataset, to_dict(taken))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        images, expected = _assemble(taken, prepared, uri, best.runs[seed], folder)
+        images, said = _write(taken, prepared, uri, refits[0].runs[seed], folder, echo)
         classifier = models.load_classifier(folder)
-        tolerance = TOLERANCE[taken.features.precision]
-        agreement = compare("the assembled model", classifier.probabilities(images), expected, tolerance)
-        echo(
-            f"assembled: agrees with the stored features on {agreement.images} images (largest difference of a "
-            f"probability {agreement.largest:.2g}, allowed {tolerance:g})"
-        )
         mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
-        tested = open_and_test(run, uri, taken, prepared.dataset.fingerprint, classifier.probabilities)
-        echo(f"test split of dataset {prepared.dataset.fingerprint[:8]}: opening number {tested.openings} on record")
-        for metric, score in tested.scores.items():
-            echo(f"  {score_line(metric, score)}")
-        for _, row in tested.emotions.iterrows():
-            echo(f"  {row['emotion']:28}{row['error_rate']:.4f} of {row['images']:,} taken for another class")
         run.log_metrics({"model/mb": mb, "model/latency_ms": median, "model/latency_p95_ms": p95})
-        rival = None
-        if before is not None:
-            rival = Rival(f"version {before.number}", recorded_probabilities(uri, before.run_id, tested.test))
-        conditions = judge(config.gate, tested, mb, median, rival)
+        tested = open_and_test(run, uri, taken, prepared.dataset.fingerprint, classifier.probabilities)
+        _show_test(tested, echo)
+        conditions = _ask_gate(config, tested, mb, median, before, uri, run, echo)
         failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]
-        echo(f"gate={config.gate.name}:")
-        for condition in conditions:
-            echo(f"  {condition}")
-        verdict = "refused" if failed else "passed"
-        run.log_json([vars(c) for c in conditions], "gate.json")
-        run.set_tags({"fer.gate": verdict, "fer.dry_run": str(config.promote.dry_run).lower()})
         described = card(Subject(name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median))
         run.log_text(described, "model_card.md")
-        if failed or config.promote.dry_run:
-            if not failed:
-                after = f"and take the champion's place from version {before.number}" if before else "as the champion"
-                echo(f"dry run: it would be registered as {name} {after}")
+        if failed:
             return None, failed
+        if config.promote.dry_run:
+            after = f"and take the champion's place from version {before.number}" if before else "as the champion"
+            echo(f"dry run: it would be registered as {name} {after}")
+            return None, []
         run.client.log_artifacts(run.id, str(folder), "model")
-        tags = _tags(taken, prepared, choice, seed) | {
-            f"fer.test_{metric}": f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
-            for metric, score in tested.scores.items()
-        }
-        version = models.add_version(uri, name, run.id, tags, described)
-        _check_registered(uri, version, images, classifier.probabilities(images), echo)
+    tags = _tags(taken, prepared, choice, seed) | {
+        f"fer.test_{metric}": f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
+        for metric, score in tested.scores.items()
+    }
+    version = models.add_version(uri, name, run.id, tags, described)
+    _check_registered(uri, version, images, said, echo)
+    try:
         crown(uri, version, before)
-        run.set_tags({"fer.version": str(version.number)})
+    except UserError:
+        models.drop_version(uri, version)
+        raise
+    run.set_tags({"fer.version": str(version.number)})
     was = f" in place of version {before.number}, which is previous now" if before else ""
     echo(f"{name} version {version.number} is the champion{was}")
     data = "" if taken.data.name == "fer2013" else f" data={taken.data.name}"
@@ -152,37 +134,80 @@ def _promote(
     return version, []
 
 
-def _show_refits(refits: list[Refitted], choice: Choice, seed: int, run: tracking.Run, echo: Echo) -> None:
+def _record_choice(refits: list[Refitted], choice: Choice, seed: int, uri: str, run: tracking.Run, echo: Echo) -> None:
+    """Which config was taken, and why, on the terminal and on the run."""
+    best = refits[0]
     echo(f"{choice.name}, by the mean of {choice.objective}:")
     for refitted in refits:
         echo(f"  {refitted.candidate.name:12}{refitted.spread}")
-    echo(f"taken: {refits[0].candidate.name} with seed {seed}, its best on the validation split")
-    run.log_json(
-        [
-            {
-                "config": r.candidate.name,
-                "run_id": r.candidate.run_id,
-                "mean": r.mean,
-                "scores": r.scores,
-                "runs": r.runs,
-            }
-            for r in refits
-        ],
-        "refits.json",
-    )
+    echo(f"taken: {best.candidate.name} with seed {seed}, its best on the validation split")
+    rows = [{"config": r.candidate.name, "run_id": r.candidate.run_id, "mean": r.mean, **vars(r)} for r in refits]
+    run.log_json([{k: v for k, v in row.items() if k != "candidate"} for row in rows], "refits.json")
+    scores = client_of(uri).get_run(best.runs[seed]).data.metrics
+    run.log_metrics({k: v for k, v in scores.items() if k.startswith("final/val_")})
+    sections = {k: v for k, v in to_dict(best.candidate.config).items() if k in CONFIG_SECTIONS}
+    run.log_params(flatten(sections) | {"training.seed": seed})
 
 
-def _assemble(config: Config, prepared: Prepared, uri: str, run_id: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Writes the model; returns at least CHECKED images and their probabilities by the stored features."""
+def _show_test(tested: Outcome, echo: Echo) -> None:
+    echo(f"test split of dataset {tested.test.fingerprint[:8]}: opening number {tested.openings} on record")
+    for metric, score in tested.scores.items():
+        echo(f"  {score_line(metric, score)}")
+    for _, row in tested.emotions.iterrows():
+        echo(f"  {row['emotion']:28}{row['error_rate']:.4f} of {row['images']:,} taken for another class")
+
+
+def _ask_gate(
+    config: Config,
+    tested: Outcome,
+    mb: float,
+    latency_ms: float,
+    champion: Version | None,
+    uri: str,
+    run: tracking.Run,
+    echo: Echo,
+) -> list[Condition]:
+    """The conditions, shown and recorded."""
+    assert config.promote is not None and config.gate is not None
+    rival = None
+    if champion is not None:
+        same = champion.tags.get("fer.dataset") == tested.test.fingerprint
+        theirs = recorded_probabilities(uri, champion.run_id, tested.test) if same else None
+        rival = Rival(f"version {champion.number}", theirs)
+    conditions = judge(config.gate, tested, mb, latency_ms, rival)
+    echo(f"gate={config.gate.name}:")
+    for condition in conditions:
+        echo(f"  {condition}")
+    verdict = "passed" if all(condition.holds for condition in conditions) else "refused"
+    run.log_json([vars(condition) for condition in conditions], "gate.json")
+    run.set_tags({"fer.gate": verdict, "fer.dry_run": str(config.promote.dry_run).lower()})
+    return conditions
+
+
+def _write(
+    config: Config, prepared: Prepared, uri: str, run_id: str, folder: Path, echo: Echo
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the model; returns at least CHECKED images and what it says of them, which stored features say too.
+
+    Raises:
+        UserError: it says something else, or there are too few images to tell.
+    """
     dataset = prepared.dataset
-    head = tracking.load_head(uri, run_id)
-    network = assemble(config.backbone, dataset.images.shape[1:], head, prepared.features.views, len(dataset.classes))
-    models.save_classifier(network, dataset.classes, folder)
     rows = np.concatenate([dataset.val, dataset.train])
     if len(rows) < CHECKED:
         raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
     rows = np.sort(rows[: 2 * CHECKED])
-    return dataset.images[rows], predict(head, prepared.features, rows)
+    head = tracking.load_head(uri, run_id)
+    network = assemble(config.backbone, dataset.images.shape[1:], head, prepared.features.views, len(dataset.classes))
+    models.save_classifier(network, dataset.classes, folder)
+    said = models.load_classifier(folder).probabilities(dataset.images[rows])
+    tolerance = TOLERANCE[config.features.precision]
+    agreement = compare("the assembled model", said, predict(head, prepared.features, rows), tolerance)
+    echo(
+        f"assembled: agrees with the stored features on {agreement.images} images (largest difference of a "
+        f"probability {agreement.largest:.2g}, allowed {tolerance:g})"
+    )
+    return dataset.images[rows], said
 
 
 def _latency(call: Callable[[], object]) -> tuple[float, float]:

@@ -45,7 +45,7 @@ def crown(uri: str, version: Version, before: Version | None) -> None:
     The previous one is set first: a kill in between leaves the old champion, under both aliases.
 
     Raises:
-        UserError: the champion is no more the one that this version was compared with.
+        UserError: the champion is no more the one that this version was compared with; nothing has moved then.
     """
     now = models.find_version(uri, version.name, CHAMPION)
     if (now and now.number) != (before and before.number):
