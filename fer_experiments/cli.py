@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.quiet import silenced
+from fer_experiments.termination import signals_as_exceptions
 
 if TYPE_CHECKING:
     from fer_experiments.config import Config
@@ -63,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 2 for a mistake that its user can mend, 3 for a model that the gate refuses, 130 for Ctrl-C, 143 for SIGTERM.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, _terminated)
     parsed, extra = _parser().parse_known_args(arguments)
     # argparse cannot take overrides on both sides of an option: what is left over and is no option is an override.
     overrides = [*parsed.overrides, *extra]
@@ -71,8 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fer {parsed.verb}: {options[0]}: no such option; see fer {parsed.verb} --help", file=sys.stderr)
         return 2
     try:
-        multirun, form = getattr(parsed, "multirun", False), getattr(parsed, "form", "table")
-        return _run(parsed.verb, overrides, multirun=multirun, form=form)
+        with signals_as_exceptions():
+            multirun, form = getattr(parsed, "multirun", False), getattr(parsed, "form", "table")
+            return _run(parsed.verb, overrides, multirun=multirun, form=form)
     except UserError as error:
         print(f"fer {parsed.verb}: {error}", file=sys.stderr)
         return 2
@@ -282,11 +281,6 @@ def _default_sweep() -> str:
         return "sweep=quick"
     print(f"FER2013 found at {found}: running sweeps/paper.yaml")
     return "sweep=paper"
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the closing
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

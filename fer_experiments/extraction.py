@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from fer_experiments import termination
 from fer_experiments.backbones import Backbone, load_backbone
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
@@ -126,6 +127,7 @@ def _spread(
     waiting, lost = list(missing), Counter[tuple[str, int]]()
     running: dict[Future[dict[str, np.ndarray]], tuple[str, int]] = {}
     while waiting or running:
+        termination.check()
         while waiting and len(running) < executor.slots + 1:  # one more: no worker waits for this process
             view, start = shard = waiting.pop(0)
             rows = images[start : start + source.features.shard_size]
@@ -167,6 +169,7 @@ def shard_features(
     backbone, forward = _network(source, images.shape[1:])
     stored: list[list[np.ndarray]] = []
     for first in range(0, len(images), source.features.batch_size):
+        termination.check()
         pixels = _seen(images[first : first + source.features.batch_size], view)
         arrays = zip(forward(pixels), backbone.layers, strict=True)
         stored.append([_stored(x, source.features.dtype, layer) for x, layer in arrays])

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from fer_experiments import metrics, pocket
+from fer_experiments import metrics, pocket, termination
 from fer_experiments.augment import augment
 from fer_experiments.config import PretrainConfig
 from fer_experiments.data import Dataset
@@ -151,6 +151,7 @@ class _Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Score, keep, save."""
+        termination.check()
         logs = logs or {}
         weights = self.averaged()
         labels = self.dataset.labels[self.dataset.val]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fer_experiments import budget, leaderboard, search, tracking
+from fer_experiments import budget, leaderboard, search, termination, tracking
 from fer_experiments.config import Config, SweepConfig, flatten, mlruns_dir, to_dict, with_values
 from fer_experiments.errors import UserError
 from fer_experiments.executors import Executor, Lost, open_executor
@@ -143,6 +143,7 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
     reason: str | None = None
     saved = 0
     while True:
+        termination.check()
         sweep.clock()
         while reason is None and len(waiting) + len(running) < executor.slots:
             reason = budget.over(state, sweep.sweep)

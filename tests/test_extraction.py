@@ -24,6 +24,7 @@ from fer_experiments.features import extract_features, open_features, pack
 def trunk(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
     import keras
 
+    keras.utils.set_random_seed(0)
     pixels = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="first")(pixels)
     x = keras.layers.Conv2D(6, 3, strides=2, padding="same", name="second")(x)

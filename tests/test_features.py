@@ -62,6 +62,7 @@ def extract(
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
+    keras.utils.set_random_seed(0)
     pixels = keras.Input((16, 16, 3))
     x = layers.Conv2D(4, 3, strides=2, padding="same", name="first")(pixels)
     x = layers.BatchNormalization()(x)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import time
 from collections.abc import Callable, Container
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from fer_experiments import search
 from fer_experiments.config import SweepConfig
 from fer_experiments.errors import UserError
-from fer_experiments.oracles import at
+from fer_experiments.oracles import Guided, at
 from fer_experiments.space import decode
 
 SPACE: dict[str, Any] = {
@@ -207,14 +206,14 @@ def test_trials_in_flight_at_the_stop_come_back_and_can_be_told():
 
 
 @pytest.mark.parametrize("name", ["random", "tpe", "bayesian"])
-def test_a_thousand_trials_are_replayed_without_sampling(name: str):
+def test_a_thousand_trials_are_replayed_without_sampling(name: str, monkeypatch: pytest.MonkeyPatch):
     config = sweep(name, max_trials=1002)
     random_values = until_stopped(sweep("random", max_trials=1000))
     order = [number for number in range(1000) for _ in ("asked", "told")]
     oracle = search.make_oracle(config)
-    started = time.perf_counter()
+    if isinstance(oracle, Guided):  # a suggestion takes a sampler milliseconds, a Gaussian process seconds
+        monkeypatch.delattr(type(oracle), "suggest")
     search.replay(oracle, [(raw, score(config, raw)) for raw in random_values], order)
-    assert time.perf_counter() - started < 5  # 0.6 s on an idle core; a Gaussian process takes seconds for each
     assert len(oracle.trials) == 1000
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from ray_room import ray_cluster
 from server_room import needs_postgres, running_server
 
 from fer_experiments import cli, tracking
@@ -24,7 +23,6 @@ from fer_experiments.state import State
 from fer_experiments.sweep import _check_reach, run_sweep
 from fer_experiments.tracking import find_runs
 
-TESTS = Path(__file__).resolve().parent
 SMALL = [
     "sweep=quick", "data.limit=60", "data.demo_size=600", "training.epochs=4", "training.deterministic=true",
     "tracking.system_metrics=false",
@@ -41,23 +39,10 @@ def places(folder: Path) -> list[str]:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray cluster on the loopback address, its head with room for nothing and two nodes with room for a trial."""
-    for key, value in {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
-        "TF_NUM_INTRAOP_THREADS": "1",
-    }.items():
-        monkeypatch.setenv(key, value)
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    cluster.doomed = cluster.add_node(num_cpus=1)
-    cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()
+    """Two nodes with room for a trial each; the first will die."""
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    with ray_cluster(1, 1) as cluster:
+        yield cluster
 
 
 def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_one_process(cluster: Any, tmp_path: Path):
@@ -67,14 +52,14 @@ def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_on
     uri = f"sqlite:///{tmp_path}/ray/mlruns/mlflow.db"
 
     def kill_at_work() -> None:
-        raylet = psutil.Process(cluster.doomed.all_processes["raylet"][0].process.pid)
+        raylet = psutil.Process(cluster.nodes[0].all_processes["raylet"][0].process.pid)
         while True:
             running = [run for run in find_runs(uri, "fer/demo", {"fer.kind": "trial"}) if run.status == "RUNNING"]
             workers = {child.pid for child in raylet.children(recursive=True)}
             if any(json.loads(run.tags["fer.process"])["pid"] in workers for run in running):
                 break
             time.sleep(0.05)
-        cluster.remove_node(cluster.doomed, allow_graceful=False)  # its processes are killed with -9
+        cluster.remove_node(cluster.nodes[0], allow_graceful=False)  # its processes are killed with -9
 
     killing = threading.Thread(target=kill_at_work)
 

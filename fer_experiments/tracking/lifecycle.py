@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
 from fer_experiments.errors import UserError
+from fer_experiments.termination import signals_as_exceptions
 from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.run import Run
@@ -67,7 +66,7 @@ def start_run(
     own = this_process()
     everything = _standard_tags(kind, parent) | {"fer.process": own, "fer.driver": driver or own}
     everything |= {k: str(v) for k, v in (tags or {}).items()}
-    with _terminate_as_exit():
+    with signals_as_exceptions():
         if resume:
             run = Run(client, _reopen(client, resume, everything))
         else:
@@ -152,24 +151,6 @@ def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> str:
     if "fer.error" in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, "fer.error")
     return run_id
-
-
-@contextmanager
-def _terminate_as_exit() -> Iterator[None]:
-    """SIGTERM, which would end the process at once and leave the run open, raises SystemExit here instead."""
-
-    def leave(number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the closing
-        raise SystemExit(128 + number)
-
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _monitor(uri: str, run_id: str, interval: float) -> Any:

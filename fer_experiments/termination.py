@@ -1,0 +1,53 @@
+"""SIGTERM and Ctrl-C as exceptions that do not get lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_caught: BaseException | None = None
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """In the block SIGTERM raises SystemExit(143), and Ctrl-C KeyboardInterrupt; `check` raises either again.
+
+    In the main thread only, and only in the place of Python's own handlers: what a program around this one has set, or
+    ignores, stays. Libraries that set a handler of their own in the block lose it at its end.
+    """
+    global _caught
+    ours = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    main = threading.current_thread() is threading.main_thread()
+    replaced = {number: own for number, own in ours.items() if main and signal.getsignal(number) == own}
+    for number in replaced:
+        signal.signal(number, _catch)
+    try:
+        yield
+    finally:
+        for number, own in replaced.items():
+            signal.signal(number, own)
+        if replaced:
+            _caught = None
+
+
+def check() -> None:
+    """Raises again what a signal raised in the block: to be called where a program would otherwise go on for long.
+
+    Some libraries swallow every exception, by an `except:` without a type: Ray 2.60 around its first ray.put, which
+    imports for a quarter of a second, for one.
+    """
+    if _caught is not None:
+        raise _caught
+
+
+def _catch(number: int, frame: FrameType | None) -> None:
+    global _caught
+    if number == signal.SIGTERM:
+        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the closing
+        _caught = SystemExit(128 + number)
+    else:
+        _caught = KeyboardInterrupt()
+    raise _caught

@@ -1,0 +1,38 @@
+"""A real Ray cluster on this machine, of a head that runs nothing and nodes that can be killed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+TOKEN = secrets.token_hex(32)  # Ray reads it once a process: a second cluster in it with another one is refused
+
+
+@contextmanager
+def ray_cluster(*nodes: int) -> Iterator[Any]:
+    """A cluster on the loopback address with a node for each number of CPUs; `cluster.nodes` are these, in order."""
+    settings = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),  # Ray passes on no sys.path
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in settings.items():
+            patch.setenv(key, value)
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            cluster.nodes = [cluster.add_node(num_cpus=cpus) for cpus in nodes]
+            yield cluster
+        finally:
+            cluster.shutdown()

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_experiments import search, termination
+from fer_experiments.compose import compose
+from fer_experiments.sweep import run_sweep
+from fer_experiments.tracking import find_runs
+
+
+def swallowed(number: int) -> None:
+    try:
+        os.kill(os.getpid(), number)
+        for _ in range(1000):  # Python runs a handler between two instructions
+            pass
+    except:  # noqa: E722  the kind that some libraries have
+        pass
+    else:
+        raise AssertionError("no exception")
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_that_a_library_swallows_is_raised_again(number: int, kind: type[BaseException]):
+    before = signal.getsignal(number)
+    with pytest.raises(kind) as raised, termination.signals_as_exceptions():
+        termination.check()
+        swallowed(number)
+        termination.check()
+    assert kind is not SystemExit or raised.value.code == 143
+    assert signal.getsignal(number) is before
+    termination.check()  # nothing of it is left after the block
+
+
+def test_ignored_and_foreign_handlers_stay(monkeypatch: pytest.MonkeyPatch):
+    code = "import signal; from fer_experiments.termination import signals_as_exceptions as s\n"
+    code += "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, print)\n"
+    code += "with s(), s():\n  assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN\n"
+    code += "  assert signal.getsignal(signal.SIGTERM) is print\n"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_sweep_stops_though_its_signal_was_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ask = search.ask
+
+    def ask_swallowing(oracle, number):
+        if number == 1:
+            swallowed(signal.SIGTERM)
+        return ask(oracle, number)
+
+    monkeypatch.setattr(search, "ask", ask_swallowing)
+    options = ["sweep=quick", "data.limit=60", "data.demo_size=600", "training.epochs=2"]
+    options += ["tracking.system_metrics=false"]
+    options += [f"paths.mlruns={tmp_path / 'm'}", f"paths.cache={tmp_path / 'c'}"]
+    with pytest.raises(SystemExit) as raised:
+        run_sweep(compose(options), lambda line: None)
+    assert raised.value.code == 143
+    runs = find_runs(f"sqlite:///{tmp_path}/m/mlflow.db", "fer/demo", {})
+    assert sorted(run.status for run in runs) == ["FINISHED", "KILLED", "KILLED"]  # two trials and the parent
