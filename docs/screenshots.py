@@ -6,32 +6,23 @@ Writes ui_sweep.png, ui_compare.png, ui_model.png (MLflow's UI) and report.png (
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from playwright.sync_api import sync_playwright
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from browser_room import PATIENCE, mlflow_ui, open_browser
 
 from fer_experiments.state import State
 from fer_experiments.tracking.store import client_of
 
 WIDTH, HEIGHT = 1400, 900
 ROOM = 730  # px, of the run table beside the names and times of the runs
-PATIENCE = 120_000  # ms
 MOST = 300_000  # bytes of a picture
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-FLAGS += " --disable-component-update --disable-sync"
 # What a user has who has closed the assistant and chosen "Model training" (MLflow 3.17's names).
 SETTLED = {
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -39,38 +30,6 @@ SETTLED = {
     "mlflow.workflowType_v1": '"machine_learning"',
 }
 HIDDEN = "[data-assistant-ui] { display: none !important }"  # the assistant's button lies over the tables
-
-
-@contextmanager
-def mlflow_ui(uri: str) -> Iterator[str]:
-    """The address of MLflow's UI on that store; ended with all its workers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mlflow = Path(sys.executable).with_name("mlflow")
-    command = [str(mlflow), "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    # Without the processes that judge traces of language models it is up in a third of the time.
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
-    process = subprocess.Popen([*command, "--workers", "1"], env=environment, start_new_session=True)
-    try:
-        end = time.monotonic() + PATIENCE / 1000
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit("mlflow ui did not start")
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    """Whether a server is there."""
-    try:
-        with urllib.request.urlopen(url, timeout=10) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 def save(tab: Any, path: Path) -> None:
@@ -167,9 +126,7 @@ def main(mlruns: Path, sweep: str, out: Path) -> None:
     assert state.run_id is not None
     uri = f"sqlite:///{(mlruns / 'mlflow.db').resolve()}"
     experiment = client_of(uri).get_run(state.run_id).info.experiment_id
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    with mlflow_ui(uri) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split(), timeout=PATIENCE)
+    with mlflow_ui(uri) as address, open_browser() as browser:
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, base_url=address)
         tab.set_default_timeout(PATIENCE)
         settle(tab, experiment, state)
@@ -177,7 +134,6 @@ def main(mlruns: Path, sweep: str, out: Path) -> None:
         compare_picture(tab, experiment, state, out)
         model_picture(tab, uri, state, out)
         report_picture(tab, report, out)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser_room import missing, open_browser
 from hypothesis import settings
+from use_room import register
 
 import fer_experiments.tracking  # noqa: F401  before a test imports MLflow, which reads the environment only then
+from fer_experiments import use
+from fer_experiments.config import Config
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -33,3 +39,23 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def fer2013_zip(shared: Path) -> Path:
     return shared / "data" / "fer2013.zip"
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A config whose registry has a champion."""
+    return register(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture(scope="module")
+def classifier(registered: Config) -> Any:
+    """That champion."""
+    return use.load_model(registered, "champion")[1]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if why := missing():
+        pytest.skip(f"{why}: pages are not opened in a browser")
+    with open_browser() as started:
+        yield started

@@ -11,12 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_predict import CLASSES, SIZE, register
+from test_predict import CLASSES, SIZE
 
 from fer_experiments import use
-from fer_experiments.config import Config
 from fer_experiments.errors import UserError
-from fer_experiments.tracking.classifier import FaceClassifier
 from fer_experiments.use import export as room
 from fer_experiments.use.export import check_images, export
 
@@ -27,16 +25,6 @@ def installed(form: str) -> pytest.MarkDecorator:
 
 
 FORMS = [pytest.param(form, marks=installed(form)) for form in room.NEEDED]
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return register(tmp_path_factory.mktemp("registry"))
-
-
-@pytest.fixture(scope="module")
-def classifier(config: Config) -> FaceClassifier:
-    return use.load_model(config, "champion")[1]
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +44,10 @@ def run(form: str, model: Path, images: np.ndarray, folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_other_runtime_says_what_the_model_says(config, classifier, tmp_path, form):
+def test_other_runtime_says_what_the_model_says(registered, classifier, tmp_path, form):
     lines: list[str] = []
     output = tmp_path / "new" / "model"
-    assert export(config, form, str(output), lines.append) == output
+    assert export(registered, form, str(output), lines.append) == output
     assert "models:/fer-demo/1" in lines[0] and float(lines[1].split()[-1]) <= room.TOLERANCE
     assert json.loads((output / "classes.json").read_text()) == CLASSES
     assert [path.name for path in output.parent.iterdir()] == ["model"]
@@ -69,20 +57,20 @@ def test_other_runtime_says_what_the_model_says(config, classifier, tmp_path, fo
 
 
 @installed("onnx")
-def test_onnx_may_be_one_file(config, tmp_path):
-    assert export(config, "onnx", str(tmp_path / "model.onnx"), lambda line: None).is_file()
+def test_onnx_may_be_one_file(registered, tmp_path):
+    assert export(registered, "onnx", str(tmp_path / "model.onnx"), lambda line: None).is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_model_that_differs_is_not_kept(config, tmp_path, monkeypatch):
+def test_model_that_differs_is_not_kept(registered, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "predict_fresh", lambda what, code, given, images: np.full((len(images), 3), 1 / 3))
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"differ by up to .* nothing was written"):
-        export(config, "savedmodel", str(tmp_path / "out"))
+        export(registered, "savedmodel", str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and not any((tmp_path / "out").iterdir())
 
 
-def test_model_that_cannot_be_converted_or_loaded_leaves_nothing(config, classifier, tmp_path, monkeypatch):
+def test_model_that_cannot_be_converted_or_loaded_leaves_nothing(registered, classifier, tmp_path, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("an operation that it does not know\nand more")
 
@@ -91,22 +79,22 @@ def test_model_that_cannot_be_converted_or_loaded_leaves_nothing(config, classif
         with pytest.raises(
             UserError, match=r"cannot be converted \(RuntimeError: an operation that it does not know\)"
         ):
-            export(config, "savedmodel", str(tmp_path / "out"))
+            export(registered, "savedmodel", str(tmp_path / "out"))
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "export", lambda *args, **options: None)
         with pytest.raises(UserError, match="cannot be used in a fresh process"):
-            export(config, "savedmodel", str(tmp_path / "out"))
+            export(registered, "savedmodel", str(tmp_path / "out"))
     assert not any(tmp_path.iterdir())
 
 
-def test_what_is_there_is_not_overwritten(config, tmp_path, monkeypatch):
+def test_what_is_there_is_not_overwritten(registered, tmp_path, monkeypatch):
     monkeypatch.setattr(use, "load_model", lambda *args: pytest.fail("looked for a model first"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "kept").write_text("kept")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for output in ("folder", "folder/kept", "link"):
         with pytest.raises(UserError, match="there already"):
-            export(config, "savedmodel", str(tmp_path / output))
+            export(registered, "savedmodel", str(tmp_path / output))
     assert (tmp_path / "folder" / "kept").read_text() == "kept"
 
 
@@ -114,21 +102,21 @@ def test_what_is_there_is_not_overwritten(config, tmp_path, monkeypatch):
     ("form", "output", "message"),
     [("torch", "out", "format=torch: choose one of savedmodel, onnx, openvino"), ("openvino", "model.xml", "a folder")],
 )
-def test_wrong_arguments_are_refused(config, form, output, message):
+def test_wrong_arguments_are_refused(registered, form, output, message):
     with pytest.raises(UserError, match=message):
-        export(config, form, output)
+        export(registered, form, output)
 
 
-def test_missing_package_is_named_with_the_remedy(config, tmp_path, monkeypatch):
+def test_missing_package_is_named_with_the_remedy(registered, tmp_path, monkeypatch):
     monkeypatch.setitem(room.NEEDED, "onnx", ("numpy", "not_there"))
     with pytest.raises(UserError, match=r"format=onnx needs not_there.* -m pip install not_there$"):
-        export(config, "onnx", str(tmp_path / "out"))
+        export(registered, "onnx", str(tmp_path / "out"))
 
 
-def test_output_that_cannot_be_written_is_said(config, tmp_path):
+def test_output_that_cannot_be_written_is_said(registered, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be (read|written)"):
-        export(config, "savedmodel", str(tmp_path / "file" / "out"))
+        export(registered, "savedmodel", str(tmp_path / "file" / "out"))
 
 
 def test_check_looks_at_enough_images_of_every_kind():

@@ -10,57 +10,25 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
+from use_room import CLASSES, SIZE
 
-from fer_experiments import tracking, use
-from fer_experiments.compose import compose
-from fer_experiments.config import Config, mlruns_dir
+from fer_experiments import use
+from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.tracking import models
 from fer_experiments.tracking.classifier import FaceClassifier
 from fer_experiments.use import predict as room
 from fer_experiments.use.predict import predict
 
-CLASSES = ["angry", "happy", "sad"]
-SIZE = (12, 10)  # height and width differ, so that they cannot be mixed up
-
-
-def register(folder: Path) -> Config:
-    """A config whose registry has a champion: a small random network that tells pictures apart."""
-    config = compose(["data=demo", f"paths.mlruns={folder}/mlruns", f"paths.cache={folder}/cache"])
-    keras.utils.set_random_seed(0)
-    pixels = keras.Input(SIZE, dtype="uint8", name="pixels")
-    x = keras.layers.Reshape((*SIZE, 1))(keras.layers.Rescaling(1 / 64, offset=-2)(pixels))
-    x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, strides=2, activation="relu")(x))
-    network = keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(x))
-    models.save_classifier(network, CLASSES, folder / "model")
-    uri, mlruns = tracking.connect(config.tracking, mlruns_dir(config)), mlruns_dir(config)
-    options: dict[str, Any] = {"kind": "promotion", "name": "model", "config": {}, "system_metrics": False}
-    with tracking.start_run(uri=uri, mlruns=mlruns, experiment="fer/demo", **options) as run:
-        run.client.log_artifacts(run.id, str(folder / "model"), "model")
-        models.set_alias(uri, models.add_version(uri, "fer-demo", run.id, {}, ""), "champion")
-    return config
-
 
 def draw(path: Path, number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     pixels = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return pixels
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return register(tmp_path_factory.mktemp("registry"))
-
-
-@pytest.fixture(scope="module")
-def classifier(config: Config) -> FaceClassifier:
-    return use.load_model(config, "champion")[1]
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +59,9 @@ def give(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def test_folder_is_read_in_natural_order_and_what_is_no_picture_is_named(config, classifier, faces, capsys):
+def test_folder_is_read_in_natural_order_and_what_is_no_picture_is_named(registered, classifier, faces, capsys):
     folder, pixels = faces
-    code, text = said(config, [str(folder)])
+    code, text = said(registered, [str(folder)])
     rows = json.loads(text)
     assert [row["file"] for row in rows] == list(pixels)
     expected = classifier.probabilities(np.stack(list(pixels.values())))
@@ -106,13 +74,13 @@ def test_folder_is_read_in_natural_order_and_what_is_no_picture_is_named(config,
     assert "cut.png" in errors[0] and "notes.txt" in errors[1]
 
 
-def test_forms_agree(config, faces):
+def test_forms_agree(registered, faces):
     folder = faces[0]
-    rows = json.loads(said(config, [str(folder)])[1])
-    table = said(config, [str(folder)], "table")[1].splitlines()
+    rows = json.loads(said(registered, [str(folder)])[1])
+    table = said(registered, [str(folder)], "table")[1].splitlines()
     assert table[0].split() == ["file", "label", *CLASSES]
     assert len({len(line) for line in table}) == 1  # aligned
-    commas = list(csv.DictReader(io.StringIO(said(config, [str(folder)], "csv")[1])))
+    commas = list(csv.DictReader(io.StringIO(said(registered, [str(folder)], "csv")[1])))
     for row, line, comma in zip(rows, table[1:], commas, strict=True):
         values = [row["probabilities"][name] for name in CLASSES]
         assert line.split() == [row["file"], row["label"], *(f"{value:.4f}" for value in values)]
@@ -120,42 +88,42 @@ def test_forms_agree(config, faces):
         assert [float(comma[f"probability_{name}"]) for name in CLASSES] == values
 
 
-def test_missing_file_is_named_and_the_rest_goes_on(config, faces, capsys):
+def test_missing_file_is_named_and_the_rest_goes_on(registered, faces, capsys):
     folder, pixels = faces
     path = next(iter(pixels))
-    code, text = said(config, [str(folder / "nowhere.png"), path])
+    code, text = said(registered, [str(folder / "nowhere.png"), path])
     assert code == 2 and [row["file"] for row in json.loads(text)] == [path]
     assert "nowhere.png: no such file" in capsys.readouterr().err
-    assert said(config, [path])[0] == 0
+    assert said(registered, [path])[0] == 0
 
 
 @pytest.mark.parametrize(("form", "text"), [("json", "[\n]"), ("csv", "file,label,"), ("table", "")])
-def test_nothing_that_can_be_read_is_an_empty_answer(config, tmp_path, form, text):
+def test_nothing_that_can_be_read_is_an_empty_answer(registered, tmp_path, form, text):
     (tmp_path / "notes.txt").write_text("no picture")
-    code, got = said(config, [str(tmp_path)], form)
+    code, got = said(registered, [str(tmp_path)], form)
     assert code == 2 and got.startswith(text) and len(got.splitlines()) <= 2
 
 
-def test_stdin_is_a_list_of_files_or_a_picture(config, faces, monkeypatch):
+def test_stdin_is_a_list_of_files_or_a_picture(registered, faces, monkeypatch):
     pixels = faces[1]
     give(monkeypatch, "\n".join([*pixels, ""]).encode())
-    code, listed = said(config, ["-"])
+    code, listed = said(registered, ["-"])
     assert code == 0 and [row["file"] for row in json.loads(listed)] == list(pixels)
     give(monkeypatch, Path(next(iter(pixels))).read_bytes())
-    code, alone = said(config, ["-"])
+    code, alone = said(registered, ["-"])
     row = json.loads(alone)[0]
     assert code == 0 and row["probabilities"] == pytest.approx(json.loads(listed)[0]["probabilities"], abs=1e-6)
 
 
-def test_long_list_on_stdin_is_read_to_its_end(config, faces, monkeypatch):
+def test_long_list_on_stdin_is_read_to_its_end(registered, faces, monkeypatch):
     path = next(iter(faces[1]))
     names = [path] * (5000 // len(path) + room.BATCH)
     give(monkeypatch, "\r\n".join(names).encode())
-    code, text = said(config, ["-"], "csv")
+    code, text = said(registered, ["-"], "csv")
     assert code == 0 and len(text.splitlines()) == 1 + len(names)
 
 
-def test_pictures_are_held_in_batches_and_rows_come_out_as_they_are_done(config, classifier, faces, monkeypatch):
+def test_pictures_are_held_in_batches_and_rows_come_out_as_they_are_done(registered, classifier, faces, monkeypatch):
     lines: list[str] = []
     seen = []
 
@@ -166,47 +134,47 @@ def test_pictures_are_held_in_batches_and_rows_come_out_as_they_are_done(config,
             seen.append((len(pixels), len(lines)))
             return classifier.probabilities(pixels)
 
-    monkeypatch.setattr(use, "load_model", lambda config, which: (None, Watching()))
+    monkeypatch.setattr(use, "load_model", lambda registered, which: (None, Watching()))
     give(monkeypatch, "\n".join([next(iter(faces[1]))] * 150).encode())
-    assert predict(config, ["-"], "csv", lines.append) == 0
+    assert predict(registered, ["-"], "csv", lines.append) == 0
     assert seen == [(64, 1), (64, 65), (22, 129)]
 
 
-def test_large_colour_picture_is_brought_to_the_models_size(config, classifier, tmp_path):
+def test_large_colour_picture_is_brought_to_the_models_size(registered, classifier, tmp_path):
     from fer_experiments.data.images import read_picture
 
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "large.png")
     pixels = read_picture((tmp_path / "large.png").read_bytes(), "large", SIZE)
     expected = classifier.probabilities(pixels[None])[0]
-    row = json.loads(said(config, [str(tmp_path / "large.png")])[1])[0]
+    row = json.loads(said(registered, [str(tmp_path / "large.png")])[1])[0]
     assert list(row["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_odd_names_are_printed(config, tmp_path):
+def test_odd_names_are_printed(registered, tmp_path):
     names = ['a,"b"\n.png', "é.png", "\udcff.png"]
     for number, name in enumerate(names):
         draw(tmp_path / name, number)
     for form in ("table", "csv", "json"):
-        code, text = said(config, [str(tmp_path)], form)
+        code, text = said(registered, [str(tmp_path)], form)
         assert code == 0 and text.encode()  # UTF-8 throughout
     assert {Path(row["file"]).name for row in json.loads(text)} == set(names)
-    assert len(said(config, [str(tmp_path)], "table")[1].splitlines()) == 4
+    assert len(said(registered, [str(tmp_path)], "table")[1].splitlines()) == 4
 
 
-def test_file_that_is_no_picture_by_its_size_is_not_read(config, tmp_path, monkeypatch, capsys):
+def test_file_that_is_no_picture_by_its_size_is_not_read(registered, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(room, "LIMIT", 1000)
     (tmp_path / "film.png").write_bytes(bytes(1001))
-    assert said(config, [str(tmp_path / "film.png")]) == (2, "[\n]")
+    assert said(registered, [str(tmp_path / "film.png")]) == (2, "[\n]")
     assert "larger than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("paths", "form", "message"), [(["x"], "xml", "format=xml"), ([], "json", "nothing to predict")]
 )
-def test_wrong_arguments_are_refused(config, paths, form, message):
+def test_wrong_arguments_are_refused(registered, paths, form, message):
     with pytest.raises(UserError, match=message):
-        predict(config, paths, form)
+        predict(registered, paths, form)
 
 
 def test_files_that_are_missing_are_told_without_tensorflow():
@@ -224,11 +192,11 @@ def real(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
 
 
-def test_the_model_is_found_by_alias_and_number_in_place(config, real):
+def test_the_model_is_found_by_alias_and_number_in_place(registered, real):
     for which in ("champion", "1"):
-        version, folder = use.find_model(config, which)
+        version, folder = use.find_model(registered, which)
         assert (version.name, version.number) == ("fer-demo", 1) and (folder / "MLmodel").is_file()
-    assert not (Path(config.paths.cache) / "models").exists()
+    assert not (Path(registered.paths.cache) / "models").exists()
 
 
 @pytest.mark.parametrize(
@@ -239,20 +207,20 @@ def test_the_model_is_found_by_alias_and_number_in_place(config, real):
         ("other", "champion", "no model fer-other .*fer promote.* data.task=demo"),
     ],
 )
-def test_missing_model_is_said_with_the_remedy(config, real, task, which, message):
+def test_missing_model_is_said_with_the_remedy(registered, real, task, which, message):
     with pytest.raises(UserError, match=message):
-        use.find_model(replace(config, data=replace(config.data, task=task, source=task)), which)
+        use.find_model(replace(registered, data=replace(registered.data, task=task, source=task)), which)
 
 
-def test_without_a_store_none_is_made(config, real, tmp_path):
-    empty = replace(config, paths=replace(config.paths, mlruns=str(tmp_path / "mlruns")))
+def test_without_a_store_none_is_made(registered, real, tmp_path):
+    empty = replace(registered, paths=replace(registered.paths, mlruns=str(tmp_path / "mlruns")))
     with pytest.raises(UserError, match="nothing is recorded there yet; `fer sweep` comes first"):
         use.find_model(empty, "champion")
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_files_of_another_machine_are_downloaded_once_and_whole(config, real, tmp_path, monkeypatch):
-    here = use.find_model(config, "champion")[1]
+def test_files_of_another_machine_are_downloaded_once_and_whole(registered, real, tmp_path, monkeypatch):
+    here = use.find_model(registered, "champion")[1]
     calls = []
 
     def download(uri: str, version: models.Version, folder: Path) -> Path:
@@ -263,7 +231,7 @@ def test_files_of_another_machine_are_downloaded_once_and_whole(config, real, tm
         return folder / "model"
 
     monkeypatch.setattr(models, "fetch_model", download)
-    remote = replace(config, paths=replace(config.paths, cache=str(tmp_path)))
+    remote = replace(registered, paths=replace(registered.paths, cache=str(tmp_path)))
     with pytest.raises(UserError, match="cut off"):
         use.find_model(remote, "champion")
     assert list((tmp_path / "models").iterdir()) == []
@@ -272,11 +240,11 @@ def test_files_of_another_machine_are_downloaded_once_and_whole(config, real, tm
     assert list((tmp_path / "models").iterdir()) == [folders[0]]
 
 
-def test_damaged_model_is_said_in_a_line(config, real, tmp_path, monkeypatch):
-    version, folder = use.find_model(config, "champion")
+def test_damaged_model_is_said_in_a_line(registered, real, tmp_path, monkeypatch):
+    version, folder = use.find_model(registered, "champion")
     shutil.copytree(folder, tmp_path / "model")
     (tmp_path / "model" / "artifacts" / "network.keras").write_bytes(b"cut")
-    monkeypatch.setattr(use, "find_model", lambda config, which: (version, tmp_path / "model"))
+    monkeypatch.setattr(use, "find_model", lambda registered, which: (version, tmp_path / "model"))
     with pytest.raises(UserError, match=r"models:/fer-demo/1: .* cannot be loaded .*fer rollback") as error:
-        use.load_model(config, "champion")
+        use.load_model(registered, "champion")
     assert "\n" not in str(error.value)

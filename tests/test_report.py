@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from browser_room import PATIENCE
 from plotly.offline import get_plotlyjs
 
 from fer_experiments.compose import compose
@@ -29,9 +29,6 @@ from fer_experiments.state import State, only_one
 
 pytestmark = pytest.mark.timeout(900)  # a real sweep in a fixture, on a machine that may be busy
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 240_000  # ms, for a browser that draws WebGL in software on a busy machine
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-FLAGS += " --disable-component-update --disable-sync"
 EVIL = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>\'&%{x}'
 SPACE = {
     "head.l2": {"type": "float", "min": 1e-6, "max": 1e-1, "sampling": "log"},
@@ -370,18 +367,6 @@ def test_a_scale_spans_the_space_and_names_its_values():
     assert list(narrow.ticks.values()) == ["0.0002", "0.0005", "0.001", "0.002", "0.005"]
     widths = scale_of("w", SPACE["head.dense_widths"], [[128, 64], []])
     assert widths.at == [2, 0] and widths.ticks == {0: "[]", 1: "[32]", 2: "[128, 64]"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright: the page is not opened in a browser")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no chromium here (apt-get install chromium): the page is not opened in a browser")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=FLAGS.split(), timeout=PATIENCE)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,11 @@ import mlflow
 import numpy as np
 import pytest
 from PIL import Image
-from test_predict import CLASSES, SIZE, register
+from use_room import CLASSES, SIZE
 
 from fer_experiments import use
 from fer_experiments.config import Config, to_dict
 from fer_experiments.errors import UserError
-from fer_experiments.tracking.classifier import FaceClassifier
 from fer_experiments.use import serve as room
 from fer_experiments.use.predict import predict
 
@@ -89,18 +88,8 @@ def serving(config: Config) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return register(tmp_path_factory.mktemp("registry"))
-
-
-@pytest.fixture(scope="module")
-def classifier(config: Config) -> FaceClassifier:
-    return use.load_model(config, "champion")[1]
-
-
-@pytest.fixture(scope="module")
-def server(config: Config) -> Iterator[Server]:
-    with serving(config) as server:
+def server(registered: Config) -> Iterator[Server]:
+    with serving(registered) as server:
         yield server
         assert server.process.poll() is None, "a request ended the server"
 
@@ -111,13 +100,13 @@ def encoded(pixels: np.ndarray, form: str = "PNG", prefix: str = "") -> str:
     return prefix + base64.b64encode(file.getvalue()).decode()
 
 
-def test_nested_lists_and_pictures_get_what_predict_says(server, config, tmp_path):
+def test_nested_lists_and_pictures_get_what_predict_says(server, registered, tmp_path):
     names = []
     for number, face in enumerate(FACES):
         names.append(str(tmp_path / f"{number}.png"))
         Image.fromarray(face).save(names[-1])
     lines: list[str] = []
-    predict(config, names, "json", lines.append)
+    predict(registered, names, "json", lines.append)
     rows = json.loads("\n".join(lines))
     expected = [[row["probabilities"][name] for name in CLASSES] for row in rows]
     for body in (
@@ -131,8 +120,8 @@ def test_nested_lists_and_pictures_get_what_predict_says(server, config, tmp_pat
     assert [row["label"] for row in answer] == [row["label"] for row in rows]
 
 
-def test_answer_is_mlflows_own(server, config):
-    folder = use.find_model(config, "champion")[1]
+def test_answer_is_mlflows_own(server, registered):
+    folder = use.find_model(registered, "champion")[1]
     table = mlflow.pyfunc.load_model(str(folder)).predict(FACES)
     answer = server.ask({"inputs": FACES.tolist()})[1]
     assert list(answer) == ["predictions"]
@@ -282,6 +271,25 @@ def test_large_body_is_refused_and_not_held(server):
         assert memory(server) - before < 3 * room.LIMIT
 
 
+def test_many_large_bodies_at_once_are_refused_and_small_ones_answered(server):
+    half_sent = []
+    head = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    large = {"inputs": FACES.tolist(), "more": " " * 2 * room.SMALL}
+    try:
+        for _ in range(room.HELD // room.LIMIT):
+            half_sent.append(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            half_sent[-1].sendall(f"{head}{room.LIMIT}\r\n\r\n".encode() + b" " * (room.LIMIT - 1))
+        while (told := server.ask(large))[0] != 429:  # what was sent has not all arrived yet
+            assert told[0] == 400
+        assert "ask again" in told[1]["error"]
+        assert server.ask({"inputs": FACES.tolist()})[0] == 200
+    finally:
+        for client in half_sent:
+            client.close()
+    while (told := server.ask(large))[0] != 400:  # it has not seen all of them go yet
+        assert told[0] == 429
+
+
 @pytest.mark.parametrize("length", ["10", "1000000", "99999999999999999999", "-1", "x"])
 def test_content_length_that_lies_hurts_nobody(server, length):
     body = json.dumps({"inputs": FACES.tolist()}).encode()
@@ -309,8 +317,8 @@ def test_port_in_use_is_said_before_a_model_is_looked_for(server, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_ends_it_quietly_whoever_is_connected(config, number, code):
-    with serving(config) as server:
+def test_signal_ends_it_quietly_whoever_is_connected(registered, number, code):
+    with serving(registered) as server:
         assert server.ask({"inputs": FACES.tolist()})[0] == 200
         # A client that keeps its connection, and one that never ends its request.
         waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from browser_room import PATIENCE, mlflow_ui
 from PIL import Image
 
 from fer_experiments.compose import compose
@@ -31,10 +23,6 @@ from fer_experiments.tracking.store import client_of
 
 pytestmark = pytest.mark.timeout(900)  # a sweep, a promotion and MLflow's server in fixtures
 MODEL = "fer-demo"
-STARTS = 300  # seconds in which a busy machine has MLflow's server up; 20 where it is not
-PATIENCE = 90_000  # ms
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-FLAGS += " --disable-component-update --disable-sync"
 ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
 MLFLOWS_OWN = (
     # It asks who is logged in; without its basic-auth app nobody answers.
@@ -59,18 +47,6 @@ class Store(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright: MLflow's UI is not opened in a browser")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no chromium here (apt-get install chromium): MLflow's UI is not opened in a browser")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=FLAGS.split(), timeout=PATIENCE)
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def store(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Store:  # the browser first: without it, no sweep
     folder = tmp_path_factory.mktemp("ui")
     options = ["tracking.system_metrics=false", f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
@@ -81,50 +57,10 @@ def store(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Store:  # t
     return Store(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}", folder, state)
 
 
-@contextmanager
-def mlflow_ui(uri: str, folder: Path) -> Iterator[str]:
-    """The address of `mlflow ui`, started as `make ui` does, and ended with all its workers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mlflow = Path(sys.executable).with_name("mlflow")
-    command = [str(mlflow), "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    # It shows the same with one worker as with four, and without the eight processes that judge traces of language
-    # models; each of all these imports MLflow.
-    command += ["--workers", "1"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = folder / "ui.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True
-        )
-    try:
-        end = time.monotonic() + STARTS
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @pytest.fixture(scope="module")
 def opened(browser: Any, store: Store) -> Iterator[Any]:
     """A user's first visit: MLflow's offers (its assistant, its tour of the registry) are closed as they come up."""
-    with mlflow_ui(store.uri, store.folder) as address:
+    with mlflow_ui(store.uri) as address:
         context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=address)
         context.set_default_timeout(PATIENCE)
         tab = context.new_page()

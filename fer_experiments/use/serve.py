@@ -14,8 +14,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from fer_experiments.tracking.models import Version
 
 LIMIT = 32 << 20  # bytes of a body
+HELD = 8 * LIMIT  # bytes of all bodies that wait for their turn; beyond it only those up to SMALL are taken
+SMALL = 1 << 20
 DRAINED = 8 * LIMIT  # bytes that are read and forgotten: most clients read no answer before they have sent everything
 SECONDS = 60  # that a body may take to arrive
 CLOSING = 3  # seconds that requests in flight have when the server is ended
@@ -119,6 +122,7 @@ class ServedModel:
         self.classifier = classifier
         self.app = app
         self.thread = ThreadPoolExecutor(max_workers=1)
+        self.held = 0  # bytes of the bodies that have arrived so far and are not read yet
         height, width = classifier.size
         self.expected = (
             f'expected {{"inputs": [...]}} with uint8 pixels [n, {height}, {width}] as nested lists of whole numbers '
@@ -169,16 +173,52 @@ class ServedModel:
 
     async def _invocations(self, request: Request) -> dict[str, Any]:
         _check_content_type(request)
-        body, turn = await _read(request), asyncio.get_running_loop().run_in_executor
-        try:
-            pixels = await turn(self.thread, read_pixels, body, self.classifier.size)
-        except Refusal as refusal:
-            raise Refusal(refusal.status, f"{refusal}; {self.expected}") from refusal
+        turn = asyncio.get_running_loop().run_in_executor
+        async with self._body(request) as body:
+            try:
+                pixels = await turn(self.thread, read_pixels, body, self.classifier.size)
+            except Refusal as refusal:
+                raise Refusal(refusal.status, f"{refusal}; {self.expected}") from refusal
         parts = [
             await turn(self.thread, self.classifier.probabilities, pixels[start : start + BATCH])
             for start in range(0, len(pixels), BATCH)
         ]
         return {"predictions": predictions(np.concatenate(parts), self.classifier.classes)}
+
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytearray]:
+        """The body; whatever its length is said to be, no more than LIMIT of it is held, and HELD of all together."""
+        too_large = Refusal(413, f"the body is larger than {LIMIT >> 20} MB: ask for fewer images at once")
+        too_many = Refusal(429, "too many large bodies at once: ask again in a moment")
+        waits = "expect" in request.headers  # curl asks before it sends much
+        if waits and int(request.headers.get("content-length", "0")) > LIMIT:
+            raise too_large
+        body, length = bytearray(), 0
+        refusal: Refusal | None = None
+        try:
+            try:
+                async with asyncio.timeout(SECONDS):
+                    async for part in request.stream():
+                        length += len(part)
+                        if length > LIMIT:
+                            refusal = too_large
+                        elif length > SMALL and self.held + len(part) > HELD:
+                            refusal = too_many
+                        if refusal is None:
+                            self.held += len(part)
+                            body += part
+                        elif length > DRAINED or waits:
+                            raise refusal
+                        else:
+                            self.held -= len(body)
+                            body.clear()
+            except TimeoutError as error:
+                raise Refusal(408, f"the body has not arrived within {SECONDS} s") from error
+            if refusal is not None:
+                raise refusal
+            yield body
+        finally:
+            self.held -= len(body)
 
 
 def predictions(probabilities: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
@@ -200,31 +240,7 @@ def _check_content_type(request: Request) -> None:
         raise Refusal(415, "Content-Encoding: send the body uncompressed")
 
 
-async def _read(request: Request) -> bytes:
-    """The body; whatever its length is said to be, no more than LIMIT is held."""
-    too_large = Refusal(413, f"the body is larger than {LIMIT >> 20} MB: ask for fewer images at once")
-    waits = "expect" in request.headers  # curl asks before it sends much
-    if waits and int(request.headers.get("content-length", "0")) > LIMIT:
-        raise too_large
-    body, length = bytearray(), 0
-    try:
-        async with asyncio.timeout(SECONDS):
-            async for part in request.stream():
-                length += len(part)
-                if length <= LIMIT:
-                    body += part
-                elif length > DRAINED or waits:
-                    raise too_large
-                else:
-                    body.clear()
-    except TimeoutError as error:
-        raise Refusal(408, f"the body has not arrived within {SECONDS} s") from error
-    if length > LIMIT:
-        raise too_large
-    return bytes(body)
-
-
-def read_pixels(body: bytes, size: tuple[int, int]) -> np.ndarray:
+def read_pixels(body: bytes | bytearray, size: tuple[int, int]) -> np.ndarray:
     """uint8 [n, height, width] of a request's body.
 
     Raises:
