@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,9 +31,12 @@ def ray_cluster(*nodes: int) -> Iterator[Any]:
             patch.setenv(key, value)
         from ray.cluster_utils import Cluster
 
+        handler = signal.getsignal(signal.SIGTERM)  # each node puts its own in its place
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
             cluster.nodes = [cluster.add_node(num_cpus=cpus) for cpus in nodes]
+            signal.signal(signal.SIGTERM, handler)
             yield cluster
         finally:
             cluster.shutdown()
+            signal.signal(signal.SIGTERM, handler)
