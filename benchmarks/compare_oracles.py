@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from fer_experiments import search
 from fer_experiments.compose import compose
 from fer_experiments.config import SweepConfig, with_values
-from fer_experiments.experiment import Prepared, prepare
 from fer_experiments.metrics import classification_metrics
 from fer_experiments.plots.style import COLOURS, counted, finish
+from fer_experiments.prepare import Prepared, prepare
 from fer_experiments.space import decode
 from fer_experiments.training import FitError, fit_head, forget
 

@@ -221,15 +221,18 @@ def _listed(verb: str, config: Config) -> str:
 def _check(verb: str, config: Config) -> None:
     """Finds what is missing while nothing heavy is imported yet."""
     from fer_experiments.data import find_source
-    from fer_experiments.space import check_space
+    from fer_experiments.space import check_space, searched_backbones
     from fer_experiments.weights import obtain_weights
 
     if verb == "sweep":
         check_space(config)
     if verb != "doctor":
         find_source(config.data)
-    if verb in ("features", "train", "sweep"):
+    if verb in ("features", "train"):
         obtain_weights(config.backbone)
+    elif verb == "sweep":
+        for backbone in searched_backbones(config):
+            obtain_weights(backbone)
 
 
 def _work(verb: str, config: Config) -> None:
@@ -240,7 +243,7 @@ def _work(verb: str, config: Config) -> None:
         show_data(config)
     elif verb == "features":
         from fer_experiments.executors import open_executor
-        from fer_experiments.experiment import prepare, smoke
+        from fer_experiments.prepare import prepare, smoke
 
         with open_executor(config.compute) as executor:
             prepare(smoke(config), executor=executor)

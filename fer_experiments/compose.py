@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
@@ -65,6 +67,28 @@ def compose(overrides: Sequence[str]) -> Config:
             raise UserError(_unknown(group, value))
     check(config)
     return config
+
+
+@cache
+def _group_section(group: str, name: str) -> Any:
+    ConfigStore.instance().store(name="schema", node=schema())
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return OmegaConf.to_container(hydra_compose("config", overrides=[f"{group}={name}"])[group], resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(_readable(error)) from error
+
+
+def group_section(group: str, name: str) -> dict[str, Any]:
+    """The section that `<group>=<name>` makes, as plain containers.
+
+    Raises:
+        UserError: no such YAML in conf/<group>.
+    """
+    if not (config_dir() / group / f"{name}.yaml").is_file():
+        raise UserError(_unknown(group, name))
+    return dict(_group_section(group, name))
 
 
 def split_multirun(overrides: Sequence[str]) -> list[list[str]]:

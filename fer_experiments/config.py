@@ -168,6 +168,7 @@ class SweepConfig:
     pruner: str = "none"  # none | median
     seed: int = 0
     fresh: bool = False
+    retry_failed: bool = False  # runs failed trials again
     max_epochs: int = 20  # hyperband
     factor: int = 3  # hyperband
     space: dict[str, Any] = field(default_factory=dict)
@@ -335,6 +336,11 @@ def to_dict(config: Config) -> dict[str, Any]:
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items() if value is not None}
+
+
+def to_yaml(container: Mapping[str, Any]) -> str:
+    """A config's plain containers as YAML that `experiment=<file>` takes."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
 
 
 def from_dict(container: Mapping[str, Any]) -> Config:

@@ -1,103 +1,29 @@
-"""One experiment: prepare data and features, fit a head, record the run."""
+"""One experiment: fit a head on what was prepared, and record the run."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from fer_experiments import backbones, metrics, plots, tracking
-from fer_experiments.config import Config, cache_dir, flatten, mlruns_dir, project_root, to_dict
-from fer_experiments.data import Dataset, load_dataset
-from fer_experiments.executors import Executor
-from fer_experiments.features import FeatureSet, Travelling, extract_features, pack
-from fer_experiments.heads import Moments
+from fer_experiments import metrics, plots, tracking
+from fer_experiments.config import Config, flatten, mlruns_dir, project_root, to_dict, to_yaml
+from fer_experiments.data import Dataset, TestSplit, open_test_split
+from fer_experiments.errors import UserError
+from fer_experiments.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.sheets import counts_table, sample_faces
-from fer_experiments.training import FitResult, feature_moments, fit_head
+from fer_experiments.training import FitResult, fit_head
 
 if TYPE_CHECKING:
     from fer_experiments.pocket_training import PretrainResult
 
-Echo = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What every trial of a sweep shares: the data and its stored features. tags: the fingerprints, as tags of a run.
-
-    travelling: the features' files, when a trial may run on a machine that does not have them.
-    """
-
-    config: Config
-    dataset: Dataset
-    features: FeatureSet
-    tags: dict[str, str]
-    travelling: Travelling | None = None
-
-    @cached_property
-    def moments(self) -> list[Moments]:
-        """Of the training split's features; computed once."""
-        return feature_moments(self.features, self.dataset.train)
-
-    @cached_property
-    def here(self) -> Prepared:
-        """The same on this machine, with the features in its cache."""
-        if self.travelling is None:
-            return self
-        return replace(self, features=self.travelling.unpack(cache_dir(self.config)), travelling=None)
-
-
-def smoke(config: Config) -> Config:
-    """The same config with a few images and one step of everything, when training.smoke asks for it."""
-    if not config.training.smoke:
-        return config
-    sweep = config.sweep and replace(config.sweep, max_trials=2, max_epochs=1)
-    return replace(
-        config,
-        data=replace(config.data, demo_size=min(config.data.demo_size, 400)),
-        training=replace(config.training, epochs=1, batch_size=16),
-        tracking=replace(config.tracking, system_metrics=False),
-        sweep=sweep,
-    )
-
-
-def prepare(config: Config, echo: Echo = print, executor: Executor | None = None) -> Prepared:
-    """Loads and splits the data, and takes its features from the cache or through the backbone, where `executor` runs.
-
-    Raises:
-        UserError: data, weights or a cut layer that are not there; a backbone that has seen the validation images.
-    """
-    dataset = load_dataset(config.data, smoke=config.training.smoke)
-    backbones.check_not_seen(config.backbone, dataset)
-    if executor is not None and executor.slots == 1 and not executor.foreign_hosts():
-        executor = None
-    features = extract_features(
-        dataset.images,
-        dataset.images_fingerprint,
-        config.backbone,
-        config.features,
-        cache_dir(config),
-        echo=echo,
-        executor=executor,
-    )
-    tags = {
-        "fer.dataset": dataset.fingerprint,
-        "fer.backbone": backbones.backbone_fingerprint(config.backbone),
-        "fer.features": features.fingerprint,
-    }
-    foreign = executor is not None and executor.foreign_hosts()
-    return Prepared(config, dataset, features, tags, pack(features, executor) if executor and foreign else None)
-
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
     """What a run was made of goes on it: the config (as plain containers), data and cleaning, the environment."""
-    run.log_text(OmegaConf.to_yaml(OmegaConf.create(container)), "config.yaml")
+    run.log_text(to_yaml(container), "config.yaml")
     run.log_json(dataset.cleaning, "data/cleaning.json")
     run.log_csv(counts_table(dataset), "data/counts.csv")
     run.log_bytes(_sheet(dataset), "data/faces.png")
@@ -161,6 +87,24 @@ def log_scores(
     run.log_figure(plots.roc_curve(labels, probabilities, classes), f"plots/roc_curve{suffix}.png")
     run.log_json({"classes": list(classes), "matrix": matrix.tolist()}, f"metrics/confusion_matrix{suffix}.json")
     return final
+
+
+def open_test(run: tracking.Run, config: Config, dataset: Dataset) -> TestSplit:
+    """The sealed test split; the run is on record as having opened it before any of it is read. The only door.
+
+    dataset: the training and validation splits of the same data, whose fingerprint covers the test split.
+
+    Raises:
+        UserError: the data are others by now.
+    """
+    run.set_tags({tracking.OPENED: dataset.fingerprint})
+    test = open_test_split(config.data, smoke=config.training.smoke)
+    if test.fingerprint != dataset.fingerprint:
+        raise UserError(
+            f"data={config.data.name}: changed while this command ran ({dataset.fingerprint[:8]}, now "
+            f"{test.fingerprint[:8]}); bring back what it was, and give the same command again"
+        )
+    return test
 
 
 def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> dict[str, float]:

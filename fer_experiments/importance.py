@@ -49,7 +49,7 @@ def importances(trials: pd.DataFrame, objective: str) -> pd.DataFrame:
 
 
 def _as_numbers(values: pd.Series) -> np.ndarray:
-    """Numbers as they are, anything else (text, lists, None) as the rank of its text."""
-    if pd.api.types.is_numeric_dtype(values) and values.notna().all():
-        return values.to_numpy("float64")
+    """Numbers as they are, one that is absent below them; anything else (text, lists) as the rank of its text."""
+    if pd.api.types.is_numeric_dtype(values) and values.notna().any():
+        return values.fillna(values.min() - 1).to_numpy("float64")
     return np.unique(values.map(str).to_numpy(str), return_inverse=True)[1].astype("float64")

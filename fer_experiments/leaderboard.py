@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from fer_experiments.config import Config, SweepConfig, project_root, to_dict
+from fer_experiments.config import Config, SweepConfig, project_root, to_dict, to_yaml
+from fer_experiments.identity import trial_config
 
 if TYPE_CHECKING:
     from fer_experiments.state import State
     from fer_experiments.tracking import Run
+
+
+ABSENT = "absent"  # the value of a key whose condition (`when`) did not hold
+
+
+def written(value: Any) -> str:
+    """A value as text, as a config says it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
@@ -24,7 +32,7 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
         {
             "trial": trial["number"],
             sweep.objective: trial["score"],
-            **{path: _plain(trial["values"][path]) for path in sweep.space},
+            **{path: _plain(trial["values"].get(path)) for path in sweep.space},
             "epochs": trial.get("epochs"),
             "best_epoch": trial.get("best_epoch"),
             "seconds": round(trial["seconds"]),
@@ -36,6 +44,7 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
+    frame = frame.astype({"epochs": "Int64", "best_epoch": "Int64"})  # failed trials have none
     frame = frame.sort_values(
         sweep.objective, ascending=sweep.direction == "min", na_position="last", kind="stable", ignore_index=True
     )
@@ -49,6 +58,13 @@ def markdown(frame: pd.DataFrame) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def _readable(frame: pd.DataFrame, sweep: SweepConfig) -> pd.DataFrame:
+    """The table for people: keys that were absent are said to be."""
+    searched = [path for path in sweep.space if path in frame]  # none where no trial has ended
+    columns = {path: frame[path].astype(object).where(frame[path].notna(), ABSENT) for path in searched}
+    return frame.assign(**columns)
 
 
 def trial_line(trial: dict[str, Any], sweep: SweepConfig) -> str:
@@ -71,7 +87,7 @@ def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
     best = state.best()
     if best is None:
         return f"sweep {state.id}: no trial finished"
-    frame = table(state, sweep).drop(columns=["run_id"])
+    frame = _readable(table(state, sweep), sweep).drop(columns=["run_id"])
     more = f"\n({len(frame) - rows} more in {_shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
     low, high = (best["metrics"][f"final/val_accuracy_{end}"] for end in ("low", "high"))
     fer = _command()
@@ -97,28 +113,37 @@ def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
 
 def write(state: State, config: Config, folder: Path) -> None:
     """Writes leaderboard.csv, leaderboard.md and best.yaml, for `fer train experiment=<file>`, to this folder."""
-    from fer_experiments.sweep import trial_config
-
     assert config.sweep is not None
     frame = table(state, config.sweep)
     frame.to_csv(folder / "leaderboard.csv", index=False)
-    (folder / "leaderboard.md").write_text(markdown(frame) + "\n")
+    (folder / "leaderboard.md").write_text(markdown(_readable(frame, config.sweep)) + "\n")
     best = state.best()
     if best is not None:
         container = to_dict(trial_config(config, best["values"], best["raw"], best["number"]))
         for section in ("paths", "tracking"):
             container.pop(section)
         head = f"# Trial {best['number']} of sweep {state.id}: {config.sweep.objective} {best['score']:.4f}\n"
-        (folder / "best.yaml").write_text(head + OmegaConf.to_yaml(OmegaConf.create(container)))
+        (folder / "best.yaml").write_text(head + to_yaml(container))
 
 
-def log_progress(parent: Run, state: State, last: dict[str, Any]) -> None:
-    """The objective of the trial that ended last and the best so far, as series over trials on the parent run."""
+def log_progress(parent: Run, state: State, last: dict[str, Any], sweep: SweepConfig) -> None:
+    """The objective of the trial that ended last and the best so far, as series over trials on the parent run.
+
+    What the best had stands beside its metrics as tags and in the run's description: a param could not change.
+    """
     best = state.best()
     values = {} if last["score"] is None else {"sweep/objective": last["score"]}
     if best is not None:
         values |= {"sweep/best": best["score"], **best["metrics"]}
     parent.log_metrics(values, step=last["number"])
+    if best is last:
+        had = {path: written(best["values"][path]) if path in best["values"] else ABSENT for path in sweep.space}
+        parent.set_tags({"fer.best_trial": best["number"], **{f"fer.best.{path}": text for path, text in had.items()}})
+        lines = [f"| {path} | {text} |" for path, text in had.items()]
+        parent.describe(
+            f"Best so far: trial {best['number']}, {sweep.objective} {best['score']:.4f}\n\n"
+            + "\n".join(["| searched | in the best trial |", "|---|---|", *lines])
+        )
 
 
 def log(parent: Run, state: State, sweep: SweepConfig, folder: Path) -> None:
@@ -146,6 +171,8 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    if value is pd.NA:
+        return ""
     if isinstance(value, float):
         return "" if value != value else f"{value:.4g}" if abs(value) < 0.01 or abs(value) >= 1000 else f"{value:.4f}"
     return "" if value is None else str(value)

@@ -12,6 +12,8 @@ import numpy as np
 from keras_tuner.engine import hyperparameters as kinds
 from keras_tuner.engine.trial import Trial
 
+from fer_experiments.identity import seed_of
+
 Values = dict[str, Any]
 
 
@@ -179,8 +181,3 @@ class BayesianOracle(Guided, kt.oracles.BayesianOptimizationOracle):
         """Trials in the unit cube, float64 [trials, hyperparameters]."""
         space = self.hyperparameters.space
         return np.array([[hp.value_to_prob(trial.hyperparameters.values[hp.name]) for hp in space] for trial in trials])
-
-
-def seed_of(seed: int, number: int) -> int:
-    """The seed of a trial: from the sweep's seed and the trial's number, below 2**31."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)

@@ -14,9 +14,9 @@ import pandas as pd
 
 from fer_experiments import pocket, tracking
 from fer_experiments.config import Config, PretrainConfig, cache_dir, mlruns_dir, to_dict
-from fer_experiments.data import Dataset, load_dataset, open_test_split
+from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
-from fer_experiments.experiment import describe_run, log_scores, record
+from fer_experiments.experiment import describe_run, log_scores, open_test, record
 from fer_experiments.pocket_training import PretrainResult, predict, pretrain, recipe
 
 __all__ = ["PretrainResult", "pretrain", "run_pretrain"]
@@ -68,7 +68,7 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
         final = record(run, dataset, result, logged=live)
         _write_weights(run, settings, result)
         if settings.open_test:
-            final |= _open_test(run, config, result)
+            final |= _open_test(run, config, dataset, result)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
     echo("  ".join(f"{name.removeprefix('final/')} {value:.4f}" for name, value in final.items()))
     return final
@@ -106,8 +106,7 @@ def _write_weights(run: tracking.Run, settings: PretrainConfig, result: Pretrain
         pocket.save(Path(settings.output).expanduser(), settings.widths, settings.blocks, result.weights)
 
 
-def _open_test(run: tracking.Run, config: Config, result: PretrainResult) -> dict[str, float]:
-    """Score the sealed test split, and record that it was opened; return its metrics."""
-    test = open_test_split(config.data, smoke=config.training.smoke)
-    run.set_tags({"fer.test_opened": test.fingerprint})
+def _open_test(run: tracking.Run, config: Config, dataset: Dataset, result: PretrainResult) -> dict[str, float]:
+    """Score the sealed test split; return its metrics."""
+    test = open_test(run, config, dataset)
     return log_scores(run, "test", test.labels, predict(result.model, test.images), test.classes)

@@ -16,7 +16,8 @@ from keras_tuner.engine.trial import Trial
 
 from fer_experiments.config import SweepConfig
 from fer_experiments.errors import UserError
-from fer_experiments.oracles import BayesianOracle, GridOracle, Guided, HyperbandOracle, RandomOracle, seed_of
+from fer_experiments.identity import seed_of
+from fer_experiments.oracles import BayesianOracle, GridOracle, Guided, HyperbandOracle, RandomOracle
 from fer_experiments.space import plain
 
 

@@ -31,7 +31,10 @@ class State:
 
     trials: a dict a trial, by number, with number, trial_id, values, raw (the oracle's own form of them), status
     (asked, finished, pruned, repeated, failed), score, and once it ended run_id, metrics, epochs, best_epoch, seconds,
-    error.
+    error; told, what its oracle was told at first, where it was run again after that; impossible, where nothing could
+    be made of its values.
+
+    prepared: the fingerprints of data and features by the values that decide them, where trials differ in these.
     """
 
     id: str
@@ -42,6 +45,7 @@ class State:
     run_id: str | None = None
     trials: list[dict[str, Any]] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
+    prepared: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: float = 0.0
     updated: str = ""
 

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fer_experiments import budget, leaderboard, search, termination, tracking
-from fer_experiments.config import Config, SweepConfig, flatten, mlruns_dir, to_dict, with_values
+from fer_experiments.config import Config, SweepConfig, check, mlruns_dir, to_dict, to_yaml
 from fer_experiments.errors import UserError
-from fer_experiments.executors import Executor, Lost, open_executor
-from fer_experiments.experiment import Prepared, describe_run, prepare, smoke
+from fer_experiments.executors import Executor, Inline, Lost, open_executor
+from fer_experiments.experiment import describe_run
+from fer_experiments.identity import identity_of, of_all_trials, trial_config
 from fer_experiments.lost import StoreLost, said_in_a_line
+from fer_experiments.prepare import Preparations, smoke
 from fer_experiments.pruning import medians
-from fer_experiments.space import check_space, decode
+from fer_experiments.space import check_space, decode, is_prepared_per_trial
 from fer_experiments.state import State, find_state, load_state, only_one
-from fer_experiments.trial import Job, run_trial
+from fer_experiments.trial import Job, impossible_trial, run_trial
 
 MAX_CONSECUTIVE_FAILURES = 3
 MAX_LOST = 3  # workers that may die of one trial
-
-# Where things are, how fast they are made and when it ends change no trial's result.
-NOT_IDENTITY = {
-    "data.path", "features.batch_size", "features.shard_size", "sweep.max_trials", "sweep.max_hours", "sweep.target",
-    "sweep.fresh",
-}  # fmt: skip
 
 
 @dataclass
@@ -39,8 +36,9 @@ class Sweep:
     uri: str
     state: State
     folder: Path
-    prepared: Prepared
+    preparations: Preparations
     echo: Callable[[str], None]
+    recent: list[dict[str, Any]] = field(default_factory=list)  # trials that ended in this process, in that order
     lost: dict[int, int] = field(default_factory=dict)  # trial -> workers that died of it
     since: float = field(default_factory=time.monotonic)
     trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
@@ -77,26 +75,27 @@ def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
         echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
     with open_executor(config.compute, echo) as executor:
         _check_reach(executor, uri)
-        prepared = prepare(config, echo, executor)
+        preparations = Preparations(executor, echo)
+        tags = {"fer.dataset": preparations.dataset(config).fingerprint}
+        if not is_prepared_per_trial(config.sweep.space):
+            tags = preparations.of(config).tags
         sweeps = mlruns_dir(config) / "sweeps"
-        state, folder, said = find_state(
-            sweeps, config.sweep.name, identity_of(config, prepared), fresh=config.sweep.fresh
-        )
+        state, folder, said = find_state(sweeps, config.sweep.name, identity_of(config, tags), fresh=config.sweep.fresh)
         with only_one(folder, state.id):
             state = load_state(folder) or state  # what a process has written that held the lock until now
             if said:
                 echo(said)
-            sweep = Sweep(config, config.sweep, uri, state, folder, prepared, echo)
+            sweep = Sweep(config, config.sweep, uri, state, folder, preparations, echo)
             over = state.status == "finished" and (budget.over(state, config.sweep) or _exhausted(sweep))
-            if over:
+            if over and not _to_retry(sweep):
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
-                _go(sweep, executor)
+                _go(sweep, executor, tags)
             echo(leaderboard.text(state, config.sweep, folder))
     return state
 
 
-def _go(sweep: Sweep, executor: Executor) -> None:
+def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     """The parent run, and the trials in it."""
     state, config = sweep.state, sweep.config
     oracle = _bring_back(sweep)
@@ -108,15 +107,17 @@ def _go(sweep: Sweep, executor: Executor) -> None:
             experiment=sweep.experiment,
             kind="sweep",
             name=state.id,
-            config=to_dict(config),
-            tags={**sweep.prepared.tags, "fer.sweep_id": state.id},
+            config=of_all_trials(config),
+            tags={**tags, "fer.sweep_id": state.id},
             resume=state.run_id,
             system_metrics=False,  # the trials have them
         ) as parent,
     ):
         if state.run_id is None:
             state.run_id = parent.id
-            describe_run(parent, sweep.prepared.dataset, to_dict(config))
+            describe_run(parent, sweep.preparations.dataset(config), to_dict(config))
+        else:
+            parent.log_text(to_yaml(to_dict(config)), "config.yaml")  # its budget may be another by now
         state.status, state.reason = "running", None
         sweep.save()
         if config.compute.name != "inline":
@@ -129,6 +130,7 @@ def _go(sweep: Sweep, executor: Executor) -> None:
             sweep.save()
         leaderboard.write(state, config, sweep.folder)
         leaderboard.log(parent, state, sweep.sweep, sweep.folder)
+        parent.set_tags({"fer.ended_by": state.reason})
         state.status = "finished"
         sweep.save()
         sweep.echo(f"sweep {state.id}: ended by {state.reason}")
@@ -137,9 +139,8 @@ def _go(sweep: Sweep, executor: Executor) -> None:
 def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.Run) -> str:
     """Asks, runs and tells until the budget is spent or the space exhausted; returns which it was."""
     state = sweep.state
-    shared = executor.share(sweep.prepared)
     running: dict[concurrent.futures.Future[dict[str, Any]], int] = {}
-    waiting = _recover(sweep, oracle, parent)  # asked before a stop, and not ended: these first
+    waiting = _recover(sweep, oracle, parent)  # asked before a stop, and not ended, and failed ones: these first
     reason: str | None = None
     saved = 0
     while True:
@@ -156,10 +157,14 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
         if len(state.order) != saved:
             sweep.save()  # a trial is on record before it runs, so that a kill loses no suggestion
             saved = len(state.order)
-        while waiting and len(running) < executor.slots:
-            number = waiting.pop(0)
-            running[executor.submit(run_trial, shared, _job(sweep, number))] = number
+        for number in list(waiting):
+            if len(running) < executor.slots and not _twin_in_flight(sweep, number, running.values()):
+                waiting.remove(number)
+                if not _repeated(sweep, oracle, number, parent):
+                    running[_start(sweep, executor, number)] = number
         if not running:
+            if waiting:
+                continue  # twins of trials that ended
             assert reason is not None
             return reason
         ended, _ = concurrent.futures.wait(running, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -191,16 +196,57 @@ def _ask(sweep: Sweep, oracle: Any, flying: bool) -> tuple[int | None, str | Non
     return number, None
 
 
+def _start(sweep: Sweep, executor: Executor, number: int) -> concurrent.futures.Future[dict[str, Any]]:
+    """Prepares a trial from its own config and hands it to a worker; one for which nothing can be made has failed.
+
+    Raises:
+        UserError: what an earlier trial of the same values was made of is something else by now.
+    """
+    job = _job(sweep, number)
+    try:
+        check(job.config)
+        shared = sweep.preparations.shared(job.config)
+    except Exception as error:
+        if tracking.is_full_disk(error) or tracking.is_outage(error):
+            raise
+        return Inline().submit(impossible_trial, job, error)
+    _check_unchanged(sweep, number, sweep.preparations.of(job.config).tags)
+    return executor.submit(run_trial, shared, job)
+
+
+def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
+    """Refuses fingerprints that differ from those of earlier trials; what all trials share is the sweep's identity."""
+    values = sweep.state.trials[number]["values"]
+    own = {path: value for path, value in values.items() if is_prepared_per_trial([path])}
+    known = sweep.state.prepared.setdefault(json.dumps(own, sort_keys=True), tags) if own else tags
+    if changed := [tag.removeprefix("fer.") for tag in tags if tags[tag] != known.get(tag)]:
+        what = ", ".join(f"{path}={value}" for path, value in own.items())
+        raise UserError(
+            f"sweep {sweep.state.id}: {what}: its {' and '.join(changed)} changed since its first trials; bring back "
+            "what it was, or say sweep.fresh=true"
+        )
+
+
 def _tell(sweep: Sweep, oracle: Any, number: int, done: dict[str, Any], parent: tracking.Run) -> None:
-    """Tells the oracle how a trial ended, and shows it; the caller saves the state."""
+    """Tells the oracle how a trial ended, and shows it; the caller saves the state.
+
+    Of a trial that is run again the oracle has heard: what it is told stays what a replay tells it.
+    """
     state = sweep.state
     trial = state.trials[number]
+    again = number in state.told
+    if again:
+        trial.setdefault("told", trial["score"])
+        for stale in ("error", "impossible", "of"):
+            trial.pop(stale, None)
     trial |= done
-    search.tell(oracle, sweep.trials.pop(number), trial["score"])
-    state.order.append(number)  # until here a signal leaves it in flight, and its record is found again
+    if not again:
+        search.tell(oracle, sweep.trials.pop(number), trial["score"])
+        state.order.append(number)  # until here a signal leaves it in flight, and its record is found again
     sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
-    leaderboard.log_progress(parent, state, trial)
-    last = [state.trials[n] for n in state.told][-MAX_CONSECUTIVE_FAILURES:]
+    leaderboard.log_progress(parent, state, trial, sweep.sweep)
+    sweep.recent.append(trial)
+    last = [t for t in sweep.recent if not t.get("impossible")][-MAX_CONSECUTIVE_FAILURES:]
     if len(last) == MAX_CONSECUTIVE_FAILURES and all(t["status"] == "failed" for t in last):
         sweep.save()
         numbers = ", ".join(str(t["number"]) for t in last)
@@ -234,15 +280,20 @@ def _outcome(sweep: Sweep, number: int, future: concurrent.futures.Future[dict[s
 
 
 def _repeated(sweep: Sweep, oracle: Any, number: int, parent: tracking.Run) -> bool:
-    """Whether this very config was tried before; the oracle is then answered from the record."""
+    """Whether this very config came to a score before; the oracle is then answered from the record."""
     trial = sweep.state.trials[number]
     for other in sweep.state.trials[:number]:
-        if other["status"] in ("finished", "pruned", "failed") and _work(other) == _work(trial):
-            keys = ("score", "metrics", "epochs", "best_epoch", "run_id", "error")
+        if other["status"] in ("finished", "pruned") and _work(other) == _work(trial):
+            keys = ("score", "metrics", "epochs", "best_epoch", "run_id")
             known = {key: other[key] for key in keys if key in other}
             _tell(sweep, oracle, number, {**known, "status": "repeated", "of": other["number"], "seconds": 0.0}, parent)
             return True
     return False
+
+
+def _twin_in_flight(sweep: Sweep, number: int, running: Iterable[int]) -> bool:
+    """Whether this very config is being tried: its score will answer."""
+    return any(_work(sweep.state.trials[other]) == _work(sweep.state.trials[number]) for other in running)
 
 
 def _work(trial: dict[str, Any]) -> tuple[Any, ...]:
@@ -254,21 +305,27 @@ def _work(trial: dict[str, Any]) -> tuple[Any, ...]:
 def _bring_back(sweep: Sweep) -> Any:
     """The oracle as it was when the sweep stopped."""
     oracle = search.make_oracle(replace(sweep.sweep, max_trials=None))  # the budget is the sweep's
-    told = [(trial["raw"], trial["score"]) for trial in sweep.state.trials]
+    told = [(trial["raw"], trial.get("told", trial["score"])) for trial in sweep.state.trials]
     sweep.trials = search.replay(oracle, told, sweep.state.order)
     return oracle
 
 
 def _recover(sweep: Sweep, oracle: Any, parent: tracking.Run) -> list[int]:
-    """The trials in flight at the stop that must run again; those whose run ended all the same are told."""
+    """The trials in flight at the stop, and the failed ones to retry; those whose run ended all the same are told."""
     again = []
-    for trial in sweep.state.in_flight:
-        record = _record_of(sweep, trial["number"])
-        if record is None:
-            again.append(trial["number"])
+    flying = [trial["number"] for trial in sweep.state.in_flight]
+    for number in [*flying, *_to_retry(sweep)]:
+        record = _record_of(sweep, number)
+        if record is None or (record["status"] == "failed" and number not in flying):
+            again.append(number)
         else:
-            _tell(sweep, oracle, trial["number"], record, parent)
+            _tell(sweep, oracle, number, record, parent)
     return again
+
+
+def _to_retry(sweep: Sweep) -> list[int]:
+    """The trials that ended without a score, when they are to run again."""
+    return [t["number"] for t in sweep.state.ended if t["score"] is None] if sweep.sweep.retry_failed else []
 
 
 def _record_of(sweep: Sweep, number: int) -> dict[str, Any] | None:
@@ -295,23 +352,6 @@ def _job(sweep: Sweep, number: int) -> Job:
         medians=medians(curves, settings.direction) if settings.pruner == "median" else None,
         max_seconds=settings.max_trial_minutes and settings.max_trial_minutes * 60,
     )
-
-
-def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], number: int) -> Config:
-    """The base config with a trial's values, its seed, and the epochs that Hyperband grants it."""
-    assert config.sweep is not None
-    extra: dict[str, Any] = {"training.seed": search.seed_of(config.sweep.seed, number + 1)}
-    if "tuner/epochs" in raw:
-        extra["training.epochs"] = int(raw["tuner/epochs"])
-    return replace(with_values(config, {**extra, **values}), sweep=None)
-
-
-def identity_of(config: Config, prepared: Prepared) -> dict[str, Any]:
-    """What makes two sweeps the same, flat: space, oracle, objective, base config, fingerprints."""
-    flat = flatten(to_dict(config))
-    elsewhere = ("paths.", "tracking.", "compute.")
-    kept = {k: v for k, v in flat.items() if k not in NOT_IDENTITY and not k.startswith(elsewhere)}
-    return {**kept, **prepared.tags}
 
 
 def _exhausted(sweep: Sweep) -> str | None:

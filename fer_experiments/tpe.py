@@ -14,7 +14,8 @@ from keras_tuner.engine import hyperparameters as kinds
 from keras_tuner.engine.trial import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fer_experiments.oracles import Guided, Values, at, count, level, seed_of
+from fer_experiments.identity import seed_of
+from fer_experiments.oracles import Guided, Values, at, count, level
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
 

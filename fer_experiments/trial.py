@@ -1,17 +1,20 @@
-"""One trial, wherever it runs: fit a head on the stored features, and record it as a run under its sweep."""
+"""One trial, wherever it runs: fit a head on what was prepared for it, and record it as a run under its sweep."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, mlruns_dir, to_dict
+from fer_experiments.config import Config, mlruns_dir, to_dict, to_yaml
+from fer_experiments.errors import UserError
 from fer_experiments.executors import Shared
-from fer_experiments.experiment import Prepared, describe_run, fit_and_record
+from fer_experiments.experiment import describe_run, fit_and_record
 from fer_experiments.lost import StoreLost, full_disk, lost_store
+from fer_experiments.prepare import Prepared
 from fer_experiments.stopping import Deadline, Median
 from fer_experiments.training import forget
 
@@ -49,31 +52,61 @@ def run_trial(shared: Shared, job: Job) -> dict[str, Any]:
     try:
         _fit_and_record(shared.get().here, job, done, started)
     except Exception as error:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]
-        if tracking.is_full_disk(error):
-            raise StoreLost(full_disk(job.config)) from None
-        if tracking.is_outage(error):
-            raise StoreLost(lost_store(job.uri, error)) from None
-        done |= {"status": "failed", "error": text, "seconds": round(time.perf_counter() - started, 2)}
+        _fail(job, done, error, started)
     finally:
         forget()
     return done
 
 
-def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started: float) -> None:
+def impossible_trial(job: Job, reason: Exception) -> dict[str, Any]:
+    """Records a trial for which nothing could be prepared, and returns what its sweep keeps of it.
+
+    Raises:
+        StoreLost: the store is gone, or its disk is full.
+    """
+    started = time.perf_counter()
+    done: dict[str, Any] = {"score": None}
+    if isinstance(reason, UserError):
+        done["impossible"] = True  # of these values, not of this machine: many in a row stop no sweep
+    try:
+        with _open_run(job, {}) as run:
+            done["run_id"] = run.id
+            run.log_text(to_yaml(to_dict(job.config)), "config.yaml")
+            raise reason
+    except Exception as error:
+        _fail(job, done, error, started)
+    return done
+
+
+def _fail(job: Job, done: dict[str, Any], error: Exception, started: float) -> None:
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    text = f"{kind}{' '.join(str(error).split())}"[:1000]
+    if tracking.is_full_disk(error):
+        raise StoreLost(full_disk(job.config)) from None
+    if tracking.is_outage(error):
+        raise StoreLost(lost_store(job.uri, error)) from None
+    done |= {"status": "failed", "error": text, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _open_run(job: Job, tags: Mapping[str, str]) -> AbstractContextManager[tracking.Run]:
     config = job.config
-    with tracking.start_run(
+    return tracking.start_run(
         uri=job.uri,
         mlruns=mlruns_dir(config),
         experiment=f"fer/{config.data.task}",
         kind="trial",
         name=f"trial {job.number}",
         config=to_dict(config),
-        tags={**prepared.tags, "fer.sweep_id": job.sweep_id, "fer.trial_number": str(job.number)},
+        tags={**tags, "fer.sweep_id": job.sweep_id, "fer.trial_number": str(job.number)},
         parent=job.parent,
         system_metrics=config.tracking.system_metrics,
         driver=job.driver,
-    ) as run:
+    )
+
+
+def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started: float) -> None:
+    config = job.config
+    with _open_run(job, prepared.tags) as run:
         done["run_id"] = run.id
         describe_run(run, prepared.dataset, to_dict(config))
         monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"

@@ -117,7 +117,7 @@ class _Scale:
             x = values.to_numpy("float64")
         finite = np.unique(x[np.isfinite(x)])
         if not len(finite):
-            texts = [value if isinstance(value, str) else json.dumps(value, default=str) for value in values]
+            texts = ["absent" if value is None else _text(value) for value in values]
             kinds = sorted(set(texts), key=_natural)
             at = {kind: (i + 0.5) / len(kinds) for i, kind in enumerate(kinds)}
             self.positions = np.array([at[text] for text in texts])
@@ -136,6 +136,10 @@ class _Scale:
             shown = np.append(finite[[0, -1]], 10**inner if self.log else inner)
         ticks = [(((math.log10(v) if self.log else v) - start) / span, f"{v:.4g}") for v in shown]
         self.ticks = [t for i, t in enumerate(ticks) if all(abs(t[0] - before[0]) > 0.035 for before in ticks[:i])]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _decades(low: float, high: float) -> list[float]:

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from fer_experiments import tracking
 from fer_experiments.config import Config, flatten, from_dict, mlruns_dir, to_dict
 from fer_experiments.errors import UserError
-from fer_experiments.experiment import Prepared, describe_run, fit_and_record
+from fer_experiments.experiment import describe_run, fit_and_record
+from fer_experiments.prepare import Preparations, Prepared
 from fer_experiments.state import find_sweep
 from fer_experiments.tracking.store import artifact_text, client_of
 from fer_experiments.training import FitError, forget
@@ -125,14 +126,14 @@ def _candidate(config: Config, uri: str, run_id: str, name: str | None, values: 
     return Candidate(name or str(run.info.run_name), run_id, made, values, tags)
 
 
-def check_inputs(choice: Choice, prepared: Prepared) -> None:
-    """Refuses candidates that were made of other data or features than there are now.
+def check_inputs(choice: Choice, preparations: Preparations) -> None:
+    """Prepares the candidates, and refuses those that were made of other data or features than there are now.
 
     Raises:
-        UserError: naming what differs.
+        UserError: naming what differs; what `Preparations.of` raises.
     """
     for candidate in choice.candidates:
-        for tag, now in prepared.tags.items():
+        for tag, now in preparations.of(candidate.config).tags.items():
             if candidate.tags.get(tag) != now:
                 then = candidate.tags.get(tag, "none")
                 raise UserError(
@@ -142,7 +143,7 @@ def check_inputs(choice: Choice, prepared: Prepared) -> None:
 
 
 def refit_all(
-    choice: Choice, prepared: Prepared, uri: str, parent: tracking.Run, echo: Callable[[str], None]
+    choice: Choice, preparations: Preparations, uri: str, parent: tracking.Run, echo: Callable[[str], None]
 ) -> list[Refitted]:
     """Fits every candidate with every seed, each a run under the promotion's; returns them, the best mean first.
 
@@ -155,6 +156,7 @@ def refit_all(
     done: list[Refitted] = []
     for candidate in choice.candidates:
         assert candidate.config.promote is not None
+        prepared = preparations.of(candidate.config)
         scores: dict[int, float] = {}
         runs: dict[int, str] = {}
         try:

@@ -18,8 +18,9 @@ from fer_experiments.assemble import CHECKED, TOLERANCE, assemble, compare
 from fer_experiments.config import Config, flatten, mlruns_dir, project_root, to_dict
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors import open_executor
-from fer_experiments.experiment import Prepared, describe_run, prepare
+from fer_experiments.experiment import describe_run
 from fer_experiments.lost import said_in_a_line
+from fer_experiments.prepare import Preparations, Prepared
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
@@ -65,9 +66,9 @@ def _run(config: Config, uri: str, sweep: str | None, run_id: str | None, echo: 
         for orphan in tracking.close_orphans(uri, f"fer/{chosen.data.task}"):
             echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
         executor = stack.enter_context(open_executor(config.compute, echo))
-        prepared = prepare(chosen, echo, executor)
-        check_inputs(choice, prepared)
-        check_gate(config.gate, prepared.dataset.classes)
+        preparations = Preparations(executor, echo)
+        check_inputs(choice, preparations)
+        check_gate(config.gate, preparations.dataset(chosen).classes)
         with tracking.start_run(
             uri=uri,
             mlruns=mlruns_dir(config),
@@ -75,24 +76,26 @@ def _run(config: Config, uri: str, sweep: str | None, run_id: str | None, echo: 
             kind="promotion",
             name=f"promotion of {choice.name}",
             config={},
-            tags={**prepared.tags, "fer.sweep_id": choice.sweep_id or "", "fer.model": name},
+            tags={"fer.sweep_id": choice.sweep_id or "", "fer.model": name},
             system_metrics=config.tracking.system_metrics,
         ) as run:
-            version, failed = _promote(config, choice, prepared, uri, name, run, echo)
+            version, failed = _promote(config, choice, preparations, uri, name, run, echo)
     if failed:
         raise Refused(f"{name}: refused by gate={config.gate.name}, the registry is as it was: {'; '.join(failed)}")
     return version
 
 
 def _promote(
-    config: Config, choice: Choice, prepared: Prepared, uri: str, name: str, run: tracking.Run, echo: Echo
+    config: Config, choice: Choice, preparations: Preparations, uri: str, name: str, run: tracking.Run, echo: Echo
 ) -> tuple[Version | None, list[str]]:
     """The version, and the conditions that fail."""
     assert config.promote is not None
     before = models.find_version(uri, name, CHAMPION)
-    refits = refit_all(choice, prepared, uri, run, echo)
+    refits = refit_all(choice, preparations, uri, run, echo)
     seed = refits[0].best_seed(choice.direction)
     taken = refits[0].candidate.config
+    prepared = preparations.of(taken)
+    run.set_tags(prepared.tags)
     _record_choice(refits, choice, seed, uri, run, echo)
     describe_run(run, prepared.dataset, to_dict(taken))
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,7 +105,7 @@ def _promote(
         mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
         run.log_metrics({"model/mb": mb, "model/latency_ms": median, "model/latency_p95_ms": p95})
-        tested = open_and_test(run, uri, taken, prepared.dataset.fingerprint, classifier.probabilities)
+        tested = open_and_test(run, uri, taken, prepared.dataset, classifier.probabilities)
         _show_test(tested, echo)
         conditions = _ask_gate(config, tested, mb, median, before, uri, run, echo)
         failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]

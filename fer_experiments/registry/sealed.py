@@ -13,12 +13,12 @@ from fer_experiments import metrics, plots, tracking
 from fer_experiments.backbones import check_part_not_seen
 from fer_experiments.bootstrap import Interval, evaluate
 from fer_experiments.config import Config
-from fer_experiments.data import TestSplit, open_test_split
+from fer_experiments.data import Dataset, TestSplit
+from fer_experiments.experiment import open_test
 from fer_experiments.sheets import worst_mistakes
 from fer_experiments.tracking.store import artifact_text, client_of, openings
 
 PROBABILITIES = "metrics/test_probabilities.csv"
-OPENED = "fer.test_opened"
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,21 @@ class Outcome:
 
 
 def open_and_test(
-    run: tracking.Run, uri: str, config: Config, fingerprint: str, predict: Callable[[np.ndarray], np.ndarray]
+    run: tracking.Run, uri: str, config: Config, dataset: Dataset, predict: Callable[[np.ndarray], np.ndarray]
 ) -> Outcome:
     """Opens the test split, scores a model on it and records both on the run.
 
     Args:
-        run: of the promotion; it is marked as an opening before any label is read.
-        fingerprint: of the dataset.
+        run: of the promotion; see `open_test`.
+        dataset: the training and validation splits of the same data.
         predict: uint8 [n, h, w] to probabilities [n, classes].
 
     Raises:
-        UserError: the backbone has seen these images.
+        UserError: the backbone has seen these images, or the data are others by now.
     """
     assert config.promote is not None
-    run.set_tags({OPENED: fingerprint})
-    count = len(openings(uri, fingerprint))
-    test = open_test_split(config.data)
-    assert test.fingerprint == fingerprint
+    test = open_test(run, config, dataset)
+    count = len(openings(uri, dataset.fingerprint))
     check_part_not_seen(config.backbone, config.data.source, test.usage, "test")
     probabilities = predict(test.images)
     tested = Outcome(

@@ -10,9 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from fer_experiments.leaderboard import ABSENT, written
 from fer_experiments.plots.style import BLUE, GRAY, ORANGE, PURPLE, VERMILION
 from fer_experiments.report.record import Record
-from fer_experiments.report.scales import Scale, escaped, scale_of, written
+from fer_experiments.report.scales import Scale, escaped, scale_of
 
 INK = "#1d2530"  # as in page.css; page.js changes it in dark mode
 GRID = "rgba(128,128,128,0.25)"  # on white and on black
@@ -118,6 +119,8 @@ def _about(trial: dict[str, Any]) -> str:
 
 
 def _written(value: Any) -> str:
+    if value is None:
+        return ABSENT
     return f"{value:.4g}" if isinstance(value, float) else written(value)
 
 
@@ -133,7 +136,7 @@ def parallel_coordinates(record: Record) -> go.Figure | None:
         return None
     dimensions = []
     for path, entry in record.sweep.space.items():
-        scale = scale_of(path, entry, [t["values"][path] for t in trials])
+        scale = scale_of(path, entry, [t["values"].get(path) for t in trials])
         label = escaped(scale.label).replace(".", ".<br>", 1)
         dimension: dict[str, Any] = {"label": label, "values": scale.at, "range": [scale.low, scale.high]}
         if scale.ticks:
@@ -186,7 +189,7 @@ def slices(record: Record) -> go.Figure | None:
     numbers = [t["number"] for t in trials]
     for place, path in enumerate(paths):
         row, column = place // columns + 1, place % columns + 1
-        values = [t["values"][path] for t in trials]
+        values = [t["values"].get(path) for t in trials]
         scale = scale_of(path, record.sweep.space[path], values)
         at = (np.array(scale.at) + jitter).tolist() if scale.discrete else scale.at
         texts = [f"trial {n}: {escaped(_written(v))}" for n, v in zip(numbers, values, strict=True)]

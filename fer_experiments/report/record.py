@@ -142,7 +142,8 @@ def _times(runs: list[Run]) -> dict[int, tuple[float, float]]:
 
 def _seeds(client: MlflowClient, parent: Run, trials: list[Run], state: State, objective: str) -> pd.DataFrame:
     """The configs of this sweep that were fitted with several seeds, by its trials or by `fer train`."""
-    same_inputs = {key: parent.data.tags.get(key, "") for key in ("fer.dataset", "fer.features")}
+    inputs = ("fer.dataset", "fer.features")  # where trials differ in these, the parent does not have them
+    same_inputs = {key: parent.data.tags[key] for key in inputs if key in parent.data.tags}
     own = {trial["run_id"] for trial in state.trials if trial["status"] == "finished"}
     runs = [run for run in trials if run.info.run_id in own]
     if runs:
@@ -151,6 +152,7 @@ def _seeds(client: MlflowClient, parent: Run, trials: list[Run], state: State, o
     for run in runs:
         params = run.data.params
         same = frozenset((k, v) for k, v in params.items() if k not in FREE and not k.startswith(FREE_SECTIONS))
+        same |= {(key, run.data.tags.get(key, "")) for key in inputs}
         if objective in run.data.metrics:
             groups.setdefault(same, {}).setdefault(params.get("training.seed", ""), run)
     rows = []

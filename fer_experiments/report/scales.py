@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from fer_experiments.leaderboard import ABSENT, written
 
 SHORT = 24  # characters of a tick's text
 
@@ -34,8 +35,10 @@ def scale_of(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scal
     Args:
         path: its config path.
         entry: its entry in the space.
-        values: of the trials to show.
+        values: of the trials to show; None where the key was absent, which lies below the others.
     """
+    if None in values:
+        return _with_absent(path, entry, values)
     if entry["type"] in ("choice", "bool"):
         texts = [written(value) for value in values]
         options = list(dict.fromkeys([*map(written, entry.get("values", [False, True])), *texts]))
@@ -49,9 +52,15 @@ def scale_of(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scal
     return Scale(f"{path} (log)", [math.log10(v) for v in values], low, high, _log_ticks(low, high))
 
 
-def written(value: Any) -> str:
-    """A value as text."""
-    return value if isinstance(value, str) else json.dumps(value)
+def _with_absent(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scale:
+    """The axis with a place for absent values below what the space allows."""
+    scale = scale_of(path, entry, [value for value in values if value is not None])
+    there = iter(scale.at)
+    below = scale.low - (0.5 if scale.discrete else 0.1 * (scale.high - scale.low))
+    at = [below if value is None else next(there) for value in values]
+    ticks = scale.ticks or {place: f"{place:g}" for place in (scale.low, (scale.low + scale.high) / 2, scale.high)}
+    low = below - (0.5 if scale.discrete else 0.0)
+    return replace(scale, at=at, low=low, ticks={below: ABSENT, **ticks})
 
 
 def short(text: str) -> str:

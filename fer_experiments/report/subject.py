@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fer_experiments.data.describe import REASONS
+from fer_experiments.leaderboard import written
 from fer_experiments.report.markup import facts, folded, paragraph, section, table
 from fer_experiments.report.record import Record
-from fer_experiments.report.scales import written
+from fer_experiments.space import GROUPS
 
 KNOWN = {
     "oracle": "sweep.oracle",
@@ -25,7 +26,8 @@ KNOWN = {
 def searched(record: Record) -> str:
     """The space, and what was the same in all trials."""
     space = record.sweep.space
-    fixed = {k: v for k, v in record.state.identity.items() if k not in space and k != "sweep.space"}
+    varied = (*(f"{path}." for path in space if path in GROUPS), "sweep.space")
+    fixed = {k: v for k, v in record.state.identity.items() if k not in space and not k.startswith(varied)}
     rows = [
         (path, entry["type"], _range(entry), entry.get("sampling") or ("linear" if "min" in entry else ""))
         for path, entry in space.items()
@@ -41,10 +43,12 @@ def searched(record: Record) -> str:
 
 
 def _range(entry: Mapping[str, Any]) -> str:
+    when = " and ".join(f"{key} is {written(value)}" for key, value in entry.get("when", {}).items())
+    where = f" (when {when})" if when else ""
     if "min" not in entry:
-        return ", ".join(written(value) for value in entry.get("values", [False, True]))
+        return ", ".join(written(value) for value in entry.get("values", [False, True])) + where
     step = "" if entry.get("step") is None else f", step {entry['step']}"
-    return f"{entry['min']} to {entry['max']}{step}"
+    return f"{entry['min']} to {entry['max']}{step}{where}"
 
 
 def data(record: Record) -> str:

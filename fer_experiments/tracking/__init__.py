@@ -28,12 +28,13 @@ from fer_experiments.tracking.recovery import (
     load_head_weights,
 )
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import FoundRun, connect, connect_existing, describe, find_runs
+from fer_experiments.tracking.store import OPENED, FoundRun, connect, connect_existing, describe, find_runs
 
 # What MLflow logs there it raises too, and whoever is concerned says it in a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 __all__ = [
+    "OPENED",
     "RECORD",
     "FoundRun",
     "Run",

@@ -57,7 +57,8 @@ def close_runs(uri: str, experiment: str, tags: Mapping[str, str], status: str, 
 def ended_trial(uri: str, experiment: str, sweep_id: str, number: int) -> dict[str, Any] | None:
     """The record of a trial whose run came to its end, or None: its sweep may have died before it heard of it."""
     tags = {"fer.sweep_id": sweep_id, "fer.kind": "trial", "fer.trial_number": str(number)}
-    for run in find_runs(uri, experiment, tags):
+    # A trial that failed may have been run again.
+    for run in sorted(find_runs(uri, experiment, tags), key=lambda run: run.status != "FINISHED"):
         if run.status == "FINISHED":
             with tempfile.TemporaryDirectory() as folder:
                 path = client_of(uri).download_artifacts(run.run_id, RECORD, folder)

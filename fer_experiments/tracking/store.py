@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+OPENED = "fer.test_opened"  # tag of a run that read the sealed test split of the dataset with this fingerprint
 USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
 
 
@@ -273,12 +274,12 @@ def artifact_text(client: MlflowClient, run_id: str, path: str) -> str | None:
 
 
 def openings(uri: str, fingerprint: str) -> list[FoundRun]:
-    """The ledger of a dataset's test split: the runs that opened it (tag fer.test_opened), deleted ones too."""
+    """The ledger of a dataset's test split: the runs that opened it (tag OPENED), deleted ones too."""
     from mlflow.entities import ViewType
 
     client = client_of(uri)
     ids = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
-    query = f"tags.`fer.test_opened` = '{fingerprint}'"
+    query = f"tags.`{OPENED}` = '{fingerprint}'"
     found, token = [], None
     while True:
         page = client.search_runs(ids, query, ViewType.ALL, order_by=["start_time ASC"], page_token=token)
