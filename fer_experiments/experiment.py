@@ -89,7 +89,7 @@ def log_scores(
     return final
 
 
-def open_test(run: tracking.Run, config: Config, dataset: Dataset) -> TestSplit:
+def open_sealed_test(run: tracking.Run, config: Config, dataset: Dataset) -> TestSplit:
     """The sealed test split; the run is on record as having opened it before any of it is read. The only door.
 
     dataset: the training and validation splits of the same data, whose fingerprint covers the test split.

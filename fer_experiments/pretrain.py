@@ -16,7 +16,7 @@ from fer_experiments import pocket, tracking
 from fer_experiments.config import Config, PretrainConfig, cache_dir, mlruns_dir, to_dict
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
-from fer_experiments.experiment import describe_run, log_scores, open_test, record
+from fer_experiments.experiment import describe_run, log_scores, open_sealed_test, record
 from fer_experiments.pocket_training import PretrainResult, predict, pretrain, recipe
 
 __all__ = ["PretrainResult", "pretrain", "run_pretrain"]
@@ -108,5 +108,5 @@ def _write_weights(run: tracking.Run, settings: PretrainConfig, result: Pretrain
 
 def _open_test(run: tracking.Run, config: Config, dataset: Dataset, result: PretrainResult) -> dict[str, float]:
     """Score the sealed test split; return its metrics."""
-    test = open_test(run, config, dataset)
+    test = open_sealed_test(run, config, dataset)
     return log_scores(run, "test", test.labels, predict(result.model, test.images), test.classes)

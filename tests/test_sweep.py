@@ -319,8 +319,11 @@ def test_weights_that_changed_since_the_first_trials_are_refused(paths: list[str
 
 def test_balance_touches_training_images_alone_also_of_limited_data(paths: list[str], tmp_path: Path):
     config = with_space(
-        tmp_path, paths, "data.balance: {type: choice, values: [none, undersample, class_weight]}",
-    )  # fmt: skip
+        tmp_path,
+        paths,
+        "data.balance: {type: choice, values: [none, undersample, class_weight]}",
+        "data.limit=20",
+    )
     state, _ = run(config)
     assert [t["status"] for t in state.trials] == ["finished"] * 3
     runs = {r.tags["fer.trial_number"]: r for r in runs_of(config, sweep_id=state.id, kind="trial")}

@@ -6,6 +6,8 @@ every container of the same data.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from fer_experiments.config import CHOICES, DataConfig
@@ -53,12 +55,15 @@ def split_rows(faces: Faces, labels: np.ndarray, groups: np.ndarray, classes: tu
         pool = _undersample(np.arange(len(labels)), labels, classes, cfg, rng)
         part = allocate(labels[pool], groups[pool], cfg.fractions, rng)
         rows = {name: pool[part == index] for index, name in enumerate(PARTS)}
-    else:
-        rows = _official(faces) if cfg.split == "official" else _folds(faces, labels, groups, cfg, rng)
-        rows["train"] = _undersample(rows["train"], labels, classes, cfg, rng)
-    if cfg.limit is not None:
-        rows = {name: _limited(rows[name], labels, classes, cfg.limit, rng) for name in PARTS}
-    return rows
+        return {name: _limited(rows[name], labels, classes, cfg, rng) for name in PARTS}
+    rows = _official(faces) if cfg.split == "official" else _folds(faces, labels, groups, cfg, rng)
+    # Balancing draws from a copy of the generator: what it takes for training moves no validation image.
+    balanced = copy.deepcopy(rng)
+    train = _undersample(rows["train"], labels, classes, cfg, balanced)
+    limited = {name: _limited(rows[name], labels, classes, cfg, rng) for name in PARTS}
+    if cfg.balance == "undersample":
+        limited["train"] = _limited(train, labels, classes, cfg, balanced)
+    return limited
 
 
 def allocate(labels: np.ndarray, groups: np.ndarray, shares: list[float], rng: np.random.Generator) -> np.ndarray:
@@ -136,8 +141,11 @@ def _undersample(
 
 
 def _limited(
-    rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], limit: int, rng: np.random.Generator
+    rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], cfg: DataConfig, rng: np.random.Generator
 ) -> np.ndarray:
+    limit = cfg.limit
+    if limit is None:
+        return rows
     if limit < len(classes):
         raise UserError(f"data.limit: {limit} is under the {len(classes)} classes; give at least {len(classes)}")
     if len(rows) <= limit:

@@ -14,7 +14,7 @@ from fer_experiments.backbones import check_part_not_seen
 from fer_experiments.bootstrap import Interval, evaluate
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset, TestSplit
-from fer_experiments.experiment import open_test
+from fer_experiments.experiment import open_sealed_test
 from fer_experiments.sheets import worst_mistakes
 from fer_experiments.tracking.store import artifact_text, client_of, openings
 
@@ -43,7 +43,7 @@ def open_and_test(
     """Opens the test split, scores a model on it and records both on the run.
 
     Args:
-        run: of the promotion; see `open_test`.
+        run: of the promotion; see `open_sealed_test`.
         dataset: the training and validation splits of the same data.
         predict: uint8 [n, h, w] to probabilities [n, classes].
 
@@ -51,7 +51,7 @@ def open_and_test(
         UserError: the backbone has seen these images, or the data are others by now.
     """
     assert config.promote is not None
-    test = open_test(run, config, dataset)
+    test = open_sealed_test(run, config, dataset)
     count = len(openings(uri, dataset.fingerprint))
     check_part_not_seen(config.backbone, config.data.source, test.usage, "test")
     probabilities = predict(test.images)
