@@ -359,6 +359,16 @@ def test_a_thousand_trials_stay_below_ten_megabytes():
     assert len(Read(text).tables["trials"]) == 1001
 
 
+def test_an_absent_value_lies_below_what_the_space_allows_and_is_named():
+    numbers = scale_of("head.l2", SPACE["head.l2"], [1e-3, None])
+    assert numbers.at[1] < numbers.at[0] and numbers.low <= numbers.at[1] < -6
+    assert numbers.ticks[numbers.at[1]] == "absent" and len(numbers.ticks) > 3
+    linear = scale_of("head.dropout", {"type": "float", "min": 0.2, "max": 0.6}, [None, 0.4])
+    assert linear.ticks[linear.at[0]] == "absent" and {"0.2", "0.6"} <= set(linear.ticks.values())
+    widths = scale_of("w", SPACE["head.dense_widths"], [[128, 64], None])
+    assert widths.ticks[widths.at[1]] == "absent" and widths.at[1] < min(p for p in widths.ticks if p != widths.at[1])
+
+
 def test_a_scale_spans_the_space_and_names_its_values():
     log = scale_of("head.l2", SPACE["head.l2"], [1e-3, 1e-1])
     assert log.at == pytest.approx([-3, -1]) and (log.low, log.high) == pytest.approx((-6, -1))
