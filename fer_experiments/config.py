@@ -26,14 +26,17 @@ class DataConfig:
     """What is classified: where the faces come from, which classes, how they are cleaned and split.
 
     path: a file or folder; None looks at $FER2013, then data/fer2013*. `source` names the origin in a backbone's
-    `seen`. `classes` groups emotions, None makes every emotion a class. `clean` is "all", "none" or a list out of
-    constant, conflicting, duplicates. `limit` keeps that many images of each split, stratified by class.
+    `seen`. `emotions` says what the source's labels or class folders mean ({1: surprise, 2: fear}), None leaves it to
+    their names, and to FER2013's numbers where that is the source. `classes` groups emotions, None makes every emotion
+    a class. `clean` is "all", "none" or a list out of constant, conflicting, duplicates. `limit` keeps that many images
+    of each split, stratified by class.
     """
 
     name: str = MISSING
     task: str = MISSING
     source: str = "fer2013"
     path: Optional[str] = None
+    emotions: Optional[dict[Any, str]] = None  # YAML reads 1 as a number, true as none: keys become text
     classes: Optional[dict[str, list[str]]] = None
     split: str = "official"  # official | stratified | kfold
     fractions: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])  # of stratified: train, val, test
@@ -45,6 +48,10 @@ class DataConfig:
     limit: Optional[int] = None
     seed: int = 0
     demo_size: int = 6000  # number of drawn faces of data=demo
+
+    def __post_init__(self) -> None:
+        if self.emotions is not None:
+            object.__setattr__(self, "emotions", {str(said): emotion for said, emotion in self.emotions.items()})
 
 
 @dataclass(frozen=True)
@@ -348,11 +355,11 @@ def from_dict(container: Mapping[str, Any]) -> Config:
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted config paths and their values; lists stay whole, and so do data.classes and sweep.space."""
+    """Dotted config paths and their values; lists stay whole, and so do data.classes, data.emotions and sweep.space."""
     flat: dict[str, Any] = {}
     for key, value in container.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and path not in ("data.classes", "sweep.space", "backbone.scaling"):
+        if isinstance(value, dict) and path not in ("data.classes", "data.emotions", "sweep.space", "backbone.scaling"):
             flat |= flatten(value, f"{path}.")
         else:
             flat[path] = value

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from fer_experiments import backbones, metrics, plots, tracking
 from fer_experiments.config import Config, cache_dir, flatten, mlruns_dir, project_root, to_dict
-from fer_experiments.data import Dataset, load_dataset
+from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.executors import Executor
 from fer_experiments.features import FeatureSet, Travelling, extract_features, pack
 from fer_experiments.heads import Moments
@@ -74,6 +74,8 @@ def prepare(config: Config, echo: Echo = print, executor: Executor | None = None
         UserError: data, weights or a cut layer that are not there; a backbone that has seen the validation images.
     """
     dataset = load_dataset(config.data, smoke=config.training.smoke)
+    for line in remarks(dataset):
+        echo(line)
     backbones.check_not_seen(config.backbone, dataset)
     if executor is not None and executor.slots == 1 and not executor.foreign_hosts():
         executor = None

@@ -131,7 +131,7 @@ def _from_path(path: str, failed: _Failures) -> Iterator[tuple[str, bytes]]:
 
 def _files(folder: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
     """The files in a folder and below, those of a folder before its folders, in natural order; no hidden ones."""
-    from fer_experiments.data.readers import natural_key
+    from fer_experiments.data.names import natural_key
 
     for root, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted((name for name in folders if not _is_hidden(name)), key=natural_key)

@@ -45,11 +45,6 @@ def test_a_picture_on_its_side_is_put_upright() -> None:
     np.testing.assert_array_equal(turned, COLOUR[..., 0])
 
 
-def test_sixteen_bits_become_eight() -> None:
-    wide = COLOUR[..., 0].astype(np.uint16) << 8
-    np.testing.assert_array_equal(read_picture(png(wide), "face", (30, 20)), COLOUR[..., 0])
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
