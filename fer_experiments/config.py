@@ -36,7 +36,7 @@ class DataConfig:
     task: str = MISSING
     source: str = "fer2013"
     path: Optional[str] = None
-    emotions: Optional[dict[Any, str]] = None  # YAML reads 1 as a number, true as none: keys become text
+    emotions: Any = None  # {label: emotion}; YAML reads the labels 1 and true as no text, which they become
     classes: Optional[dict[str, list[str]]] = None
     split: str = "official"  # official | stratified | kfold
     fractions: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])  # of stratified: train, val, test
@@ -50,7 +50,7 @@ class DataConfig:
     demo_size: int = 6000  # number of drawn faces of data=demo
 
     def __post_init__(self) -> None:
-        if self.emotions is not None:
+        if isinstance(self.emotions, Mapping):
             object.__setattr__(self, "emotions", {str(said): emotion for said, emotion in self.emotions.items()})
 
 
@@ -398,6 +398,11 @@ def check(config: Config) -> None:
     for path in POSITIVE:
         if path in flat and flat[path] is not None and not flat[path] > 0:
             raise UserError(f"{path}={flat[path]}: must be greater than 0")
+    emotions = config.data.emotions
+    if emotions is not None and not (
+        isinstance(emotions, Mapping) and all(isinstance(e, str) for e in emotions.values())
+    ):
+        raise UserError(f"data.emotions={emotions}: must say what labels mean, as {{1: surprise, 2: fear}}, or be null")
     if not config.features.views or not set(config.features.views) <= {"original", "flip"}:
         raise UserError(f"features.views={config.features.views}: a list out of original and flip, not empty")
     if config.head.name in SPATIAL_HEADS and config.backbone.pooling != "none":

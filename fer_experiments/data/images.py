@@ -179,18 +179,20 @@ def _is_deep(image: ImageFile.ImageFile, content: bytes) -> bool:
 def _flat(image: Image.Image) -> Gray:
     """Gray without transparency: the colour that is hidden under it is no part of the picture."""
     if not image.has_transparency_data:
-        return Gray(image, ()) if image.mode == "L" else Gray(image.convert("L"), ("colour to gray",))
+        return Gray(image if image.mode == "L" else image.convert("L"), _greyed(image))
     colour = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
     alpha = colour.getchannel("A")
     least, most = alpha.getextrema()
     if most == 0:
         raise ValueError("it is transparent throughout, a picture without content")
-    gray = image.convert("L") if least == 255 else colour.convert("L")
-    changes = () if image.mode == "L" else ("colour to gray",)
     if least == 255:
-        return Gray(gray, changes)
+        return Gray(image.convert("L"), _greyed(image))
     ground = Image.new("L", image.size, GROUND)
-    return Gray(Image.composite(gray, ground, alpha), (*changes, "transparency to gray"))
+    return Gray(Image.composite(colour.convert("L"), ground, alpha), (*_greyed(image), "transparency to gray"))
+
+
+def _greyed(image: Image.Image) -> tuple[str, ...]:
+    return () if image.mode in ("L", "LA", "1") else ("colour to gray",)
 
 
 def _upright(gray: Gray, image: Image.Image) -> Gray:

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from face_files import WRITERS, csv_text, png, random_faces, tree, write_folder, write_zip
+from face_files import WRITERS, csv_text, png, random_faces, tree, write_folder, write_tar, write_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from fer_experiments.data.faces import EMOTIONS, USAGES, Faces
-from fer_experiments.data.names import natural_key
 from fer_experiments.data.readers import find_fer2013, read_faces
 from fer_experiments.errors import UserError
 
@@ -235,5 +235,22 @@ def test_fer2013_is_found_by_environment_first_then_under_data(tmp_path: Path, m
         find_fer2013()
 
 
-def test_natural_order_counts() -> None:
-    assert sorted(["face-10", "face-9", "Face-1", "9"], key=natural_key) == ["9", "Face-1", "face-9", "face-10"]
+@pytest.mark.parametrize("name", ["fer2013", "fer2013.csv", "fer2013.csv.gz", "fer2013.tar", "fer2013_copy.csv"])
+def test_what_is_no_fer2013_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FER2013", raising=False)
+    monkeypatch.setattr("fer_experiments.data.readers.project_root", lambda: tmp_path)
+    data = tmp_path / "data"
+    (data / "fer2013_empty" / "train").mkdir(parents=True)
+    (data / "fer2013.zip.part").write_bytes(b"PK\x03\x04")
+    (data / "fer2013new.csv").write_text("Usage,Image name,neutral,happiness\nTraining,fer0000000.png,4,0\n")
+    (data / "fer2013_notes").write_text("downloaded on Monday")
+    assert find_fer2013() is None
+    text = csv_text(random_faces(1)).encode()
+    if name == "fer2013.tar":
+        write_tar(data / name, {"fer2013.csv": text}, "w")
+    else:
+        (data / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    found = find_fer2013()
+    assert found == data / name
+    assert len(read_faces(found)) == 21
