@@ -69,7 +69,7 @@ def doubts(names: Iterable[str]) -> list[str]:
         return []
     shown = ", ".join(given[:5]) + (", ..." if len(given) > 5 else "")
     if all(name.isdecimal() for name in given):
-        say = f"data.emotions={{{given[0]}: <emotion>, ...}}"
+        say = f"'data.emotions={{{given[0]}:<emotion>,...}}'"
         return [f"the classes are numbers ({shown}), which mean another emotion in every data set: {say} names them"]
     return [
         f"no class is a known expression ({shown}): are the folders persons? "
@@ -104,7 +104,7 @@ class Naming:
     def unknown(self, said: str) -> str:
         """Return what there is to say of something that FER2013 does not have."""
         known = ", ".join(f"{code} {emotion}" for code, emotion in enumerate(EMOTIONS))
-        seven = "7 is contempt in CK+'s tables: data.emotions={7: contempt}; " if said.strip() == "7" else ""
+        seven = "7 is contempt in CK+'s tables: data.emotions={7:contempt}; " if said.strip() == "7" else ""
         return (
             f"unknown emotion {said[:20]!r}; known are {known}; {seven}"
             "data.emotions says what others mean, data=image_folder takes another set"

@@ -75,7 +75,7 @@ def test_numbers_of_another_set_stay_numbers_until_data_emotions_says_what_they_
 
 def test_contempt_of_other_tables_is_refused_until_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "ck.csv").write_text(TEXT + "7" + TEXT.splitlines()[1][1:])
-    with pytest.raises(UserError, match=r"row 23: unknown emotion '7'.*data\.emotions=\{7: contempt\}"):
+    with pytest.raises(UserError, match=r"row 23: unknown emotion '7'.*data\.emotions=\{7:contempt\}"):
         read_faces(tmp_path / "ck.csv")
     assert read_faces(tmp_path / "ck.csv", Naming("fer2013", {"7": "contempt"})).emotion[-1] == "contempt"
 
