@@ -43,7 +43,8 @@ VERBS = {
     "rollback": ("make the previous model the champion again, or version=<number>", "fer rollback"),
     "models": ("list the registered models: versions, aliases, test metrics", "fer models"),
     "predict": (
-        "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input",
+        "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; "
+        "no face is looked for, every picture is taken for one",
         "fer predict face.jpg photos/ --json",
     ),
     "serve": ("answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080"),

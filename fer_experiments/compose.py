@@ -33,6 +33,7 @@ from fer_experiments.errors import UserError
 
 FILE_GROUPS = ("experiment", "sweep")
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
+WHOLE = ("data.classes", "data.emotions")
 OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall")  # of any keys
 
 
@@ -46,13 +47,13 @@ def compose(overrides: Sequence[str]) -> Config:
     """
     ConfigStore.instance().store(name="schema", node=schema())
     files = {o: _load_yaml(o, path) for o in overrides if (path := _file_of(o))}
-    classes = [o for o in overrides if o.startswith("data.classes=")]
-    given = [_store(o, files[o]) if o in files else o for o in overrides if o not in classes]
+    whole = [o for o in overrides if o.partition("=")[0] in WHOLE]
+    given = [_store(o, files[o]) if o in files else o for o in overrides if o not in whole]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = hydra_compose("config", overrides=given)
-        _replace_classes(composed, list(files.values()), classes)
+        _replace_whole(composed, list(files.values()), whole)
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_readable(error)) from error
@@ -137,12 +138,14 @@ def _store(override: str, node: DictConfig) -> str:
     return f"{group}={name}"
 
 
-def _replace_classes(composed: DictConfig, files: list[DictConfig], overrides: list[str]) -> None:
-    """Sets data.classes to the last one given: OmegaConf would merge the groups of two tasks into one."""
-    given = [classes for f in files if (classes := OmegaConf.select(f, "data.classes")) is not None]
-    given += [o.value() for o in OverridesParser.create().parse_overrides(overrides)]
-    if given:
-        OmegaConf.update(composed, "data.classes", given[-1], merge=False, force_add=True)
+def _replace_whole(composed: DictConfig, files: list[DictConfig], overrides: list[str]) -> None:
+    """Sets each of WHOLE to the last one given: OmegaConf would merge the groups of two tasks into one."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    for path in WHOLE:
+        given = [value for f in files if (value := OmegaConf.select(f, path)) is not None]
+        given += [o.value() for o in parsed if o.key_or_group == path]
+        if given:
+            OmegaConf.update(composed, path, given[-1], merge=False, force_add=True)
 
 
 def _readable(error: Exception) -> str:

@@ -26,14 +26,17 @@ class DataConfig:
     """What is classified: where the faces come from, which classes, how they are cleaned and split.
 
     path: a file or folder; None looks at $FER2013, then data/fer2013*. `source` names the origin in a backbone's
-    `seen`. `classes` groups emotions, None makes every emotion a class. `clean` is "all", "none" or a list out of
-    constant, conflicting, duplicates. `limit` keeps that many images of each split, stratified by class.
+    `seen`. `emotions` says what the source's labels or class folders mean ({1: surprise, 2: fear}), None leaves it to
+    their names, and to FER2013's numbers where that is the source. `classes` groups emotions, None makes every emotion
+    a class. `clean` is "all", "none" or a list out of constant, conflicting, duplicates. `limit` keeps that many images
+    of each split, stratified by class.
     """
 
     name: str = MISSING
     task: str = MISSING
     source: str = "fer2013"
     path: Optional[str] = None
+    emotions: Any = None  # {label: emotion}; YAML reads the labels 1 and true as no text, which they become
     classes: Optional[dict[str, list[str]]] = None
     split: str = "official"  # official | stratified | kfold
     fractions: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])  # of stratified: train, val, test
@@ -45,6 +48,10 @@ class DataConfig:
     limit: Optional[int] = None
     seed: int = 0
     demo_size: int = 6000  # number of drawn faces of data=demo
+
+    def __post_init__(self) -> None:
+        if isinstance(self.emotions, Mapping):
+            object.__setattr__(self, "emotions", {str(said): emotion for said, emotion in self.emotions.items()})
 
 
 @dataclass(frozen=True)
@@ -354,11 +361,11 @@ def from_dict(container: Mapping[str, Any]) -> Config:
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted config paths and their values; lists stay whole, and so do data.classes and sweep.space."""
+    """Dotted config paths and their values; lists stay whole, and so do data.classes, data.emotions and sweep.space."""
     flat: dict[str, Any] = {}
     for key, value in container.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and path not in ("data.classes", "sweep.space", "backbone.scaling"):
+        if isinstance(value, dict) and path not in ("data.classes", "data.emotions", "sweep.space", "backbone.scaling"):
             flat |= flatten(value, f"{path}.")
         else:
             flat[path] = value
@@ -397,6 +404,11 @@ def check(config: Config) -> None:
     for path in POSITIVE:
         if path in flat and flat[path] is not None and not flat[path] > 0:
             raise UserError(f"{path}={flat[path]}: must be greater than 0")
+    emotions = config.data.emotions
+    if emotions is not None and not (
+        isinstance(emotions, Mapping) and all(isinstance(e, str) for e in emotions.values())
+    ):
+        raise UserError(f"data.emotions={emotions}: must say what labels mean, as {{1: surprise, 2: fear}}, or be null")
     if not config.features.views or not set(config.features.views) <= {"original", "flip"}:
         raise UserError(f"features.views={config.features.views}: a list out of original and flip, not empty")
     if config.head.name in SPATIAL_HEADS and config.backbone.pooling != "none":

@@ -13,6 +13,8 @@ from fer_experiments.space import GROUPS, apply
 # Where things are, how fast they are made and when it ends change no trial's result.
 BUDGET = {"sweep.max_trials", "sweep.max_hours", "sweep.target", "sweep.fresh", "sweep.retry_failed"}
 NOT_IDENTITY = BUDGET | {"data.path", "features.batch_size", "features.shard_size"}
+# Keys younger than sweeps that go on: left out while they say what was so before them.
+YOUNGER: dict[str, Any] = {"data.emotions": None}
 
 
 def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], number: int) -> Config:
@@ -41,6 +43,7 @@ def identity_of(config: Config, tags: dict[str, str]) -> dict[str, Any]:
     flat = flatten(to_dict(config))
     elsewhere = ("paths.", "tracking.", "compute.")
     kept = {k: v for k, v in flat.items() if k not in NOT_IDENTITY and not k.startswith(elsewhere)}
+    kept = {k: v for k, v in kept.items() if k not in YOUNGER or v != YOUNGER[k]}
     return {**kept, **tags}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fer_experiments import backbones
 from fer_experiments.config import Config, cache_dir, to_dict
-from fer_experiments.data import Dataset, load_dataset
+from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
 from fer_experiments.executors import Executor, Shared
 from fer_experiments.features import FeatureSet, Travelling, extract_features, pack
@@ -76,6 +76,8 @@ class Preparations:
         key = _key(config, "data")
         if key not in self._datasets:
             loaded = load_dataset(config.data, smoke=config.training.smoke)
+            for line in remarks(loaded):
+                self._echo(line)
             first = next(iter(self._datasets.values()), loaded)
             if not _same_validation(first, loaded):
                 raise UserError("data: its validation images are others than those of the other trials")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from fer_experiments.compose import compose, split_multirun
-from fer_experiments.config import config_dir, sweeps_dir, to_dict
+from fer_experiments.config import config_dir, flatten, from_dict, sweeps_dir, to_dict
 from fer_experiments.errors import UserError
 
 
@@ -30,6 +31,17 @@ def test_classes_of_an_experiment_file_replace_the_groups(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text("data:\n  classes: {calm: [neutral], loud: [surprise]}\n")
     assert compose([f"experiment={path}"]).data.classes == {"calm": ["neutral"], "loud": ["surprise"]}
+
+
+def test_labels_of_data_emotions_are_text_replaced_and_not_merged(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data:\n  emotions: {1: surprise, '2': fear, false: sad}\n")
+    config = compose([f"experiment={path}"])
+    assert config.data.emotions == {"1": "surprise", "2": "fear", "False": "sad"}
+    assert compose([f"experiment={path}", "data.emotions={4: happy}"]).data.emotions == {"4": "happy"}
+    assert compose([f"experiment={path}", "data.emotions=null"]).data.emotions is None
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert flatten(to_dict(config))["data.emotions"] == config.data.emotions
 
 
 def test_command_line_beats_a_sweep_file():
@@ -57,6 +69,8 @@ def test_command_line_beats_a_sweep_file():
         (["experiment=nope"], "experiment=nope: no such file; choose one of"),
         (["sweep=quick", "sweep.oracle=divine"], "sweep.oracle=divine: choose one of random, bayesian"),
         (["sweep.max_trials=3"], "sweep.max_trials: no sweep is chosen; say sweep=<name>"),
+        (["data.emotions=[1]"], "data.emotions=[1]: must say what labels mean, as {1: surprise, 2: fear}"),
+        (["data.emotions={1:[sad]}"], "data.emotions={'1': ['sad']}: must say what labels mean"),
         (["head.l2"], "head.l2"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,39 @@ def test_folder_is_read_in_natural_order_and_what_is_no_picture_is_named(registe
     assert np.ptp(expected, axis=0).max() > 0.01  # the network does look at the pixels
     errors = capsys.readouterr().err.splitlines()
     assert code == 2 and len(errors) == 2
-    assert "cut.png" in errors[0] and "notes.txt" in errors[1]
+    assert "cut.png: cannot be read" in errors[0]
+    assert errors[1] == f"fer predict: other files ignored: 1, the first {folder}/notes.txt"
+
+
+def test_what_is_a_picture_is_told_by_content_and_a_name_that_promises_one_is_kept(registered, tmp_path, capsys):
+    draw(tmp_path / "a.png", 0)
+    (tmp_path / "a.png").rename(tmp_path / "a.strange")
+    draw(tmp_path / "b.png", 1)
+    (tmp_path / "b.png").rename(tmp_path / "b")
+    (tmp_path / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (tmp_path / "page.png").write_text("<html>403</html>")
+    os.mkfifo(tmp_path / "pipe")  # nobody ever writes to it
+    (tmp_path / "again").symlink_to(tmp_path)
+    code, text = said(registered, [str(tmp_path)])
+    assert code == 2 and [Path(row["file"]).name for row in json.loads(text)] == ["a.strange", "b"]
+    errors = capsys.readouterr().err.splitlines()
+    assert "page.png: cannot be read as a picture (an HTML page" in errors[0]
+    assert "other files ignored: 3" in errors[1] and len(errors) == 2
+
+
+def test_pictures_of_one_gray_level_are_named_and_a_table_says_that_no_face_is_looked_for(registered, tmp_path, capsys):
+    for name, level in (("black", 0), ("white", 255)):
+        Image.new("L", (48, 48), level).save(tmp_path / f"{name}.png")
+    draw(tmp_path / "face.png", 0)
+    assert said(registered, [str(tmp_path)])[0] == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert [f"{name}.png: constant" in line for name, line in zip(("black", "white"), errors, strict=True)] == [
+        True
+    ] * 2
+    said(registered, [str(tmp_path / "face.png")], "table")
+    assert capsys.readouterr().err.splitlines() == [
+        "fer predict: no face is looked for: every picture is taken for a face that fills it"
+    ]
 
 
 def test_forms_agree(registered, faces):

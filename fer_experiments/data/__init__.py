@@ -1,7 +1,7 @@
 """Faces: readers, cleaning, splits, fingerprints, and the sealed test split."""
 
 from fer_experiments.data.dataset import Dataset, TestSplit, find_source, load_dataset, open_test_split
-from fer_experiments.data.describe import describe
+from fer_experiments.data.describe import describe, remarks
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.readers import find_fer2013
 
@@ -14,4 +14,5 @@ __all__ = [
     "find_source",
     "load_dataset",
     "open_test_split",
+    "remarks",
 ]

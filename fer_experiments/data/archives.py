@@ -1,22 +1,24 @@
-"""Folders, zip and tar.gz archives behind one interface: names of files, and their bytes.
+"""Folders, zip and tar archives behind one interface: names of files, and their bytes.
 
 Archives are read in memory and never extracted.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
-import os
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, Any, Protocol
 
+from fer_experiments.data.folders import is_hidden, read_plain, walk
 from fer_experiments.errors import UserError
 
 # What zipfile and tarfile raise on bytes that are not what they claim to be.
@@ -33,6 +35,15 @@ DAMAGE = (
     NotImplementedError,
     RuntimeError,
 )
+BLOCK = 512  # bytes, of a tar
+COMPRESSED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
+
+
+class Read(Protocol):
+    """Reads a file of a container: all of it, or its first bytes."""
+
+    def __call__(self, name: str, most: int = -1) -> bytes:
+        """Return at most `most` bytes. Raises UserError for what cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -42,30 +53,46 @@ class Container:
     path: Path
     files: tuple[str, ...]
     folders: tuple[str, ...]
-    read: Callable[[str], bytes]
+    read: Read
 
 
 def is_archive(path: Path) -> bool:
-    """Tell whether the file begins like a zip or a gzip."""
+    """Tell by its content whether a file is a zip or a tar, the latter compressed or not."""
+    if _is_zip(path):
+        return True
+    with _damage(path), open_plain(path) as stream:
+        return _is_tar(stream)
+
+
+@contextmanager
+def open_plain(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, or what a gzip, bzip2 or xz file holds, told by content."""
     with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x1f\x8b")
+        head = file.read(6)
+    form = next((form for magic, form in COMPRESSED.items() if head.startswith(magic)), None)
+    with form(path) if form else path.open("rb") as stream:
+        yield stream
+
+
+def read_unpacked(path: Path, most: int) -> bytes:
+    """Return the bytes of a file that is no archive, decompressed, at most that many. Raises UserError for damage."""
+    with _damage(path), open_plain(path) as stream:
+        return stream.read(most)
 
 
 @contextmanager
 def open_container(path: Path) -> Iterator[Container]:
-    """Open the folder, zip or tar.gz at `path`, told apart by content.
+    """Open the folder, zip or tar (plain, gzip, bzip2 or xz) at `path`, told apart by content.
 
-    Raises UserError for an archive that is truncated, damaged or encrypted, or that holds a link or a name that leads
-    out of it.
+    Raises UserError for an archive that is truncated, damaged or encrypted, that holds a name twice, or a link or a
+    name that leads out of it.
     """
     if path.is_dir():
         yield _folder(path)
         return
     with ExitStack() as stack:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
         with _damage(path):
-            container = _zip(path, stack) if zipped else _tar(path, stack)
+            container = _zip(path, stack) if _is_zip(path) else _tar(path, stack)
         yield container
 
 
@@ -80,72 +107,109 @@ def _damage(path: Path, member: str = "") -> Iterator[None]:
 
 
 def _folder(path: Path) -> Container:
-    def read(name: str) -> bytes:
+    def read(name: str, most: int = -1) -> bytes:
         try:
-            return (path / name).read_bytes()
+            return read_plain(path / name, most)
         except OSError as error:
-            raise UserError(f"{path / name}: cannot be read ({error.strerror}); mend or remove it") from error
+            refuse(OSError(error.errno, _nowhere(path / name) or error.strerror, str(path / name)))
+            raise
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend or remove it") from error
 
     files: list[str] = []
     folders: list[str] = []
-    for root, inner, names in os.walk(path, onerror=refuse, followlinks=True):
+    for root, inner, names in walk(path, refuse):
         here = Path(root).relative_to(path).as_posix()
         prefix = "" if here == "." else f"{here}/"
         folders += [prefix + name for name in inner]
         files += [prefix + name for name in names]
-    return Container(path, _visible(files), _visible(folders), read)
+    return Container(path, tuple(files), tuple(folders), read)
+
+
+def _nowhere(path: Path) -> str:
+    """Say where a link leads that leads nowhere, "" of anything else."""
+    return f"a link to {path.readlink()}, which is not there" if path.is_symlink() and not path.exists() else ""
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(3)
+    return head.startswith(b"PK") and head[2:] in (b"", b"\x03", b"\x05", b"\x07")
 
 
 def _zip(path: Path, stack: ExitStack) -> Container:
     archive = stack.enter_context(zipfile.ZipFile(path))
     members = archive.infolist()
-    _refuse_escapes(path, (member.filename for member in members))
     if any(member.flag_bits & 1 for member in members):
         raise UserError(f"{path}: the archive is encrypted; unpack it with its password and give the folder")
-    by_name = {PurePosixPath(member.filename).as_posix(): member for member in members}  # "./a/" -> "a"
+    windows = not any("/" in member.filename for member in members)  # old tools write their own separator
 
-    def read(name: str) -> bytes:
-        with _damage(path, name):
-            return archive.read(by_name[name])
+    def read(member: zipfile.ZipInfo, most: int) -> bytes:
+        with archive.open(member) as file:
+            return file.read(most)
 
-    files = [name for name, member in by_name.items() if not member.is_dir()]
-    folders = [name for name, member in by_name.items() if member.is_dir()]
-    return Container(path, _visible(files), _visible(folders), read)
+    entries = []
+    for member in members:
+        name = member.filename.replace("\\", "/") if windows else member.filename
+        entries.append((name, name.endswith("/"), member))
+    return _listed(path, entries, read)
+
+
+def _is_tar(stream: IO[bytes]) -> bool:
+    """Tell whether a stream begins with a tar's header, whose checksum is right."""
+    try:
+        tarfile.TarInfo.frombuf(stream.read(BLOCK), tarfile.ENCODING, "surrogateescape")
+    except tarfile.TarError:  # HeaderError, a subclass that is not exported
+        return False
+    return True
 
 
 def _tar(path: Path, stack: ExitStack) -> Container:
-    stream = stack.enter_context(gzip.GzipFile(path))
+    stream = stack.enter_context(open_plain(path))
     archive = stack.enter_context(tarfile.TarFile(fileobj=stream))
     members = archive.getmembers()
-    while stream.read(1 << 20):  # tarfile stops at its end marker, gzip checks length and CRC only at its own
+    stream.seek(archive.offset)
+    if len(end := stream.read(BLOCK)) < BLOCK or end.strip(b"\0"):  # where tarfile stops without a word
+        raise EOFError("it has no end")
+    while stream.read(1 << 20):  # gzip checks length and CRC only at its own end
         pass
-    _refuse_escapes(path, (member.name for member in members))
     for member in members:
         if not (member.isfile() or member.isdir()):
             raise UserError(f"{path}: {member.name} is a link or a device; pack plain files and folders only")
-    by_name = {PurePosixPath(member.name).as_posix(): member for member in members}  # "./a" -> "a"
 
-    def read(name: str) -> bytes:
+    def read(member: tarfile.TarInfo, most: int) -> bytes:
+        file = archive.extractfile(member)
+        assert file is not None  # only links and devices have no content, and those are refused above
+        return file.read(most)
+
+    return _listed(path, [(member.name, member.isdir(), member) for member in members], read)
+
+
+def _listed(path: Path, entries: list[tuple[str, bool, Any]], read_member: Any) -> Container:
+    """Make the container of an archive's (name, whether a folder, member), as long as each name means one thing."""
+    members: dict[str, Any] = {}
+    folders: list[str] = []
+    for given, is_folder, member in entries:
+        _refuse_escape(path, given)
+        name = PurePosixPath(given).as_posix()  # "./a/" -> "a"
+        if any(map(is_hidden, name.split("/"))):
+            continue
+        if is_folder:
+            folders.append(name)
+            continue
+        if name in members:
+            raise UserError(f"{path}: {name} is in it twice, and which is meant cannot be known; pack it again")
+        members[name] = member
+
+    def read(name: str, most: int = -1) -> bytes:
         with _damage(path, name):
-            file = archive.extractfile(by_name[name])
-            assert file is not None  # only links and devices have no content, and those are refused above
-            return file.read()
+            return read_member(members[name], most)
 
-    files = [name for name, member in by_name.items() if member.isfile()]
-    folders = [name for name, member in by_name.items() if member.isdir()]
-    return Container(path, _visible(files), _visible(folders), read)
+    return Container(path, tuple(members), tuple(folders), read)
 
 
-def _refuse_escapes(path: Path, names: Iterable[str]) -> None:
-    for name in names:
-        parts = name.replace("\\", "/").split("/")
-        if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
-            raise UserError(f"{path}: member {name!r} leads out of the archive; do not trust it, fetch it elsewhere")
-
-
-def _visible(names: Iterable[str]) -> tuple[str, ...]:
-    """Leave out hidden files and what macOS adds to archives; keep the order."""
-    return tuple(name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/")))
+def _refuse_escape(path: Path, name: str) -> None:
+    parts = name.replace("\\", "/").split("/")
+    if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
+        raise UserError(f"{path}: member {name!r} leads out of the archive; do not trust it, fetch it elsewhere")

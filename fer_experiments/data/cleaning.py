@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fer_experiments.data.faces import Faces
-from fer_experiments.data.readers import natural_key
+from fer_experiments.data.names import natural_key
 from fer_experiments.errors import UserError
 
 STEPS = ("constant", "conflicting", "duplicates")  # in the order in which they are applied

@@ -15,8 +15,9 @@ import numpy as np
 from fer_experiments.config import DataConfig
 from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
 from fer_experiments.data.faces import EMOTIONS, Faces
-from fer_experiments.data.readers import find_fer2013, natural_key, read_faces
-from fer_experiments.data.splits import PARTS, Rows, check_split, split_rows
+from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
+from fer_experiments.data.readers import find_fer2013, read_faces
+from fer_experiments.data.splits import PARTS, Rows, check_split, split_notes, split_rows
 from fer_experiments.errors import UserError
 
 SMOKE_LIMIT = 32  # images a split
@@ -124,12 +125,14 @@ def _load_parts(cfg: DataConfig, smoke: bool) -> _Parts:
         cfg = replace(cfg, per_class=None, demo_size=min(cfg.demo_size, SMOKE_DEMO_SIZE))
     faces, digests = canonical_order(_read(cfg))
     classes, label_of = _classes(cfg, np.unique(faces.emotion).tolist())
+    notes = [*(doubts(classes) if cfg.classes is None else []), *split_notes(faces, cfg)]
     if smoke:
         cfg = replace(cfg, limit=max(min(cfg.limit or SMOKE_LIMIT, SMOKE_LIMIT), len(classes)))
     groups = identical_groups(digests)
     kept, cleaning = clean_rows(faces, groups, steps)
     kept = kept[np.isin(faces.emotion[kept], list(label_of))]
     cleaning["in_classes"] = len(kept)
+    cleaning["notes"] = notes
     faces, groups = faces.take(kept), groups[kept]
     labels = np.array([label_of[emotion] for emotion in faces.emotion.tolist()], np.int64)
     _refuse_empty_class(np.bincount(labels, minlength=len(classes)), classes, "after cleaning")
@@ -146,7 +149,7 @@ def _read(cfg: DataConfig) -> Faces:
         from fer_experiments.data.demo import draw_faces
 
         return draw_faces(cfg.demo_size, cfg.seed)
-    return read_faces(path)
+    return read_faces(path, Naming(cfg.source, cfg.emotions or {}))
 
 
 def find_source(cfg: DataConfig) -> Path | None:
@@ -175,12 +178,13 @@ def _classes(cfg: DataConfig, emotions: list[str]) -> tuple[tuple[str, ...], dic
     else:
         grouping = {name: list(members) for name, members in cfg.classes.items()}
     if len(grouping) < 2:
-        raise UserError(f"data.classes: {len(grouping)} class ({', '.join(grouping)}); at least two are needed")
+        where = "the source has" if cfg.classes is None else "there is"
+        raise UserError(f"data.classes: {where} {len(grouping)} class ({', '.join(grouping)}); at least two are needed")
     label_of: dict[str, int] = {}
     for label, (name, members) in enumerate(grouping.items()):
         if not members:
             raise UserError(f"data.classes: class {name} has no emotion; name some of {', '.join(emotions)}")
-        for emotion in members:
+        for emotion in map(emotion_named, members):
             if emotion not in emotions:
                 close = difflib.get_close_matches(emotion, emotions, n=3) or emotions
                 raise UserError(

@@ -32,12 +32,21 @@ def describe(dataset: Dataset) -> str:
         f"{found['private_test_with_twin_in_training']:,} PrivateTest and "
         f"{found['public_test_with_twin_in_training']:,} PublicTest images;",
         f"  {report['constant_images']:,} constant images",
-        *(f"Converted on reading: {what}: {count:,}" for what, count in report["converted"].items()),
+        *remarks(dataset),
         "",
         f"fingerprint         {dataset.fingerprint}",
         f"images fingerprint  {dataset.images_fingerprint}",
     ]
     return "\n".join(lines)
+
+
+def remarks(dataset: Dataset) -> list[str]:
+    """Return a line for each thing that reading changed or left out, and for what a person may not expect."""
+    converted = dataset.cleaning["converted"].items()
+    return [
+        *(f"Converted on reading: {what}: {count:,}" for what, count in converted),
+        *(f"Note: {note}" for note in dataset.cleaning["notes"]),
+    ]
 
 
 def _split_table(dataset: Dataset) -> list[str]:

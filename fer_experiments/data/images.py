@@ -1,94 +1,222 @@
-"""Image files to gray pixels of one size."""
+"""The one decoder of pictures, for training, prediction and serving: files to gray pixels, told by their content."""
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from collections import Counter
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fer_experiments.data.archives import Container
 from fer_experiments.errors import UserError
 
-SIZE = (48, 48)  # what images of differing sizes are brought to: FER2013's
+Size = tuple[int, int]  # width, height
+
+SIZE = (48, 48)  # FER2013's: of pictures of which no size is that of most
+LIMIT = 256 << 20  # bytes of a file; what is larger is no picture, or endless
+PIXELS = 64_000_000
+GROUND = 128  # the gray that shows through what is transparent
+# What is decoded; the most common first, for they are tried in this order. Not EPS, for which Pillow runs a program.
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"),
+    *("AVIF", "JPEG2000", "ICO", "DDS", "PCX", "QOI", "TGA"),
+)
+# Names that promise a picture: what is behind one and is none is a fault, and not passed over.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
+    *(".avif", ".heic", ".heif", ".jp2", ".svg", ".dds", ".pcx", ".qoi", ".tga"),
+)
+HEAD = 64  # bytes that tell a format
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"qoif")
+CONTENT = re.compile(rb"RIFF....WEBP|....ftyp(avi|hei|hev|mif1|msf1)|BM....\0\0\0\0|P[1-6]\s+[#0-9]", re.DOTALL)
+NOT_READ = {
+    "HEIC, which is not read: convert it to JPEG or PNG": re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL),
+    "a drawing in SVG and no pixels: convert it to PNG": re.compile(rb"[^\0]{0,2000}<svg"),
+    "an HTML page: was its download refused?": re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE),
+}
+ORIENTATION = 0x0112  # the tag's number in EXIF
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+WITH_ORIENTATION = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # keys of Pillow's info
 
 
-def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, dict[str, int]]:
-    """Decode images to uint8 [n, h, w] and count what was converted.
+class Gray(NamedTuple):
+    """A picture of mode L, and what was done to it to become one."""
 
-    Colour becomes gray; where sizes differ, all become 48x48. Raises UserError naming a file that is no 8-bit image.
-    """
-    images: list[Image.Image] = []
-    gray = 0
-    resizing = False
-    resized = 0
-    for name in names:
-        image = _decode(container, name)
-        if image.mode != "L":
-            image = image.convert("L")
-            gray += 1
-        if not resizing and images and image.size != images[0].size:
-            resizing = True
-            resized = len(images) if images[0].size != SIZE else 0
-            images = [_resize(earlier) for earlier in images]
-        if resizing and image.size != SIZE:
-            resized += 1
-            image = _resize(image)
-        images.append(image)
-    converted = {"colour to gray": gray, f"resized to {SIZE[0]}x{SIZE[1]}": resized}
-    return np.stack([np.asarray(image) for image in images]), {what: n for what, n in converted.items() if n}
+    image: Image.Image
+    changes: tuple[str, ...]
+
+
+def promises_picture(name: str) -> bool:
+    """Tell by its name whether a file should be a picture."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def begins_picture(head: bytes) -> bool:
+    """Tell by its first HEAD bytes whether a file is a picture, whatever its name."""
+    return head.startswith(MAGIC) or CONTENT.match(head) is not None
 
 
 def read_picture(content: bytes, name: str, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """Gray uint8 [h, w] of any picture that Pillow reads, of any size, upright.
+    """Gray uint8 [h, w] of a picture of any size, upright.
 
     Brought to `size` (height, width) in the way that a folder of pictures of differing sizes is before training, so
-    that a model sees as much detail as it learned from. More than 8 bits become 8; of an animation the first picture is
-    taken.
+    that a model sees as much detail as it learned from. What is transparent shows one gray; of an animation the first
+    picture is taken.
 
     Raises:
         UserError: content that is no whole picture, or pixels without a known range; begins with `name`.
     """
+    with _quietly():
+        image = _gray(content, name).image
+    return np.asarray(_resized(image, (size[1], size[0])))
+
+
+def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, dict[str, int]]:
+    """Decode images as `read_picture` does to uint8 [n, h, w] and count what was changed.
+
+    Where sizes differ, all become that of more than half of them, or 48x48 where there is none. Raises UserError naming
+    the first file that is no picture.
+    """
+    images: list[Image.Image] = []
+    sizes: list[Size] = []
+    changes: Counter[str] = Counter()
+    usual: Size | None = None
+    with _quietly():
+        for name in names:
+            image, changed = _gray(_content(container, name), f"{container.path}: {name}")
+            changes.update(changed)
+            if images and usual is None and image.size != sizes[0]:
+                rest = [_size(_content(container, other)) for other in names[len(images) + 1 :]]
+                usual = _usual([*sizes, image.size, *rest])
+                images = [_resized(earlier, usual) for earlier in images]
+            sizes.append(image.size)
+            images.append(image if usual is None else _resized(image, usual))
+    if usual and (odd := [row for row, size in enumerate(sizes) if size != usual]):
+        first = "{}x{}".format(*sizes[odd[0]])
+        changes["resized to {}x{}, ".format(*usual) + f"first {names[odd[0]]} of {first}"] = len(odd)
+    return np.stack([np.asarray(image) for image in images]), dict(changes)
+
+
+def _quietly() -> warnings.catch_warnings[None]:
+    """Pillow warns of oddities in tags, and of large pictures."""
+    return warnings.catch_warnings(action="ignore")
+
+
+def _content(container: Container, name: str) -> bytes:
+    content = container.read(name, LIMIT + 1)
+    if len(content) > LIMIT:
+        raise UserError(f"{container.path}: {name} is larger than {LIMIT >> 20} MB; give a smaller picture")
+    return content
+
+
+def _usual(sizes: list[Size | None]) -> Size:
+    size, count = Counter(sizes).most_common(1)[0]
+    return size if size and 2 * count > len(sizes) else SIZE
+
+
+def _resized(image: Image.Image, size: Size) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _gray(content: bytes, where: str) -> Gray:
+    """The picture in `content`. Raises UserError that begins with `where`, whatever is wrong."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities in tags, and of sizes over 89 megapixels; over 179 it raises
-            return _gray(content, size)
-    except UnidentifiedImageError as error:
-        reason = "no format that is known" if content else "the file is empty"
-        raise UserError(f"{name}: cannot be read as a picture ({reason}); replace it") from error
-    except Exception as error:  # Pillow's plugins raise what they like: NotImplementedError of a damaged DDS
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise UserError(f"{name}: cannot be read as a picture ({reason}); replace it") from error
-
-
-def _gray(content: bytes, size: tuple[int, int]) -> np.ndarray:
-    image: Image.Image = Image.open(io.BytesIO(content))
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode[0] in "IF":
-        raise ValueError(f"mode {image.mode} has more than 8 bits, of unknown range")
-    image = image.convert("L")
-    height, width = size
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image)
-
-
-def _resize(image: Image.Image) -> Image.Image:
-    return image if image.size == SIZE else image.resize(SIZE, Image.Resampling.BILINEAR)
-
-
-def _decode(container: Container, name: str) -> Image.Image:
-    content = container.read(name)
-    try:
-        image = Image.open(io.BytesIO(content))
+        image = _opened(content)
+        if _is_deep(image, content):
+            raise ValueError("more than 8 bits a channel, of unknown range: convert it to 8 bits")
         image.load()
-        if image.mode[0] in "IF":
-            raise ValueError(f"mode {image.mode} has more than 8 bits")
-        return image if image.mode == "L" and not image.info.get("exif") else ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).replace("\n", " ")
-        raise UserError(f"{container.path}: image {name} cannot be decoded ({reason}); replace or remove it") from error
+        return _upright(_flat(image), image)
+    except UnidentifiedImageError as error:
+        reason = next((what for what, head in NOT_READ.items() if head.match(content)), "no format that is known")
+        raise _refusal(where, reason if content else "the file is empty") from error
+    except Exception as error:  # Pillow's plugins raise what they like: NotImplementedError of a damaged DDS
+        raise _refusal(where, str(error) or type(error).__name__) from error
+
+
+def _refusal(where: str, reason: str) -> UserError:
+    return UserError(f"{where}: cannot be read as a picture ({' '.join(reason.split())}); replace or remove it")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow knows."""
+    Image.init()
+    return tuple(form for form in FORMATS if form in Image.OPEN)
+
+
+def _opened(content: bytes) -> ImageFile.ImageFile:
+    image = Image.open(io.BytesIO(content), formats=_formats())
+    if image.width * image.height > PIXELS:
+        raise ValueError(f"its {image.width}x{image.height} pixels are more than {PIXELS // 10**6} million")
+    return image
+
+
+def _is_deep(image: ImageFile.ImageFile, content: bytes) -> bool:
+    """Tell whether there are more than 8 bits a channel: 12 of them are often stored as 16, which are all but black."""
+    if image.mode[0] in "IF":
+        return True
+    if image.format == "PNG":
+        return content[24] > 8  # of its header; colours of 16 bits are cut to 8 without a word
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,))) > 8  # type: ignore[attr-defined]
+    args = image.tile[0].args if image.format == "PPM" else ()
+    return isinstance(args, tuple) and args[-1:] > (255,)
+
+
+def _flat(image: Image.Image) -> Gray:
+    """Gray without transparency: the colour that is hidden under it is no part of the picture."""
+    if not image.has_transparency_data:
+        return Gray(image if image.mode == "L" else image.convert("L"), _greyed(image))
+    colour = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+    alpha = colour.getchannel("A")
+    least, most = alpha.getextrema()
+    if most == 0:
+        raise ValueError("it is transparent throughout, a picture without content")
+    if least == 255:
+        return Gray(image.convert("L"), _greyed(image))
+    ground = Image.new("L", image.size, GROUND)
+    return Gray(Image.composite(colour.convert("L"), ground, alpha), (*_greyed(image), "transparency to gray"))
+
+
+def _greyed(image: Image.Image) -> tuple[str, ...]:
+    return () if image.mode in ("L", "LA", "1") else ("colour to gray",)
+
+
+def _upright(gray: Gray, image: Image.Image) -> Gray:
+    """Turned as the file says. ImageOps.exif_transpose writes the tags anew, and fails of one that is malformed."""
+    turn = UPRIGHT.get(_orientation(image))
+    return gray if turn is None else Gray(gray.image.transpose(turn), (*gray.changes, "turned upright"))
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF or XMP says; 1, upright, where they are missing or cannot be read, as viewers take it."""
+    if image.format == "TIFF" or not WITH_ORIENTATION & image.info.keys():
+        return 1  # Pillow turns a TIFF itself when it loads it
+    try:
+        said = image.getexif().get(ORIENTATION)
+    except Exception:  # whatever bytes that are no tags make of its parser
+        return 1
+    return said if isinstance(said, int) else 1
+
+
+def _size(content: bytes) -> Size | None:
+    """A picture's size without its pixels; None where it cannot be read, which is said when it is decoded."""
+    try:
+        image = _opened(content)
+        said = image.getexif().get(ORIENTATION) if image.format == "TIFF" else _orientation(image)
+    except Exception:
+        return None
+    return (image.height, image.width) if said in (5, 6, 7, 8) else image.size

@@ -56,7 +56,7 @@ def split_rows(faces: Faces, labels: np.ndarray, groups: np.ndarray, classes: tu
         part = allocate(labels[pool], groups[pool], cfg.fractions, rng)
         rows = {name: pool[part == index] for index, name in enumerate(PARTS)}
         return {name: _limited(rows[name], labels, classes, cfg, rng) for name in PARTS}
-    rows = _official(faces) if cfg.split == "official" else _folds(faces, labels, groups, cfg, rng)
+    rows = (_official if cfg.split == "official" else _folds)(faces, labels, groups, cfg, rng)
     # Balancing draws from a copy of the generator: what it takes for training moves no validation image.
     balanced = copy.deepcopy(rng)
     train = _undersample(rows["train"], labels, classes, cfg, balanced)
@@ -109,16 +109,45 @@ def apportion(quotas: np.ndarray, total: int) -> np.ndarray:
     return counts
 
 
-def _official(faces: Faces) -> Rows:
+def split_notes(faces: Faces, cfg: DataConfig) -> list[str]:
+    """Return a line for what a split does to the source's own parts that a person may not expect."""
+    own = [usage for usage in OFFICIAL.values() if (faces.usage == usage).any()]
+    if cfg.split == "stratified" and len(own) > 1:
+        return [f"the source's own {', '.join(own)} are mixed by data.split=stratified; official keeps them apart"]
+    if cfg.split == "official" and _lacks_val(faces, cfg):
+        share = f"{_val_share(cfg):.0%}"
+        return [f"the source has no validation part: {share} of its training part, drawn by data.seed, takes its place"]
+    return []
+
+
+def _lacks_val(faces: Faces, cfg: DataConfig) -> bool:
+    """Tell whether a validation part has to be made; FER2013 without PublicTest is not FER2013's official split."""
+    return cfg.source != "fer2013" and not (faces.usage == OFFICIAL["val"]).any()
+
+
+def _val_share(cfg: DataConfig) -> float:
+    """Of what is not the test part."""
+    return cfg.fractions[1] / (cfg.fractions[0] + cfg.fractions[1])
+
+
+def _official(faces: Faces, labels: np.ndarray, groups: np.ndarray, cfg: DataConfig, rng: np.random.Generator) -> Rows:
     rows = {name: np.flatnonzero(faces.usage == usage) for name, usage in OFFICIAL.items()}
-    if empty := [usage for name, usage in OFFICIAL.items() if len(rows[name]) == 0]:
-        raise UserError(f"data.split=official: the source has no {' and no '.join(empty)}; use stratified or kfold")
+    carved = _lacks_val(faces, cfg)
+    if empty := [usage for name, usage in OFFICIAL.items() if len(rows[name]) == 0 and not (carved and name == "val")]:
+        another = ", or data=image_folder, where a part of Training takes its place" if empty == ["PublicTest"] else ""
+        raise UserError(
+            f"data.split=official: the source has no {' and no '.join(empty)}; use stratified or kfold{another}"
+        )
+    if carved:
+        share = _val_share(cfg)
+        part = allocate(labels[rows["train"]], groups[rows["train"]], [1 - share, share], rng)
+        rows["train"], rows["val"] = rows["train"][part == 0], rows["train"][part == 1]
     return rows
 
 
 def _folds(faces: Faces, labels: np.ndarray, groups: np.ndarray, cfg: DataConfig, rng: np.random.Generator) -> Rows:
     test = faces.usage == OFFICIAL["test"]
-    if not test.any():
+    if test.all() or not test.any():
         test = allocate(labels, groups, [1 - TEST_SHARE, TEST_SHARE], rng) == 1
     pool = np.flatnonzero(~test)
     fold = allocate(labels[pool], groups[pool], [1.0] * cfg.folds, rng)

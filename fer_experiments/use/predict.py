@@ -15,10 +15,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from fer_experiments.config import Config
+from fer_experiments.data.folders import read_plain, walk
+from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture
 from fer_experiments.errors import UserError
 
 BATCH = 64  # pictures that are held at once
-LIMIT = 256 << 20  # bytes of a file; what is larger is no picture, or endless
 FORMS = ("table", "json", "csv")
 STDIN = "-"
 
@@ -41,8 +42,9 @@ def predict(
 ) -> int:
     """Prints what the registered model says of pictures; returns the exit code, 2 when one could not be read.
 
-    What cannot be read is named on standard error, a line each, and the rest goes on. Rows come out as batches are
-    done.
+    What cannot be read is named on standard error, a line each, and the rest goes on; so are pictures of one gray
+    level, which no model can tell anything of, and how many files of folders are none. Rows come out as batches are
+    done. No face is looked for, which the end of a table says.
 
     Args:
         config: data.task says which model.
@@ -58,8 +60,8 @@ def predict(
         raise UserError(f"format={form}: choose one of {', '.join(FORMS)}")
     if not paths:
         raise UserError("nothing to predict: name pictures, a folder of them, or - for standard input")
-    failed = _Failures()
-    present = [path for path in paths if path == STDIN or _exists(path, failed)]
+    said = _Said()
+    present = [path for path in paths if path == STDIN or _exists(path, said)]
     if not present:
         return 2  # without the seconds that it takes to load a model
     from fer_experiments.use import load_model
@@ -67,95 +69,116 @@ def predict(
     _, classifier = load_model(config, version)
 
     def rows() -> Iterator[Row]:
-        pictures = _pictures(present, classifier.size, failed)
+        pictures = _pictures(present, classifier.size, said)
         while batch := list(itertools.islice(pictures, BATCH)):
             names, pixels = zip(*batch, strict=True)
             yield from map(Row, names, classifier.probabilities(np.stack(pixels)))
 
     {"table": _table, "json": _json, "csv": _csv}[form](rows(), classifier.classes, echo)
-    return 2 if failed.count else 0
+    said.end(form)
+    return 2 if said.failures else 0
 
 
-class _Failures:
-    """Counts what could not be read, and says each on standard error."""
+class _Said:
+    """What is said on standard error: what could not be read, and what is odd."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.failures = 0
+        self.ignored: list[str] = []
 
-    def tell(self, error: UserError) -> None:
-        self.count += 1
-        print(f"fer predict: {error}", file=sys.stderr)
+    def failure(self, error: UserError) -> None:
+        self.failures += 1
+        self.line(str(error))
+
+    def line(self, text: str) -> None:
+        print(f"fer predict: {text}", file=sys.stderr)
+
+    def end(self, form: str) -> None:
+        if self.ignored:
+            self.line(f"other files ignored: {len(self.ignored)}, the first {_shown(self.ignored[0])}")
+        if form == "table":
+            self.line("no face is looked for: every picture is taken for a face that fills it")
 
 
-def _exists(path: str, failed: _Failures) -> bool:
+def _exists(path: str, said: _Said) -> bool:
     if os.path.exists(path):  # noqa: PTH110  Path.exists raises of a name that is too long
         return True
-    failed.tell(UserError(f"{path}: no such file or folder"))
+    said.failure(UserError(f"{path}: no such file or folder"))
     return False
 
 
-def _pictures(paths: Iterable[str], size: tuple[int, int], failed: _Failures) -> Iterator[tuple[str, np.ndarray]]:
+def _pictures(paths: Iterable[str], size: tuple[int, int], said: _Said) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pixels uint8 [h, w] of what can be read."""
-    from fer_experiments.data.images import read_picture
-
-    for name, content in _contents(paths, failed):
+    for name, content in _contents(paths, said):
         try:
-            yield name, read_picture(content, name, size)
+            pixels = read_picture(content, name, size)
         except UserError as error:
-            failed.tell(error)
+            said.failure(error)
+            continue
+        if np.ptp(pixels) == 0:
+            said.line(f"{_shown(name)}: constant, one gray level throughout: its label says nothing")
+        yield name, pixels
 
 
-def _contents(paths: Iterable[str], failed: _Failures) -> Iterator[tuple[str, bytes]]:
+def _contents(paths: Iterable[str], said: _Said) -> Iterator[tuple[str, bytes]]:
     for path in paths:
         if path == STDIN:
-            yield from _from_stdin(sys.stdin.buffer, failed)
+            yield from _from_stdin(sys.stdin.buffer, said)
         else:
-            yield from _from_path(path, failed)
+            yield from _from_path(path, said)
 
 
-def _from_path(path: str, failed: _Failures) -> Iterator[tuple[str, bytes]]:
-    """The file's bytes, or those of all files in the folder."""
+def _from_path(path: str, said: _Said) -> Iterator[tuple[str, bytes]]:
+    """The file's bytes, or those of all pictures in the folder."""
 
     def refuse(error: OSError) -> None:
-        failed.tell(UserError(f"{error.filename}: cannot be read ({error.strerror})"))
+        said.failure(UserError(f"{error.filename}: cannot be read ({error.strerror})"))
 
-    for name in _files(path, refuse) if Path(path).is_dir() else [path]:
+    for name in _files(path, refuse, said) if Path(path).is_dir() else [path]:
         try:
             with Path(name).open("rb") as file:
-                yield name, _limited(file, name)
+                content = _limited(file, name)
+            yield name, content
         except OSError as error:
             refuse(error)
         except (UserError, ValueError) as error:  # ValueError: a NUL in a name
-            failed.tell(error if isinstance(error, UserError) else UserError(f"{name!r}: {error}"))
+            said.failure(error if isinstance(error, UserError) else UserError(f"{name!r}: {error}"))
 
 
-def _files(folder: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
-    """The files in a folder and below, those of a folder before its folders, in natural order; no hidden ones."""
-    from fer_experiments.data.readers import natural_key
+def _files(top: str, refuse: Callable[[OSError], None], said: _Said) -> Iterator[str]:
+    """The pictures in a folder and below, by the rule of the data's readers: those by name, and those by content."""
+    found = False
+    for folder, _, names in walk(Path(top), refuse):
+        for file in (Path(folder) / name for name in names):
+            if _is_picture(file):
+                found = True
+                yield str(file)
+            else:
+                said.ignored.append(str(file))
+    if not found:
+        said.failure(UserError(f"{top}: no picture in this folder"))
 
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted((name for name in folders if not _is_hidden(name)), key=natural_key)
-        for name in sorted((name for name in names if not _is_hidden(name)), key=natural_key):
-            yield str(Path(root) / name)
+
+def _is_picture(file: Path) -> bool:
+    try:
+        return promises_picture(file.name) or begins_picture(read_plain(file, HEAD))
+    except OSError:  # a pipe, a link upwards, a file that may not be read
+        return False
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX"))  # as when a data set is read
-
-
-def _from_stdin(stream: BinaryIO, failed: _Failures) -> Iterator[tuple[str, bytes]]:
+def _from_stdin(stream: BinaryIO, said: _Said) -> Iterator[tuple[str, bytes]]:
     """A picture's bytes, or the contents of the files that it lists."""
     head = stream.read(4096)
     if b"\0" in head:  # as in the first bytes of every binary format, and in no name
         try:
             yield STDIN, _limited(stream, STDIN, head)
         except UserError as error:
-            failed.tell(error)
+            said.failure(error)
         return
     lines = itertools.chain((head + stream.readline()).splitlines(), stream)
     for name in (os.fsdecode(line.rstrip(b"\r\n")) for line in lines):
         if name.strip():
-            yield from _from_path(name, failed)
+            yield from _from_path(name, said)
 
 
 def _limited(file: BinaryIO, name: str, head: bytes = b"") -> bytes:

@@ -39,7 +39,6 @@ SMALL = 1 << 20
 DRAINED = 8 * LIMIT  # bytes that are read and forgotten: most clients read no answer before they have sent everything
 SECONDS = 60  # that a body may take to arrive
 CLOSING = 3  # seconds that requests in flight have when the server is ended
-PICTURE = 32_000_000  # pixels; Pillow refuses pictures of more than twice as many
 BATCH = 64  # images between which other requests have their turn
 KEYS = ("inputs", "instances")
 MLFLOW = ("/ping", "/health", "/version")
@@ -87,12 +86,10 @@ def _load(config: Config, which: str) -> tuple[Version, ServedModel]:
     with loading(version, folder):
         import mlflow.pyfunc
         from mlflow.pyfunc import scoring_server
-        from PIL import Image
 
         model = mlflow.pyfunc.load_model(str(folder))
         classifier: FaceClassifier = model.unwrap_python_model()
     classifier.probabilities(np.zeros((1, *classifier.size), "uint8"))
-    Image.MAX_IMAGE_PIXELS = PICTURE
     return version, ServedModel(classifier, version, which, scoring_server.init(model))
 
 

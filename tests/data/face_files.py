@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -55,16 +56,19 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
-def write_zip(path: Path, files: Mapping[str, bytes]) -> Path:
+Files = Mapping[str, bytes] | Iterable[tuple[str, bytes]]  # the latter may have a name twice
+
+
+def write_zip(path: Path, files: Files) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
+        for name, content in files.items() if isinstance(files, Mapping) else files:
             archive.writestr(name, content)
     return path
 
 
-def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
+def write_tar(path: Path, files: Files, mode: Literal["w", "w:gz", "w:bz2", "w:xz"] = "w:gz") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items() if isinstance(files, Mapping) else files:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))

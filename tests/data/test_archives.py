@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,57 @@ def test_a_link_in_a_tar_is_refused(tmp_path: Path) -> None:
         archive.addfile(link, io.BytesIO())
     with pytest.raises(UserError, match=r"happy/1\.png is a link or a device"):
         read_faces(path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_every_compression_of_a_tar_is_read_whatever_its_suffix(tmp_path: Path, mode: str) -> None:
+    assert read_all(write_tar(tmp_path / "packed", FILES, mode)) == FILES
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+@pytest.mark.parametrize("other", ["top/a.txt", "./top/a.txt", "top//a.txt"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_comes_twice_is_refused(tmp_path: Path, form: str, other: str) -> None:
+    writers = {"zip": write_zip, "tar.gz": write_tar}
+    path = writers[form](tmp_path / "twice", [*FILES.items(), (other, b"another")])
+    with pytest.raises(UserError, match=r"twice: top/a\.txt is in it twice, and which is meant cannot be known"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_names_that_differ_in_capitals_are_two(tmp_path: Path, form: str) -> None:
+    files = {"a/x.txt": b"one", "A/x.txt": b"two", "a/X.txt": b"three"}
+    assert read_all(WRITERS[form](tmp_path / "packed", files)) == files
+
+
+def test_a_zip_of_backslashes_has_folders(tmp_path: Path) -> None:
+    path = tmp_path / "windows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("top\\", "top\\a.txt", "top\\b.txt"):
+            member = zipfile.ZipInfo("x")
+            member.filename = name
+            archive.writestr(member, FILES.get(name.replace("\\", "/"), b""))
+    assert read_all(path) == FILES
+    with open_container(path) as container:
+        assert container.folders == ("top",)
+
+
+@given(st.integers(1, 30))
+@settings(max_examples=30, deadline=None)
+def test_a_plain_tar_that_is_cut_between_two_members_is_refused(packed: dict[str, Path], blocks: int) -> None:
+    plain = write_tar(packed["zip"].with_name("plain.tar"), FILES, "w")
+    content = plain.read_bytes()[: 512 * blocks]
+    if content.endswith(bytes(512)):
+        return  # its end has begun
+    plain.write_bytes(content)
+    with pytest.raises(UserError, match="truncated or damaged"):
+        read_all(plain)
+
+
+def test_only_the_first_bytes_are_unpacked_where_no_more_are_wanted(packed: dict[str, Path]) -> None:
+    for path in packed.values():
+        with open_container(path) as container:
+            assert container.read("top/a.txt", 7) == b"first f"
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:

@@ -47,6 +47,32 @@ def test_every_emotion_is_a_class_unless_grouped(seven: DataConfig) -> None:
     assert (dataset.images.dtype, dataset.labels.dtype) == (np.uint8, np.int64)
 
 
+def test_a_config_s_classes_are_matched_by_the_rule_of_the_names(seven: DataConfig) -> None:
+    spelled = {"negative": ["Anger", "FEAR", "sadness"], "positive": ["Happiness"]}
+    found = load_dataset(replace(seven, classes=spelled))
+    assert found.fingerprint == load_dataset(replace(seven, classes=BINARY)).fingerprint
+    with pytest.raises(UserError, match="emotion angry is in two classes"):
+        load_dataset(replace(seven, classes={"a": ["anger"], "b": ["angry"]}))
+
+
+def test_data_emotions_changes_the_labels_and_nothing_else(seven: DataConfig) -> None:
+    names = {str(code): emotion for code, emotion in enumerate(EMOTIONS)}
+    other = replace(seven, source="other")
+    assert load_dataset(other).classes == tuple("0123456")
+    named = load_dataset(replace(other, emotions=names))
+    assert named.classes == EMOTIONS
+    assert named.fingerprint == load_dataset(seven).fingerprint
+    assert load_dataset(replace(other, emotions=names | {"0": "fear", "2": "angry"})).fingerprint != named.fingerprint
+
+
+def test_what_a_person_may_not_expect_is_noted(seven: DataConfig) -> None:
+    assert load_dataset(seven).cleaning["notes"] == []
+    other = replace(seven, source="other", split="stratified")
+    numbers, mixed = load_dataset(other).cleaning["notes"]
+    assert "the classes are numbers (0, 1, 2, 3, 4, ...)" in numbers and "mixed by data.split=stratified" in mixed
+    assert load_dataset(replace(other, classes={"a": ["0"], "b": ["1"]})).cleaning["notes"] == [mixed]
+
+
 def test_emotions_are_grouped_to_classes_and_the_others_left_out(seven: DataConfig) -> None:
     dataset = load_dataset(replace(seven, classes=BINARY))
     assert dataset.classes == ("negative", "positive")

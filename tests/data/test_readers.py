@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from face_files import WRITERS, csv_text, png, random_faces, tree, write_folder, write_zip
+from face_files import WRITERS, csv_text, png, random_faces, tree, write_folder, write_tar, write_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from fer_experiments.data.faces import EMOTIONS, USAGES, Faces
-from fer_experiments.data.readers import find_fer2013, natural_key, read_faces
+from fer_experiments.data.readers import find_fer2013, read_faces
 from fer_experiments.errors import UserError
 
 ICML = ("emotion", " Usage", " pixels")
@@ -83,11 +84,11 @@ def test_csv_ids_are_the_rows_of_the_file(faces_csv: Path) -> None:
         ("3,{short} -1,Training", "pixel '-1'"),
         ("3,{short} 256,Training", "pixel '256' is no whole number from 0 to 255"),
         ("7,{full},Training", "unknown emotion '7'; known are 0 angry"),
-        ("happy,{full},Training", "unknown emotion 'happy'"),
+        ("hapy,{full},Training", "unknown emotion 'hapy'; known are 0 angry"),
         ("3,{full},Trainin", "unknown Usage 'Trainin'; known are Training, PublicTest, PrivateTest"),
         ("3,{short}", "2 fields where the header has 3; is the file cut off?"),
         ("3", "1 fields where the header has 3; is the file cut off?"),
-        ("3,{full},Training,extra", "4 fields where the header has 3"),
+        ("3,{full},Training,extra", "4 fields where the header has 3; mend or remove the row"),
         ("3,{full}\xff,Training", "not CSV text"),
     ],
 )
@@ -108,7 +109,7 @@ def test_a_fault_in_a_csv_is_named_by_file_row_and_remedy(tmp_path: Path, row: s
     [
         ("", "empty"),
         ("emotion,pixels,Usage\n", "no rows"),
-        ("label,image\n1,2\n", "no column emotion or pixels"),
+        ("name,image\n1,2\n", "no column emotion or pixels but 'name, image'"),
         ("emotion,image\n1,2\n", "no column pixels"),
     ],
 )
@@ -165,7 +166,7 @@ def test_class_folders_alone_name_the_emotions_and_files_of_one_name_stay_apart(
     image = png(np.arange(2304, dtype=np.uint8).reshape(48, 48))
     found = read_faces(write_folder(tmp_path, {"Contempt/1.png": image, "awe/1.png": image, "awe/2.png": image}))
     rows = sorted(zip(found.ids, found.emotion, found.usage, strict=True))
-    assert rows == [("2", "awe", ""), ("Contempt/1.png", "Contempt", ""), ("awe/1.png", "awe", "")]
+    assert rows == [("2", "awe", ""), ("Contempt/1.png", "contempt", ""), ("awe/1.png", "awe", "")]
 
 
 def test_colour_and_differing_sizes_become_gray_48x48_and_are_counted(tmp_path: Path) -> None:
@@ -178,7 +179,8 @@ def test_colour_and_differing_sizes_become_gray_48x48_and_are_counted(tmp_path: 
     np.testing.assert_array_equal(found.images[0], gray)
     small = Image.fromarray(colour).convert("L").resize((48, 48), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found.images[1], np.asarray(small))
-    assert found.converted == {"colour to gray": 1, "resized to 48x48": 1, "other files ignored": 1}
+    resized = "resized to 48x48, first a/2.png of 50x60"
+    assert found.converted == {"colour to gray": 1, resized: 1, "other files ignored": 1}
 
 
 def test_images_of_one_size_keep_it(tmp_path: Path) -> None:
@@ -196,11 +198,11 @@ def test_images_of_one_size_keep_it(tmp_path: Path) -> None:
         ({"face.png": b"x"}, r"face\.png does not fit <class>/<image>"),
         ({"happy/1.png": b"x", "2.png": b"x"}, r"does not fit"),
         ({"train/happy/1.png": b"x", "sad/2.png": b"x"}, "does not fit"),
-        ({"train/happy/1.png": b"x", "dev/happy/2.png": b"x"}, "does not fit"),
+        ({"train/happy/1.png": b"x", "train/sad/1.png": b"x", "odd/happy/2.png": b"x"}, "odd/happy/2.png does not fit"),
         ({"happy/Training_1.png": b"x", "happy/2.png": b"x"}, "2.png is in no split folder while others are"),
-        ({"happy/1.png": b"no image"}, r"image happy/1\.png cannot be decoded"),
-        ({"happy/1.jpg": b""}, r"image happy/1\.jpg cannot be decoded"),
-        ({"happy/1.png": png(random_faces(1).images[0])[:1000]}, r"image happy/1\.png cannot be decoded"),
+        ({"happy/1.png": b"no image"}, r": happy/1\.png: cannot be read as a picture \(no format that is known\)"),
+        ({"happy/1.jpg": b""}, r": happy/1\.jpg: cannot be read as a picture \(the file is empty\)"),
+        ({"happy/1.png": png(random_faces(1).images[0])[:1000]}, r": happy/1\.png: cannot be read as a picture"),
         ({"happy/1.png": png(np.zeros((48, 48), np.uint16))}, r"more than 8 bits"),
     ],
 )
@@ -233,5 +235,22 @@ def test_fer2013_is_found_by_environment_first_then_under_data(tmp_path: Path, m
         find_fer2013()
 
 
-def test_natural_order_counts() -> None:
-    assert sorted(["face-10", "face-9", "Face-1", "9"], key=natural_key) == ["9", "Face-1", "face-9", "face-10"]
+@pytest.mark.parametrize("name", ["fer2013", "fer2013.csv", "fer2013.csv.gz", "fer2013.tar", "fer2013_copy.csv"])
+def test_what_is_no_fer2013_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FER2013", raising=False)
+    monkeypatch.setattr("fer_experiments.data.readers.project_root", lambda: tmp_path)
+    data = tmp_path / "data"
+    (data / "fer2013_empty" / "train").mkdir(parents=True)
+    (data / "fer2013.zip.part").write_bytes(b"PK\x03\x04")
+    (data / "fer2013new.csv").write_text("Usage,Image name,neutral,happiness\nTraining,fer0000000.png,4,0\n")
+    (data / "fer2013_notes").write_text("downloaded on Monday")
+    assert find_fer2013() is None
+    text = csv_text(random_faces(1)).encode()
+    if name == "fer2013.tar":
+        write_tar(data / name, {"fer2013.csv": text}, "w")
+    else:
+        (data / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    found = find_fer2013()
+    assert found == data / name
+    assert len(read_faces(found)) == 21

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fer_experiments.config import DataConfig
 from fer_experiments.data.faces import Faces
-from fer_experiments.data.splits import PARTS, Rows, allocate, apportion, check_split, split_rows
+from fer_experiments.data.splits import OFFICIAL, PARTS, Rows, allocate, apportion, check_split, split_notes, split_rows
 from fer_experiments.errors import UserError
 
 CFG = DataConfig(name="test", task="test", split="stratified")
@@ -180,3 +180,58 @@ def test_nothing_to_allocate_is_no_error() -> None:
 def test_a_setting_that_no_data_can_satisfy_is_refused(change: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         check_split(replace(CFG, **change))
+
+
+# A source's own parts
+
+OWN = np.array(["Training"] * 300 + ["PrivateTest"] * 60)
+
+
+def test_official_makes_a_validation_part_of_training_where_the_source_has_none() -> None:
+    labels = labelled(240, 120)
+    groups = np.arange(360)
+    groups[:100] = groups[:100] // 2
+    rows = split(labels, groups, OWN, split="official", source="image_folder", fractions=[0.6, 0.2, 0.2])
+    assert rows["test"].tolist() == list(range(300, 360))
+    assert sorted([*rows["train"], *rows["val"]]) == list(range(300))
+    assert not set(groups[rows["train"]]) & set(groups[rows["val"]])
+    own = np.bincount(labels[:300])
+    assert np.abs(np.bincount(labels[rows["val"]]) - own / 4).max() <= 1
+    again = split(labels, groups, OWN, split="official", source="image_folder", fractions=[0.6, 0.2, 0.2])
+    assert all(np.array_equal(again[part], rows[part]) for part in PARTS)
+    other = split(labels, groups, OWN, split="official", source="image_folder", seed=1)
+    assert not np.array_equal(other["val"], rows["val"])
+
+
+def test_official_of_fer2013_is_its_own_or_none() -> None:
+    with pytest.raises(UserError, match="has no PublicTest; use stratified or kfold, or data=image_folder, where"):
+        split(labelled(240, 120), usage=OWN, split="official", source="fer2013")
+    whole = np.where(np.arange(360) < 30, "PublicTest", OWN)
+    for source in ("fer2013", "image_folder"):
+        rows = split(labelled(240, 120), usage=whole, split="official", source=source)
+        assert all(set(whole[rows[part]]) == {usage} for part, usage in OFFICIAL.items())
+
+
+def test_official_without_a_test_part_is_refused() -> None:
+    usage = np.where(OWN == "PrivateTest", "PublicTest", OWN)
+    with pytest.raises(UserError, match="has no PrivateTest; use stratified or kfold"):
+        split(labelled(240, 120), usage=usage, split="official", source="image_folder")
+
+
+def test_folds_of_a_source_that_is_all_test_are_drawn_from_all() -> None:
+    rows = split(labelled(240, 120), usage=np.full(360, "PrivateTest"), split="kfold")
+    assert min(len(rows[part]) for part in PARTS) > 50
+
+
+def test_what_becomes_of_a_source_s_own_parts_is_said() -> None:
+    faces = Faces(np.zeros((360, 1, 1), np.uint8), OWN, OWN, OWN)
+    cfg = replace(CFG, source="image_folder")
+    assert split_notes(faces, cfg) == [
+        "the source's own Training, PrivateTest are mixed by data.split=stratified; official keeps them apart"
+    ]
+    carved = split_notes(faces, replace(cfg, split="official", fractions=[0.5, 0.25, 0.25]))
+    assert carved == [
+        "the source has no validation part: 33% of its training part, drawn by data.seed, takes its place"
+    ]
+    assert split_notes(faces, replace(cfg, split="kfold")) == []
+    assert split_notes(replace(faces, usage=np.full(360, "")), cfg) == []
