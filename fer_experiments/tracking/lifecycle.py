@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLING_S = {"trial": 2.0}  # of system metrics: a trial may last 20 seconds
 DEFAULT_SAMPLING_S = 5.0
-DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import sqlite3
 import ssl
@@ -15,8 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fer_experiments.config import TrackingConfig, project_root
+from filelock import FileLock
+
+from fer_experiments.config import Config, PathsConfig, TrackingConfig, project_root
 from fer_experiments.errors import UserError
+from fer_experiments.terminal import command
+from fer_experiments.tracking import sqlite
+from fer_experiments.tracking.moved import is_moved, present, settle
 from fer_experiments.tracking.outages import is_full_disk, is_outage
 
 if TYPE_CHECKING:
@@ -27,44 +33,45 @@ USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", 
 
 
 def connect(tracking: TrackingConfig, mlruns: Path) -> str:
-    """The uri of the tracking store; a SQLite store is created when it is not there, once among processes.
+    """The uri of the tracking store, to record in it; a SQLite store is created when it is not there, once among
+    processes, and told where its artifacts are when it was moved.
 
     A server's user and password out of tracking.credentials go into the environment, for this process and its workers.
 
     Raises:
         UserError: the store cannot be created, written, reached or read, refuses us, or another MLflow made it.
     """
-    uri = _absolute(tracking, mlruns)
-    if uri.startswith(("http://", "https://")):
-        _check_reachable(uri)
-        if tracking.credentials:
-            _take_credentials(project_root() / tracking.credentials, uri)
-        _check_allowed(uri)
-    if not uri.startswith("sqlite:///"):
+    uri = address(tracking, mlruns)
+    database = sqlite.database_of(uri)
+    if database is None:
+        _enter(tracking, uri)
         return uri
-    database = Path(uri.removeprefix("sqlite:///"))
-    _check_writable(mlruns)
-    _check_writable(database.parent)
-    _create_database(database, mlruns)
-    try:
-        client_of(uri)
-    except Exception as error:
-        raise UserError(
-            f"{database}: not a store of this MLflow ({first_line(error)}); back it up, then `mlflow db upgrade {uri}`"
-        ) from error
+    for folder in (mlruns, database.parent):
+        _check_writable(folder)
+    sqlite.create(database, (mlruns / "artifacts").resolve())
+    with FileLock(f"{database}.lock"):
+        settle(database, mlruns, write=True)
+    _open(database, uri)
     return uri
 
 
-def connect_existing(tracking: TrackingConfig, mlruns: Path) -> str:
-    """`connect` for who only looks: creates nothing.
+def connect_existing(tracking: TrackingConfig, mlruns: Path, *, write: bool = False) -> str:
+    """The uri of a store that is there: to look at it, which takes no right to write, or to `write` in it.
 
     Raises:
         UserError: nothing is recorded there yet; what `connect` raises.
     """
-    uri = _absolute(tracking, mlruns)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"{uri.removeprefix('sqlite:///')}: nothing is recorded there yet; `fer sweep` comes first")
-    return connect(tracking, mlruns)
+    uri = address(tracking, mlruns)
+    database = sqlite.database_of(uri)
+    if database is not None and not database.is_file():
+        here = Config(tracking=tracking, paths=PathsConfig(mlruns=str(mlruns)))
+        raise UserError(f"{database}: nothing is recorded there yet; `{command('sweep', config=here)}` comes first")
+    if write or database is None:
+        return connect(tracking, mlruns)
+    sqlite.check_readable(database)
+    settle(database, mlruns, write=False)
+    _open(database, uri)
+    return uri
 
 
 def describe(tracking: TrackingConfig, mlruns: Path) -> str:
@@ -73,38 +80,73 @@ def describe(tracking: TrackingConfig, mlruns: Path) -> str:
     Raises:
         UserError: a store that could not be used.
     """
-    uri = _absolute(tracking, mlruns)
+    uri = address(tracking, mlruns)
     if uri.startswith(("http://", "https://")):
         _check_reachable(uri)
         return f"{uri}: the server answers"
-    if not uri.startswith("sqlite:///"):
+    database = sqlite.database_of(uri)
+    if database is None:
         return uri
-    database = Path(uri.removeprefix("sqlite:///"))
-    if mlruns.exists():
-        _check_writable(mlruns)
     if not database.is_file():
         return f"{uri}: not there yet, the first run creates it"
-    _check_database(database)
-    connection = sqlite3.connect(database)
+    sqlite.check_readable(database)
     try:
-        counts = [
-            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("experiments", "runs")
-        ]
+        with sqlite.connection(database) as connection:
+            counts = [
+                connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("experiments", "runs")
+            ]
     except sqlite3.Error as error:
         raise UserError(f"{database}: not a tracking store ({error}); move it away to start afresh") from error
-    finally:
-        connection.close()
     return f"{uri}: {counts[0]} experiments, {counts[1]} runs"
 
 
-def _absolute(tracking: TrackingConfig, mlruns: Path) -> str:
-    uri = tracking.uri or f"sqlite:///{mlruns / 'mlflow.db'}"
-    if "://" not in uri or uri.startswith("file:"):
-        raise UserError(f"tracking.uri={uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database")
-    if uri.startswith("sqlite:///"):
-        # A relative path would follow every change of the working folder.
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    return uri
+def check_recordable(tracking: TrackingConfig, mlruns: Path) -> None:
+    """Refuses a SQLite store that may be looked at and no more; creates nothing.
+
+    Raises:
+        UserError: naming what cannot be written.
+    """
+    database = sqlite.database_of(address(tracking, mlruns))
+    if mlruns.exists():
+        _check_writable(mlruns)
+    if database is not None and database.is_file():
+        sqlite.check_writable(database)
+
+
+def address(tracking: TrackingConfig, mlruns: Path) -> str:
+    """The uri of a store, which need not be there.
+
+    Raises:
+        UserError: a tracking.uri that names no store.
+    """
+    if not tracking.uri:
+        return sqlite.uri_of(mlruns / "mlflow.db")
+    if "://" not in tracking.uri or tracking.uri.startswith("file:"):
+        raise UserError(
+            f"tracking.uri={tracking.uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database"
+        )
+    return sqlite.absolute(tracking.uri) if tracking.uri.startswith("sqlite") else tracking.uri
+
+
+def _enter(tracking: TrackingConfig, uri: str) -> None:
+    """Shows a server our password, and sees that it takes it."""
+    if uri.startswith(("http://", "https://")):
+        _check_reachable(uri)
+        if tracking.credentials:
+            _take_credentials(project_root() / tracking.credentials, uri)
+        _check_allowed(uri)
+
+
+def _open(database: Path, uri: str) -> None:
+    """Has MLflow open the store, once in a process, so that what it says is said in a line."""
+    try:
+        client_of(uri)
+    except Exception as error:
+        said = first_line(error)
+        if "out-of-date database schema" in said:
+            upgrade = shlex.join(["mlflow", "db", "upgrade", uri])
+            raise UserError(f"{database}: another version of MLflow made it; back it up, then `{upgrade}`") from error
+        raise UserError(f"{database}: MLflow cannot open it ({said})") from error
 
 
 def _check_writable(folder: Path) -> None:
@@ -175,38 +217,6 @@ def _check_allowed(uri: str) -> None:
         raise UserError(f"tracking.uri={uri}: the server refuses us: {remedy}") from error
 
 
-def _create_database(database: Path, mlruns: Path) -> None:
-    """Creates the store's tables, unless they are there, so that a kill leaves either no database or a whole one.
-
-    MLflow: of several processes that use a fresh SQLite file at once, most crash in its migrations.
-    """
-    from filelock import FileLock
-
-    with FileLock(f"{database}.lock"):
-        if database.is_file():
-            _check_database(database)
-            return
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        unfinished = database.with_name(f"{database.name}.new")
-        for left in (unfinished, database.with_name(f"{unfinished.name}-journal")):
-            left.unlink(missing_ok=True)
-        store = SqlAlchemyStore(f"sqlite:///{unfinished}", (mlruns / "artifacts").resolve().as_uri())
-        store.engine.dispose()
-        unfinished.replace(database)
-
-
-def _check_database(database: Path) -> None:
-    connection = sqlite3.connect(database, timeout=30, isolation_level=None)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    except sqlite3.Error as error:
-        raise UserError(f"{database}: cannot be written ({error}); mend it, or move it away to start afresh") from error
-    finally:
-        connection.close()
-
-
 def client_of(uri: str) -> MlflowClient:
     """A client of the store at `uri`; cheap, MLflow shares the connections within a process."""
     from mlflow import MlflowClient
@@ -261,12 +271,27 @@ def find_runs(
             return runs
 
 
+def artifact(client: MlflowClient, run_id: str, path: str, folder: str | Path) -> Path:
+    """A run's artifact on this machine: downloaded into `folder`, or in place.
+
+    Raises:
+        Exception: it is not there (MLflow: an OSError or one of its own, by the kind of store).
+    """
+    uri = client.tracking_uri
+    if is_moved(uri):
+        root = present(uri, client.get_run(run_id).info.artifact_uri)
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(f"{root}/{path}"))
+    return Path(client.download_artifacts(run_id, path, str(folder)))
+
+
 def artifact_text(client: MlflowClient, run_id: str, path: str) -> str | None:
     """The text of an artifact, or None when the run does not have it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return Path(client.download_artifacts(run_id, path, folder)).read_text()
-        except Exception as error:  # MLflow: an OSError or one of its own, by the kind of store
+            return artifact(client, run_id, path, folder).read_text()
+        except Exception as error:
             if is_outage(error) or is_full_disk(error):
                 raise
             return None

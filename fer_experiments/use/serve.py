@@ -84,7 +84,7 @@ def serve(
 def _load(config: Config, which: str) -> tuple[Version, ServedModel]:
     """The model behind HTTP, called once so that the first client does not wait for TensorFlow's graph."""
     version, folder = find_model(config, which)
-    with loading(version, folder):
+    with loading(config, version, folder):
         import mlflow.pyfunc
         from mlflow.pyfunc import scoring_server
         from PIL import Image
