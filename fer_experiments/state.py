@@ -89,14 +89,16 @@ def load_state(folder: Path) -> State | None:
         UserError: a state file that is no state.
     """
     path = folder / "state.json"
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         state = State(**json.loads(path.read_text()))
         # A signal may have struck between a trial's entry and that it was asked: it is asked again.
         asked = set(state.order)
         state.trials = [trial for trial in state.trials if trial["number"] in asked]
         return state
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not a sweep's state ({error}); move it away, or say sweep.fresh=true") from error
 

@@ -85,7 +85,12 @@ def ui_command(config: Config, uri: str) -> str:
         return uri
     if is_checkout() and uri == f"sqlite:///{project_root() / 'mlruns' / 'mlflow.db'}":
         return _make("ui")
-    return shlex.join([_beside_python("mlflow"), "ui", "--backend-store-uri", without_password(uri)])
+    return mlflow_command("ui", "--backend-store-uri", without_password(uri))
+
+
+def mlflow_command(*words: str) -> str:
+    """A command of this environment's MLflow."""
+    return shlex.join([_beside_python("mlflow"), *words])
 
 
 def model_words(data: DataConfig) -> list[str]:

@@ -117,7 +117,7 @@ def test_read_only_mlruns_is_refused():
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at" * 50)
-    with pytest.raises(UserError, match=r"mlflow\.db: cannot be written \(file is not a database\)"):
+    with pytest.raises(UserError, match=r"mlflow\.db: is no SQLite database \(file is not a database\); move it away"):
         tracking.connect(TrackingConfig(), tmp_path)
 
 

@@ -97,7 +97,7 @@ def load_classifier(folder: Path) -> FaceClassifier:
     import mlflow.pyfunc
 
     with silenced():  # of MLflow's advice on type hints
-        classifier: FaceClassifier = mlflow.pyfunc.load_model(str(folder)).unwrap_python_model()
+        classifier: FaceClassifier = mlflow.pyfunc.load_model(folder.as_uri()).unwrap_python_model()
     return classifier
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import socket
 import sqlite3
 import ssl
@@ -15,12 +14,13 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 from filelock import FileLock
 
 from fer_experiments.config import Config, PathsConfig, TrackingConfig, project_root
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import command
+from fer_experiments.terminal import command, mlflow_command
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import is_moved, present, settle
 from fer_experiments.tracking.outages import is_full_disk, is_outage
@@ -119,6 +119,8 @@ def address(tracking: TrackingConfig, mlruns: Path) -> str:
     Raises:
         UserError: a tracking.uri that names no store.
     """
+    if unquote(str(mlruns)) != str(mlruns):  # mlflow.pyfunc.load_model decodes the path of a folder too
+        raise UserError(f"{mlruns}: MLflow cannot load models from a folder with a % escape in its path; rename it")
     if not tracking.uri:
         return sqlite.uri_of(mlruns / "mlflow.db")
     if "://" not in tracking.uri or tracking.uri.startswith("file:"):
@@ -144,8 +146,9 @@ def _open(database: Path, uri: str) -> None:
     except Exception as error:
         said = first_line(error)
         if "out-of-date database schema" in said:
-            upgrade = shlex.join(["mlflow", "db", "upgrade", uri])
-            raise UserError(f"{database}: another version of MLflow made it; back it up, then `{upgrade}`") from error
+            upgrade = mlflow_command("db", "upgrade", uri)
+            remedy = f"use that one, or, if it is the older one, make a copy and then `{upgrade}`"
+            raise UserError(f"{database}: another version of MLflow made it; {remedy}") from error
         raise UserError(f"{database}: MLflow cannot open it ({said})") from error
 
 

@@ -89,7 +89,7 @@ def _load(config: Config, which: str) -> tuple[Version, ServedModel]:
         from mlflow.pyfunc import scoring_server
         from PIL import Image
 
-        model = mlflow.pyfunc.load_model(str(folder))
+        model = mlflow.pyfunc.load_model(folder.as_uri())
         classifier: FaceClassifier = model.unwrap_python_model()
     classifier.probabilities(np.zeros((1, *classifier.size), "uint8"))
     Image.MAX_IMAGE_PIXELS = PICTURE
