@@ -24,7 +24,7 @@ from fer_experiments.config import TrackingConfig
 from fer_experiments.errors import UserError
 from fer_experiments.state import State, only_one
 from fer_experiments.terminal import override
-from fer_experiments.tracking import find_runs, models
+from fer_experiments.tracking import models
 from fer_experiments.tracking.store import artifact_text, client_of
 
 EXPERIMENT = "fer/demo"
@@ -91,7 +91,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_
 NASTY = st.text(st.sampled_from(" %?#&;:=+'\"\\()[]{}$`!*~@,äß中a2"), max_size=12)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.one_of(NASTY, NAMES).map(lambda text: f"x{text}").filter(lambda text: unquote(text) == text))
 def test_a_store_may_be_moved_into_any_folder(made: tuple[Path, str], name: str):
     with tempfile.TemporaryDirectory() as folder:
@@ -255,8 +255,3 @@ def test_a_moved_store_that_may_only_be_read_is_looked_at(moved: tuple[Path, str
     assert done.stdout == f"{tmp_path / 'quick-1.html'}\n" and (tmp_path / "quick-1.html").is_file()
     assert f"fer report: not written into {sweep}: Read-only file system" in done.stderr
     assert sorted(mlruns.rglob("*")) == before
-
-
-def test_runs_of_a_moved_store_are_still_found_by_their_tags(moved: tuple[Path, str]):
-    uri = tracking.connect(HERE, moved[0])
-    assert [run.run_id for run in find_runs(uri, EXPERIMENT, {"fer.kind": "train"})] == [moved[1]]

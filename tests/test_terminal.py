@@ -115,7 +115,9 @@ def test_another_store_is_shown_by_mlflow_itself():
     assert shlex.split(ui_command(Config(), uri))[1:] == ["ui", "--backend-store-uri", uri]
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (31_000, "31.0 kB"), (2.5e9, "2.5 GB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (31_000, "31.0 kB"), (2.5e9, "2.5 GB")]
+)
 def test_a_size_has_the_unit_that_fits_it(count: float, text: str):
     assert size(count) == text
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SCHEME, WITH_DRIVER = "sqlite:///", "sqlite+pysqlite:///"
+WAIT_S = 30.0  # for another process that writes
 REMEDIES = {  # by the beginning of SQLite's error names
     "SQLITE_NOTADB": "is no SQLite database ({}); move it away to start afresh",
     "SQLITE_CORRUPT": "is damaged ({}); bring back a copy, or move it away to start afresh",
@@ -60,7 +61,7 @@ def absolute(uri: str) -> str:
 
 def connection(database: Path) -> closing[sqlite3.Connection]:
     """A connection to a database that is there, in autocommit; it only reads where no more is allowed."""
-    return closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=30, isolation_level=None))
+    return closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=WAIT_S, isolation_level=None))
 
 
 def ask(database: Path, question: Callable[[sqlite3.Connection], int]) -> int:
