@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.state import State, only_one
 from fer_experiments.terminal import override
 from fer_experiments.tracking import models
+from fer_experiments.tracking.moved import settle_folder
 from fer_experiments.tracking.store import artifact_text, client_of
 
 EXPERIMENT = "fer/demo"
@@ -230,7 +229,8 @@ def test_a_store_at_work_is_not_changed_under_its_users_hands(moved: tuple[Path,
 
 def test_make_ui_shows_what_was_moved(moved: tuple[Path, str]):
     mlruns, run_id = moved
-    subprocess.run([sys.executable, "-m", "fer_experiments.tracking.moved", mlruns], check=True, env=dict(os.environ))
+    for folder in (mlruns, mlruns / "none"):
+        settle_folder(str(folder))
     path = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}").get_run(run_id).info.artifact_uri
     assert path.startswith((mlruns / "artifacts").as_uri())
 
@@ -255,3 +255,16 @@ def test_a_moved_store_that_may_only_be_read_is_looked_at(moved: tuple[Path, str
     assert done.stdout == f"{tmp_path / 'quick-1.html'}\n" and (tmp_path / "quick-1.html").is_file()
     assert f"fer report: not written into {sweep}: Read-only file system" in done.stderr
     assert sorted(mlruns.rglob("*")) == before
+
+
+def test_a_checkout_that_was_moved_makes_its_environment_anew(tmp_path: Path):
+    """The scripts in .venv/bin name the folder that they were installed in."""
+    root, here = Path(__file__).resolve().parents[1], tmp_path / "a b"
+    (here / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock", "requirements-gpu.lock", "pyproject.toml"):
+        shutil.copy(root / name, here)
+    (here / ".venv" / ".installed").touch()
+    for place, anew in (("/elsewhere", True), (here, False)):
+        (here / ".venv" / "bin" / "fer").write_text(f"#!/bin/sh\n'''exec' \"{place}/.venv/bin/python\"\n")
+        done = subprocess.run(["make", "-n", "setup"], cwd=here, capture_output=True, text=True, check=True)
+        assert ("rm -rf .venv" in done.stdout) == anew, done.stdout

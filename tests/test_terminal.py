@@ -179,11 +179,12 @@ def test_the_sweep_that_was_chosen_by_itself_is_named(tmp_path: Path, monkeypatc
     assert printed(leaderboard.text(state, config, tmp_path / "a b"))["sweep"][0] == "sweep=quick"
 
 
-def test_printed_commands_run_in_bash(tmp_path: Path):
+def test_printed_commands_run_in_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those that take no time, from a folder with a space in its name, where the store is none of the defaults."""
     config, state = swept(tmp_path / "a b")
     here = tmp_path / "a b" / "here"
     here.mkdir()
+    monkeypatch.chdir(here)
     for verb, code, said in (("sweeps", 0, state.id), ("models", 2, "nothing is recorded there yet")):
         line = command(verb, config=config)
         done = subprocess.run(["bash", "-c", line], cwd=here, capture_output=True, text=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -82,6 +81,13 @@ def settle(database: Path, mlruns: Path, *, write: bool) -> None:
         _pending[uri] = move
 
 
+def settle_folder(mlruns: str) -> None:
+    """`settle` for who opens a folder's store with MLflow alone, which takes places as they are recorded: `make ui`."""
+    folder = Path(mlruns).resolve()
+    if (folder / "mlflow.db").is_file():
+        settle(folder / "mlflow.db", folder, write=False)
+
+
 def present(uri: str, recorded: str) -> str:
     """Where artifacts are that the store says are at `recorded`."""
     move = _pending.get(uri)
@@ -153,9 +159,3 @@ def _rewrite(opened: sqlite3.Connection, move: Move) -> int:
                 count += 1
     opened.execute("COMMIT")
     return count
-
-
-if __name__ == "__main__":  # `make ui`: MLflow's UI takes places as they are recorded
-    folder = Path(sys.argv[1]).resolve()
-    if (folder / "mlflow.db").is_file():
-        settle(folder / "mlflow.db", folder, write=False)
