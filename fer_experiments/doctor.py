@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from fer_experiments import environment, tracking
 from fer_experiments.config import BackboneConfig, Config, cache_dir, config_dir, mlruns_dir
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import get_data_command, is_checkout, size
+from fer_experiments.terminal import command, get_data_command, is_checkout, size
 from fer_experiments.weights import IMAGENET, weights_file
 
 PACKAGES = ("tensorflow", "keras", "keras-tuner", "mlflow", "numpy")
@@ -117,7 +117,8 @@ def _weights(missing: list[str]) -> list[tuple[str, str]]:
             imagenet.append(path.parent)
         else:
             texts[backbone.name] = "not there"
-            again = "`fer pretrain` makes them" if backbone.weights == "embedded" else "say backbone.weights=<file>"
+            made = backbone.weights == "embedded"
+            again = f"`{command('pretrain')}` makes them" if made else "say backbone.weights=<file>"
             missing.append(f"weights of backbone={backbone.name}: put them at {path}, or {again}")
     if imagenet:
         missing.append(
