@@ -13,6 +13,6 @@ def is_held(lock: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not see each other
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except OSError:  # not there, or not for us to see
         return False
     return False

@@ -116,6 +116,12 @@ def test_a_folder_from_which_mlflow_cannot_load_models_is_refused_at_once(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_not_utf8_is_refused_at_once(tmp_path: Path):
+    with pytest.raises(UserError, match="takes no path that is not UTF-8"):
+        tracking.connect(HERE, tmp_path / "a\udcff")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("uri", ["sqlite:///", "sqlite://", "sqlite:///:memory:", "sqlite:////tmp/a.db?timeout=3"])
 def test_an_address_of_no_file_is_refused_at_once(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
@@ -230,7 +236,7 @@ def test_a_store_at_work_is_not_changed_under_its_users_hands(moved: tuple[Path,
 def test_make_ui_shows_what_was_moved(moved: tuple[Path, str]):
     mlruns, run_id = moved
     for folder in (mlruns, mlruns / "none"):
-        settle_folder(str(folder))
+        assert settle_folder(str(folder)) == f"sqlite:///{folder}/mlflow.db"
     path = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}").get_run(run_id).info.artifact_uri
     assert path.startswith((mlruns / "artifacts").as_uri())
 

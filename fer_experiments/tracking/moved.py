@@ -81,11 +81,12 @@ def settle(database: Path, mlruns: Path, *, write: bool) -> None:
         _pending[uri] = move
 
 
-def settle_folder(mlruns: str) -> None:
-    """`settle` for who opens a folder's store with MLflow alone, which takes places as they are recorded: `make ui`."""
+def settle_folder(mlruns: str) -> str:
+    """`settle` for who opens a folder's store with MLflow alone, as `make ui` does; returns its address."""
     folder = Path(mlruns).resolve()
     if (folder / "mlflow.db").is_file():
         settle(folder / "mlflow.db", folder, write=False)
+    return uri_of(folder / "mlflow.db")
 
 
 def present(uri: str, recorded: str) -> str:

@@ -119,6 +119,10 @@ def address(tracking: TrackingConfig, mlruns: Path) -> str:
     Raises:
         UserError: a tracking.uri that names no store.
     """
+    try:
+        str(mlruns).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{str(mlruns)!r}: SQLite takes no path that is not UTF-8; rename the folder") from error
     if unquote(str(mlruns)) != str(mlruns):  # mlflow.pyfunc.load_model decodes the path of a folder too
         raise UserError(f"{mlruns}: MLflow cannot load models from a folder with a % escape in its path; rename it")
     if not tracking.uri:
