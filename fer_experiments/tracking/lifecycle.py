@@ -17,10 +17,10 @@ from fer_experiments.config import flatten, project_root
 from fer_experiments.errors import UserError
 from fer_experiments.terminal import mlflow_command, without_password
 from fer_experiments.termination import signals_as_exceptions
-from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
+from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import client_of, create_run, first_line
+from fer_experiments.tracking.store import client_of, create_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sqlite3
-import ssl
 import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,18 +12,17 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from fer_experiments.config import Config, PathsConfig, TrackingConfig, project_root
+from fer_experiments.config import Config, PathsConfig, TrackingConfig
 from fer_experiments.errors import UserError
 from fer_experiments.terminal import command, mlflow_command
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import is_moved, present, settle
-from fer_experiments.tracking.outages import is_full_disk, is_outage
+from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage
+from fer_experiments.tracking.server import check_reachable, enter
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
 
 
 def connect(tracking: TrackingConfig, mlruns: Path) -> str:
@@ -44,7 +37,7 @@ def connect(tracking: TrackingConfig, mlruns: Path) -> str:
     uri = address(tracking, mlruns)
     database = sqlite.database_of(uri)
     if database is None:
-        _enter(tracking, uri)
+        enter(tracking, uri)
         return uri
     for folder in (mlruns, database.parent):
         _check_writable(folder)
@@ -82,7 +75,7 @@ def describe(tracking: TrackingConfig, mlruns: Path) -> str:
     """
     uri = address(tracking, mlruns)
     if uri.startswith(("http://", "https://")):
-        _check_reachable(uri)
+        check_reachable(uri)
         return f"{uri}: the server answers"
     database = sqlite.database_of(uri)
     if database is None:
@@ -134,15 +127,6 @@ def address(tracking: TrackingConfig, mlruns: Path) -> str:
     return sqlite.absolute(tracking.uri) if tracking.uri.startswith("sqlite") else tracking.uri
 
 
-def _enter(tracking: TrackingConfig, uri: str) -> None:
-    """Shows a server our password, and sees that it takes it."""
-    if uri.startswith(("http://", "https://")):
-        _check_reachable(uri)
-        if tracking.credentials:
-            _take_credentials(project_root() / tracking.credentials, uri)
-        _check_allowed(uri)
-
-
 def _open(database: Path, uri: str) -> None:
     """Has MLflow open the store, once in a process, so that what it says is said in a line."""
     try:
@@ -168,60 +152,6 @@ def _check_writable(folder: Path) -> None:
         raise UserError(
             f"{folder}: cannot be written ({reason}); mend it, or choose another folder with paths.mlruns=<folder>"
         ) from error
-
-
-def _check_reachable(uri: str) -> None:
-    # MLflow itself would try for minutes.
-    try:
-        trusted = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10, context=trusted).close()
-    except urllib.error.HTTPError:
-        pass  # a server that answers; if it refuses us, MLflow says why
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(
-            f"tracking.uri={uri}: no server answers ({reason}); start it, or leave tracking.uri out"
-        ) from error
-
-
-def _take_credentials(path: Path, uri: str) -> None:
-    # A server of this machine wrote the file: no other server may see what is in it.
-    if any(os.environ.get(name) for name in (USERNAME, PASSWORD, TOKEN)) or not _is_here(uri):
-        return
-    try:
-        lines = path.read_text().splitlines() if path.is_file() else []
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); set {USERNAME} and {PASSWORD}") from error
-    for name, _, value in (line.partition("=") for line in lines):
-        if name in (USERNAME, PASSWORD):
-            os.environ[name] = value.strip()
-
-
-def _is_here(uri: str) -> bool:
-    """Whether a server's name is one of this machine's."""
-    try:
-        for family, _, _, _, address in socket.getaddrinfo(urllib.parse.urlsplit(uri).hostname, None):
-            with socket.socket(family) as probe:
-                probe.bind((address[0], 0))  # one can listen on one's own addresses alone
-    except OSError:
-        return False
-    return True
-
-
-def _check_allowed(uri: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client_of(uri).search_experiments(max_results=1)
-    except MlflowException as error:
-        remedy = f"is this MLflow's address, and well? ({first_line(error)})"
-        if "error code 401" in str(error):
-            who = os.environ.get(USERNAME)
-            remedy = f"it does not take the password of {who}" if who else "it wants a user and a password"
-            remedy += f"; set {USERNAME} and {PASSWORD}, or tracking.credentials=<file of `make server`>"
-        elif "error code 403" in str(error):
-            remedy = "it does not know itself by that name; start it with --allowed-hosts, or use an address it allows"
-        raise UserError(f"tracking.uri={uri}: the server refuses us: {remedy}") from error
 
 
 def client_of(uri: str) -> MlflowClient:
@@ -323,9 +253,3 @@ def openings(uri: str, fingerprint: str) -> list[FoundRun]:
 def _found(run: Run) -> FoundRun:
     info, data = run.info, run.data
     return FoundRun(info.run_id, str(info.run_name), str(info.status), data.params, data.metrics, data.tags)
-
-
-def first_line(error: BaseException) -> str:
-    """An error as its class and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:5000] if lines else type(error).__name__
