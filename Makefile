@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lock data features train sweep report promote models rollback serve pretrain ui server test lint clean bench doctor
+.PHONY: moved help setup lock data features train sweep report promote models rollback serve pretrain ui server test lint clean bench doctor
 
 ARGS ?=
 VENV := .venv
@@ -12,6 +12,8 @@ STAMP := $(VENV)/.installed
 # A node with a working NVIDIA driver gets TensorFlow's GPU build.
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo -gpu)
 LOCK := requirements$(GPU).lock
+# The scripts of an environment name its folder: in a checkout that was moved it is made anew.
+MOVED := $(shell [ ! -e .venv/bin/fer ] || grep -qF "$(CURDIR)/.venv/bin/" .venv/bin/fer || echo moved)
 # The first Python of a version that TensorFlow has wheels for.
 FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then echo $$p; break; fi; done
@@ -24,7 +26,8 @@ help: ## list the targets
 
 setup: $(STAMP) ## install everything into .venv, every version and hash as locked
 
-$(STAMP): $(LOCK) pyproject.toml
+$(STAMP): $(LOCK) pyproject.toml $(MOVED)
+	@$(if $(MOVED),rm -rf .venv)
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then echo 'make: no Python 3.11, 3.12 or 3.13 found; install one, or say PYTHON=<path>' >&2; exit 2; fi; \
 	echo "setup: $$($$python --version), $(LOCK)"; \
@@ -76,7 +79,8 @@ doctor: setup ## say what this machine has and what is missing
 	@$(FER) doctor
 
 ui: setup ## compare runs at http://127.0.0.1:5000
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 2 --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1 --port 5000
+	@uri=$$($(BIN)/python -c "from fer_experiments.tracking.moved import settle_folder; print(settle_folder('mlruns'))"); \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 2 --backend-store-uri "$$uri" --host 127.0.0.1 --port 5000
 
 # Plain assignments: what a shell exports as HOST is no address to listen on; make server HOST=0.0.0.0 is.
 HOST := 127.0.0.1

@@ -275,12 +275,13 @@ def _import_backend() -> None:
 def _default_sweep() -> str:
     """The real thing where FER2013 is at hand, else the demo; says so."""
     from fer_experiments.data import find_fer2013
+    from fer_experiments.terminal import get_data_command
 
     found = find_fer2013()
     if found is None:
         print(
             "FER2013 is not at hand ($FER2013, data/fer2013*): running on drawn demo faces with the pocket backbone. "
-            "`make data` gets FER2013."
+            f"`{get_data_command()}` gets FER2013."
         )
         return "sweep=quick"
     print(f"FER2013 found at {found}: running sweeps/paper.yaml")

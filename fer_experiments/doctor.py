@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from fer_experiments import environment, tracking
 from fer_experiments.config import BackboneConfig, Config, cache_dir, config_dir, mlruns_dir
 from fer_experiments.errors import UserError
+from fer_experiments.terminal import command, get_data_command, is_checkout, size
 from fer_experiments.weights import IMAGENET, weights_file
 
 PACKAGES = ("tensorflow", "keras", "keras-tuner", "mlflow", "numpy")
-LOW_DISK_GB = 5
+LOW_DISK = 5e9  # bytes
 
 
 def report(config: Config) -> str:
@@ -47,7 +48,8 @@ def _machine(missing: list[str]) -> list[tuple[str, str]]:
     backend = keras.backend.backend()
     gpus = [f"{gpu['name']} ({gpu['memory']}, driver {gpu['driver']})" for gpu in here["gpus"]]
     if gpus and not any(device.startswith("gpu") for device in devices):
-        missing.append(f"{backend} sees no GPU, but there is one: `make setup`, or pip install -e '.[gpu]'")
+        install = "make setup" if is_checkout() else "pip install 'fer-experiments[gpu]'"
+        missing.append(f"{backend} sees no GPU, but there is one: `{install}`")
     features = here["cpu_features"]
     fast = {"avx512_bf16", "amx_bf16"} & set(features)
     hint = " (training.precision=mixed_bfloat16 pays off)" if fast else ""
@@ -63,19 +65,25 @@ def _disk(config: Config, missing: list[str]) -> list[tuple[str, str]]:
     lines = []
     for name, folder in (("mlruns", mlruns_dir(config)), ("cache", cache_dir(config))):
         there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-        free = shutil.disk_usage(there).free / 1e9
-        lines.append(("Disk", f"{free:,.0f} GB free for {folder}"))
-        if free < LOW_DISK_GB:
-            missing.append(f"room for {folder}: {free:.1f} GB free; make some, or say paths.{name}=<folder>")
+        free = shutil.disk_usage(there).free
+        lines.append(("Disk", f"{size(free)} free for {folder}"))
+        if free < LOW_DISK:
+            missing.append(f"room for {folder}: {size(free)} free; make some, or say paths.{name}=<folder>")
     return lines
 
 
 def _store(config: Config, missing: list[str]) -> list[tuple[str, str]]:
     try:
-        return [("Tracking", tracking.describe(config.tracking, mlruns_dir(config)))]
+        described = tracking.describe(config.tracking, mlruns_dir(config))
     except UserError as error:
         missing.append(str(error))
         return [("Tracking", "cannot be used")]
+    try:
+        tracking.check_recordable(config.tracking, mlruns_dir(config))
+    except UserError as error:
+        missing.append(str(error))
+        described += ", may be looked at only"
+    return [("Tracking", described)]
 
 
 def _data(config: Config, missing: list[str]) -> list[tuple[str, str]]:
@@ -88,7 +96,9 @@ def _data(config: Config, missing: list[str]) -> list[tuple[str, str]]:
         return [("FER2013", "not found")]
     if found and found.exists():
         return [("FER2013" if not config.data.path else "Data", str(found))]
-    missing.append("FER2013: `make data` gets it, or say FER2013=<its zip, csv or folder>; data=demo does without")
+    missing.append(
+        f"FER2013: `{get_data_command()}` gets it, or say FER2013=<its zip, csv or folder>; data=demo does without"
+    )
     return [("FER2013", "not found ($FER2013, data/fer2013*)")]
 
 
@@ -107,7 +117,8 @@ def _weights(missing: list[str]) -> list[tuple[str, str]]:
             imagenet.append(path.parent)
         else:
             texts[backbone.name] = "not there"
-            again = "`fer pretrain` makes them" if backbone.weights == "embedded" else "say backbone.weights=<file>"
+            made = backbone.weights == "embedded"
+            again = f"`{command('pretrain')}` makes them" if made else "say backbone.weights=<file>"
             missing.append(f"weights of backbone={backbone.name}: put them at {path}, or {again}")
     if imagenet:
         missing.append(

@@ -23,6 +23,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.executors import Executor, Lost, Shared
 from fer_experiments.forward import Forward, check_parity, compile_forward
 from fer_experiments.shards import is_intact, read_manifest, write_atomically, write_manifest, write_shard
+from fer_experiments.terminal import size
 from fer_experiments.weights import weights_file
 
 Echo = Callable[[str], None]
@@ -239,6 +240,6 @@ def _check_fit(sample: dict[str, np.ndarray], dtype: str, count: int, path: Path
     free = shutil.disk_usage(path).free
     if needed > free:
         raise UserError(
-            f"paths.cache: the features take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free in {path}: free "
-            "space, say backbone.pooling=avg, or paths.cache=<folder>"
+            f"paths.cache: the features take {size(needed)} and {size(free)} are free in {path}: free space, "
+            " say backbone.pooling=avg, or paths.cache=<folder>"
         )

@@ -26,6 +26,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.executors import Executor, Shared
 from fer_experiments.extraction import Echo, extract
 from fer_experiments.shards import open_shards, read_manifest, write_atomically, write_manifest
+from fer_experiments.terminal import size
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def extract_features(
     what = f"features: {len(images):,} images" + (f" × {len(views)} views" if len(views) > 1 else "")
     where = path.relative_to(project_root()) if path.is_relative_to(project_root()) else path
     if how:
-        echo(f"{what} through {backbone_cfg.name} in {how}, {_size(features.bytes)} in {where}")
+        echo(f"{what} through {backbone_cfg.name} in {how}, {size(features.bytes)} in {where}")
     else:
         echo(f"{what} from {where} (no image forwarded)")
     return features
@@ -207,10 +208,6 @@ def _locked(path: Path, echo: Echo) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _sha256(content: Any) -> str:

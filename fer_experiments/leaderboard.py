@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fer_experiments.config import Config, SweepConfig, project_root, to_dict, to_yaml
+from fer_experiments import tracking
+from fer_experiments.config import Config, SweepConfig, mlruns_dir, to_dict, to_yaml
 from fer_experiments.identity import trial_config
+from fer_experiments.terminal import command, shown, ui_command, without_password
 
 if TYPE_CHECKING:
     from fer_experiments.state import State
@@ -82,20 +83,21 @@ def trial_line(trial: dict[str, Any], sweep: SweepConfig) -> str:
     return f"trial {trial['number']}: {sweep.objective} {trial['score']:.4f}, {how} ({values})"
 
 
-def text(state: State, sweep: SweepConfig, folder: Path, rows: int = 20) -> str:
+def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
     """What `fer sweep` ends with on a terminal."""
-    best = state.best()
+    assert config.sweep is not None
+    best, sweep = state.best(), config.sweep
     if best is None:
         return f"sweep {state.id}: no trial finished"
     frame = _readable(table(state, sweep), sweep).drop(columns=["run_id"])
-    more = f"\n({len(frame) - rows} more in {_shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
+    more = f"\n({len(frame) - rows} more in {shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
     low, high = (best["metrics"][f"final/val_accuracy_{end}"] for end in ("low", "high"))
-    fer = _command()
+    uri = tracking.address(config.tracking, mlruns_dir(config))
     commands = {
-        "compare the runs": "make ui  (http://127.0.0.1:5000)",
-        "train the best again": f"{fer} train experiment={_shown(folder / 'best.yaml')}",
-        "put it to use": f"{fer} promote sweep={state.id}",
-        "go on searching": shlex.join([fer, *_said(state), f"sweep.max_trials={2 * len(state.trials)}"]),
+        "compare the runs": ui_command(config, uri),
+        "train the best again": command("train", f"experiment={shown(folder / 'best.yaml')}", config=config),
+        "put it to use": command("promote", f"sweep={state.id}", config=config),
+        "go on searching": _again(state, config),
     }
     return "\n".join(
         [
@@ -178,21 +180,20 @@ def _short(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _said(state: State) -> list[str]:
-    """The arguments this sweep was asked for with, its budget left out: with other overrides it were another sweep."""
+def _again(state: State, config: Config) -> str:
+    """The command that goes on, with the arguments that make a sweep this one: all but its budget."""
+    more = f"sweep.max_trials={2 * len(state.trials)}"
     if sys.argv[1:2] != ["sweep"]:
-        return ["sweep", f"sweep={state.name}"]
-    budget = ("sweep.max_trials=", "sweep.max_hours=", "sweep.target=", "sweep.fresh=")
-    return [a for a in sys.argv[1:] if not a.startswith((*budget, "compute.address="))]
-
-
-def _shown(path: Path) -> str:
-    """A path as one would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _command() -> str:
-    """`fer`, the way it was called."""
-    called = Path(sys.argv[0])
-    venv = project_root() / ".venv" / "bin" / "fer"
-    return _shown(venv) if called.resolve() == venv.resolve() else "fer"
+        return command("sweep", f"sweep={state.name}", more, config=config)
+    elsewhere = (
+        "sweep.max_trials=",
+        "sweep.max_hours=",
+        "sweep.target=",
+        "sweep.fresh=",
+        "sweep.retry_failed=",
+        "compute.address=",
+    )
+    said = [without_password(a) for a in sys.argv[2:] if not a.startswith(elsewhere)]
+    if not any(a.startswith("sweep=") for a in said):
+        said.insert(0, f"sweep={state.name}")
+    return command("sweep", *said, more)

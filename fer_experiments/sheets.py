@@ -67,9 +67,12 @@ def show_data(config: Config) -> None:
     dataset = load_dataset(config.data, smoke=config.training.smoke)
     print(describe(dataset))
     sheet = cache_dir(config) / "data" / f"{config.data.task}-{dataset.fingerprint[:8]}.png"
-    sheet.parent.mkdir(parents=True, exist_ok=True)
-    sample_faces(dataset).savefig(sheet)
-    print(f"sample faces: {sheet}")
+    try:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sample_faces(dataset).savefig(sheet)
+        print(f"sample faces: {sheet}")
+    except OSError as error:
+        print(f"sample faces: not written, {sheet.parent}: {error.strerror or error}; paths.cache=<folder> is another")
 
 
 def _title(dataset: Dataset, row: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fer_experiments.config import close
+from fer_experiments.config import Config, PathsConfig, close
 from fer_experiments.errors import UserError
+from fer_experiments.files import is_held
 from fer_experiments.shards import write_atomically
+from fer_experiments.terminal import command, table
 
 MOST_NAMED = 8  # sweeps in an error message
+RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass
@@ -89,14 +93,16 @@ def load_state(folder: Path) -> State | None:
         UserError: a state file that is no state.
     """
     path = folder / "state.json"
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         state = State(**json.loads(path.read_text()))
         # A signal may have struck between a trial's entry and that it was asked: it is asked again.
         asked = set(state.order)
         state.trials = [trial for trial in state.trials if trial["number"] in asked]
         return state
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not a sweep's state ({error}); move it away, or say sweep.fresh=true") from error
 
@@ -128,14 +134,17 @@ def find_sweep(sweeps: Path, name: str | None = None) -> tuple[State, Path]:
 
     Args:
         sweeps: the folder of all sweeps.
-        name: a sweep's id; or its name, for the last active one of that name; or None, for the last active one.
+        name: a sweep's id; or its name, for the last active one of that name; or None, for the last active one; or, as
+            MLflow shows them, the id of its run or of one of its trials'.
 
     Raises:
         UserError: there is none, with those that there are; or its state file cannot be read.
     """
     folders = {path.parent.name: path.parent for path in sweeps.glob("*/state.json")}
     if not folders:
-        raise UserError(f"no sweeps in {sweeps}; `fer sweep` starts one, paths.mlruns=<folder> looks elsewhere")
+        raise UserError(f"no sweeps in {sweeps}; `{_start(sweeps)}` starts one, paths.mlruns=<folder> looks elsewhere")
+    if name and RUN_ID.fullmatch(name) and (of_run := _sweep_of_run(folders, name)):
+        return of_run
     chosen = [name] if name in folders else [i for i in folders if name is None or i.startswith(f"{name}-")]
     states = [(state, folders[i]) for i in chosen if (state := load_state(folders[i]))]
     found = [(s, f) for s, f in states if name in (None, s.id, s.name)]
@@ -150,6 +159,20 @@ def find_sweep(sweeps: Path, name: str | None = None) -> tuple[State, Path]:
     return max(found, key=lambda pair: pair[0].updated)
 
 
+def _sweep_of_run(folders: dict[str, Path], run_id: str) -> tuple[State, Path] | None:
+    """The sweep whose own run this is, or a trial of it."""
+    for folder in folders.values():
+        state = load_state(folder)
+        if state and run_id in (state.run_id, *(trial.get("run_id") for trial in state.trials)):
+            return state, folder
+    return None
+
+
+def _start(sweeps: Path) -> str:
+    """The command that starts a sweep there."""
+    return command("sweep", config=Config(paths=PathsConfig(mlruns=str(sweeps.parent))))
+
+
 @contextmanager
 def only_one(folder: Path, name: str) -> Iterator[None]:
     """The one process that works on a sweep; the lock of a process that dies is released by the kernel.
@@ -157,12 +180,14 @@ def only_one(folder: Path, name: str) -> Iterator[None]:
     Raises:
         UserError: another process is at it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=2)  # seconds: `fer sweeps` holds it for an instant
     except Timeout:
         raise UserError(f"sweep {name}: another process is running it; wait for it, or stop it") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); mend its permissions") from error
     try:
         yield
     finally:
@@ -171,13 +196,7 @@ def only_one(folder: Path, name: str) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process works on the sweep in this folder now."""
-    if not (folder / "lock").exists():
-        return False
-    try:
-        with FileLock(folder / "lock").acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+    return is_held(folder / "lock")
 
 
 def list_sweeps(sweeps: Path) -> str:
@@ -192,9 +211,8 @@ def list_sweeps(sweeps: Path) -> str:
         score = f"{best['score']:.4f} {state.identity['sweep.objective']}" if best else "none"
         rows.append([state.id, status, str(len(state.ended)), score, _ago(state.updated)])
     if len(rows) == 1:
-        return f"no sweeps in {sweeps}; `fer sweep` starts one"
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return f"no sweeps in {sweeps}; `{_start(sweeps)}` starts one"
+    return table(rows)
 
 
 def _ago(moment: str) -> str:

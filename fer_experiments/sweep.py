@@ -91,7 +91,7 @@ def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
                 _go(sweep, executor, tags)
-            echo(leaderboard.text(state, config.sweep, folder))
+            echo(leaderboard.text(state, config, folder))
     return state
 
 
@@ -372,8 +372,8 @@ def _check_reach(executor: Executor, uri: str) -> None:
     remedy = (
         "start `make server` on a machine that all can reach, and say tracking=server tracking.uri=http://<it>:5000"
     )
-    if uri.startswith("sqlite:"):
-        raise UserError(f"compute: workers on {', '.join(hosts)} cannot write to the SQLite file {uri[10:]}; {remedy}")
+    if uri.startswith("sqlite"):
+        raise UserError(f"compute: workers on {', '.join(hosts)} cannot write to the SQLite file of {uri}; {remedy}")
     if any(f"//{name}" in uri for name in ("127.", "localhost", "[::1]")):
         raise UserError(f"compute: {uri} means another machine on {', '.join(hosts)}; {remedy}")
 

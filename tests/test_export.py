@@ -88,7 +88,7 @@ def test_model_that_cannot_be_converted_or_loaded_leaves_nothing(registered, cla
 
 
 def test_what_is_there_is_not_overwritten(registered, tmp_path, monkeypatch):
-    monkeypatch.setattr(use, "load_model", lambda *args: pytest.fail("looked for a model first"))
+    monkeypatch.setattr(use, "find_model", lambda *args: pytest.fail("looked for a model first"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "kept").write_text("kept")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from test_features import IMAGES, SMALL, backbone_of, extract, many, shards
 from fer_experiments.config import BackboneConfig, ComputeConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors import Inline, Lost, open_executor
-from fer_experiments.extraction import Source, sample_features
+from fer_experiments.extraction import Source, _check_fit, sample_features
 from fer_experiments.features import extract_features, open_features, pack
 
 
@@ -98,3 +100,10 @@ def test_a_worker_without_the_weights_gets_them(tmp_path: Path, trunk: BackboneC
     for layer in expected:
         np.testing.assert_allclose(got[layer], expected[layer], rtol=1e-6)
     assert len(list((tmp_path / "weights").glob("*.keras"))) == 1
+
+
+def test_too_little_space_is_said_in_units_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1500))
+    sample = {"top": np.ones((2, 8), "float32")}
+    with pytest.raises(UserError, match=r"the features take 32\.0 kB and 1\.5 kB are free in .*: free space, say "):
+        _check_fit(sample, "float16", 2000, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from fer_experiments import cli, metrics, tracking
+from fer_experiments import cli, metrics, tracking, use
 from fer_experiments.compose import compose
 from fer_experiments.config import Config, DataConfig
 from fer_experiments.data import open_test_split
@@ -22,8 +23,10 @@ from fer_experiments.experiment import train
 from fer_experiments.registry.promote import promote
 from fer_experiments.registry.sealed import recorded_probabilities
 from fer_experiments.registry.versions import crown, list_models, rollback
+from fer_experiments.report import write_report
 from fer_experiments.state import State
 from fer_experiments.sweep import run_sweep
+from fer_experiments.terminal import override
 from fer_experiments.tracking import find_runs, models
 from fer_experiments.tracking.store import client_of, openings
 
@@ -240,7 +243,7 @@ def test_a_champion_that_another_machine_has_made_meanwhile_is_not_overwritten(r
 
 
 def test_what_cannot_be_promoted_is_named(room: Room):
-    for run, said in (("0" * 32, "no such run"), (room.state.run_id, "a sweep run, finished; only a finished trial")):
+    for run, said in (("0" * 32, "no such run"), (room.state.run_id, "a sweep's run: say sweep=")):
         with pytest.raises(UserError, match=said):
             promote(room.config(), run_id=run, echo=lambda line: None)
     with pytest.raises(UserError, match="sweep=quik: no such sweep"):
@@ -267,7 +270,7 @@ def test_other_data_than_the_trial_had_are_refused(room: Room):
 def test_where_nothing_is_recorded_nothing_is_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for verb in ("promote", "rollback", "models"):
         assert cli.main([verb, f"paths.mlruns={tmp_path / 'mlruns'}"]) == 2
-        assert "nothing is recorded there yet; `fer sweep` comes first" in capsys.readouterr().err
+        assert "mlflow.db: nothing is recorded there yet; `" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,3 +281,26 @@ def test_demo_faces_never_reach_a_real_models_name():
 
 def test_a_refusal_is_no_mistake_of_the_user():
     assert not issubclass(Refused, UserError)
+
+
+def test_a_store_that_was_moved_goes_on_where_it_is(room: Room, tmp_path: Path):
+    """The whole of it: the sweep goes on, report, promotion and prediction find everything, nothing is left behind."""
+    old, new = (Path(room.options[1].partition("=")[2]), tmp_path / "a b?#")
+    shutil.move(old, new)
+    moved = Room([room.options[0], override("paths.mlruns", str(new)), room.options[2]], "", room.state, [])
+    try:
+        more = ["sweep=quick", "data.demo_size=1500", "training.epochs=8", "sweep.max_trials=4", *moved.options]
+        state = run_sweep(compose(more), lambda line: None)
+        assert (state.id, len(state.ended)) == (room.state.id, 4)
+        config = moved.config("promote.top_k=1", "promote.seeds=1", "promote.dry_run=true", "gate=none")
+        assert write_report(config, room.state.run_id).is_relative_to(new)
+        said: list[str] = []
+        promote(config, sweep=room.state.id, echo=said.append)
+        assert any("dry run: it would be registered" in line for line in said)
+        assert promote(moved.config("promote.top_k=1", "promote.seeds=1", "gate=none"), echo=said.append) is not None
+        assert use.load_model(compose(["data=demo", *moved.options]), "champion")[1].classes
+        assert "fer-demo" in list_models(config)
+        assert not old.exists()
+    finally:
+        shutil.move(new, old)
+        tracking.connect(room.config().tracking, old)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fer_experiments.errors import UserError
-from fer_experiments.state import State, find_state, is_locked, list_sweeps, load_state, only_one
+from fer_experiments.state import State, find_state, find_sweep, is_locked, list_sweeps, load_state, only_one
 
 IDENTITY = {"sweep.objective": "final/val_accuracy", "sweep.direction": "max", "head.l2": 0.1}
 
@@ -89,6 +89,32 @@ def test_the_best_is_a_finished_trial_in_the_right_direction():
     up, down = state(trials=trials).best(), state(trials=trials, identity={**IDENTITY, "sweep.direction": "min"}).best()
     assert up is not None and up["number"] == 2
     assert down is not None and down["number"] == 0
+
+
+def test_a_sweep_is_found_by_what_mlflow_calls_its_runs(tmp_path: Path):
+    for name, run, of_trial in (("a-1", "a" * 32, "b" * 32), ("b-1", "c" * 32, "d" * 32)):
+        trials = [trial(0, 0.5) | {"run_id": of_trial}, trial(1, None, "asked")]
+        state(id=name, name=name[0], run_id=run, trials=trials, order=[0, 0, 1]).save(tmp_path / name)
+    for sought in ("a" * 32, "b" * 32):
+        found, folder = find_sweep(tmp_path, sought)
+        assert (found.id, folder) == ("a-1", tmp_path / "a-1")
+    with pytest.raises(UserError, match=f"sweep={'e' * 32}: no such sweep"):
+        find_sweep(tmp_path, "e" * 32)
+
+
+def test_looking_whether_a_sweep_runs_writes_nothing_and_disturbs_nobody(tmp_path: Path):
+    assert not is_locked(tmp_path / "nowhere")
+    (tmp_path / "lock").touch(mode=0o444)
+    assert not is_locked(tmp_path) and [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write: Linux's /proc")
+def test_a_sweeps_folder_that_cannot_be_written_is_named():
+    with (
+        pytest.raises(UserError, match=r"^/proc/self/sweep: cannot be written \("),
+        only_one(Path("/proc/self/sweep"), "quick-1"),
+    ):
+        pass
 
 
 def test_a_sweep_has_one_process(tmp_path: Path):

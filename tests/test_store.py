@@ -14,7 +14,8 @@ from urllib3.util import Retry
 from fer_experiments import tracking
 from fer_experiments.config import TrackingConfig
 from fer_experiments.errors import UserError
-from fer_experiments.tracking import is_full_disk, is_outage, store
+from fer_experiments.tracking import is_full_disk, is_outage
+from fer_experiments.tracking.server import _take_credentials
 
 RETRIES = int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])  # of this package, before a test turns them off
 NOBODY = "http://127.0.0.1:9"
@@ -224,5 +225,5 @@ def test_a_full_sqlite_store_is_a_full_disk(tmp_path):
 )
 def test_a_password_of_this_machines_server_is_for_no_other(uri, here, tmp_path):
     (tmp_path / "credentials").write_text("MLFLOW_TRACKING_USERNAME=admin\nMLFLOW_TRACKING_PASSWORD=secret\n")
-    store._take_credentials(tmp_path / "credentials", uri)
+    _take_credentials(tmp_path / "credentials", uri)
     assert ("MLFLOW_TRACKING_PASSWORD" in os.environ) == here

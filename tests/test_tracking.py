@@ -14,6 +14,7 @@ import pytest
 from fer_experiments import tracking
 from fer_experiments.config import TrackingConfig
 from fer_experiments.errors import UserError
+from fer_experiments.tracking import store
 
 EXPERIMENT = "fer/test"
 # Its processes inherit an imported MLflow, which otherwise takes each of them seconds.
@@ -117,7 +118,7 @@ def test_read_only_mlruns_is_refused():
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at" * 50)
-    with pytest.raises(UserError, match=r"mlflow\.db: cannot be written \(file is not a database\)"):
+    with pytest.raises(UserError, match=r"mlflow\.db: is no SQLite database \(file is not a database\); move it away"):
         tracking.connect(TrackingConfig(), tmp_path)
 
 
@@ -126,8 +127,31 @@ def test_a_store_of_another_mlflow_is_refused_with_the_remedy(mlruns):
 
     with sqlite3.connect(mlruns / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    with pytest.raises(UserError, match=r"mlflow db upgrade sqlite:///"):
+    with pytest.raises(UserError, match=r"another version of MLflow made it; .*mlflow db upgrade sqlite:///"):
         tracking.connect(TrackingConfig(), mlruns)
+
+
+def test_what_mlflow_stumbles_over_is_named_as_what_it_is(mlruns, monkeypatch):
+    def stumble(uri):
+        raise DeprecationWarning("an option\nand more")
+
+    monkeypatch.setattr(store, "client_of", stumble)
+    with pytest.raises(UserError, match=r"mlflow\.db: MLflow cannot open it \(DeprecationWarning: an option\)$"):
+        tracking.connect(TrackingConfig(), mlruns)
+
+
+def test_a_database_in_use_is_named_as_that(mlruns, monkeypatch):
+    import sqlite3
+    from contextlib import closing
+
+    connection = store.sqlite.connection
+    monkeypatch.setattr(store.sqlite, "WAIT_S", 0.01)
+    with closing(sqlite3.connect(mlruns / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match=r"mlflow\.db: is in use by another process \(database is locked\)"):
+            tracking.connect(TrackingConfig(), mlruns)
+    with connection(mlruns / "mlflow.db") as opened:
+        assert opened.execute("SELECT 1").fetchone() == (1,)
 
 
 @pytest.mark.timeout(90)  # MLflow's own retries take minutes

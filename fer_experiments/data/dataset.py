@@ -19,6 +19,7 @@ from fer_experiments.data.names import Naming, doubts, emotion_named, natural_ke
 from fer_experiments.data.readers import find_fer2013, read_faces
 from fer_experiments.data.splits import PARTS, Rows, check_split, split_notes, split_rows
 from fer_experiments.errors import UserError
+from fer_experiments.terminal import get_data_command
 
 SMOKE_LIMIT = 32  # images a split
 SMOKE_DEMO_SIZE = 600
@@ -163,7 +164,9 @@ def find_source(cfg: DataConfig) -> Path | None:
         raise UserError(f"data.path: data={cfg.name} needs the path of a folder or an archive of class folders")
     path = Path(cfg.path).expanduser() if cfg.path is not None else find_fer2013()
     if path is None:
-        raise UserError("FER2013 is not at hand: run `make data`, or give its path as $FER2013 or data.path")
+        raise UserError(
+            f"FER2013 is not at hand: run `{get_data_command()}`, or give its path as $FER2013 or data.path"
+        )
     if not path.exists():
         raise UserError(f"data.path={path}: no such file or folder; give FER2013's zip, CSV or folder")
     return path

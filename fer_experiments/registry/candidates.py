@@ -18,6 +18,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.experiment import describe_run, fit_and_record
 from fer_experiments.prepare import Preparations, Prepared
 from fer_experiments.state import find_sweep
+from fer_experiments.terminal import command, ui_command
 from fer_experiments.tracking.store import artifact_text, client_of
 from fer_experiments.training import FitError, forget
 
@@ -88,7 +89,7 @@ def choose(config: Config, uri: str, sweep: str | None, run_id: str | None) -> C
     sign = -1 if direction == "max" else 1
     finished = [trial for trial in state.trials if trial["status"] == "finished"]
     if not finished:
-        raise UserError(f"sweep {state.id}: no trial has finished yet; `fer sweep` goes on with it")
+        raise UserError(f"sweep {state.id}: no trial has finished yet; its command given again goes on with it")
     best = sorted(finished, key=lambda trial: sign * trial["score"])[: config.promote.top_k]
     candidates = [_candidate(config, uri, t["run_id"], f"trial {t['number']}", t["values"]) for t in best]
     return Choice(f"sweep {state.id}", candidates, objective, direction, state.id)
@@ -103,7 +104,8 @@ def _candidate(config: Config, uri: str, run_id: str, name: str | None, values: 
         if tracking.is_outage(error):
             raise
         raise UserError(
-            f"run={run_id}: no such run in {uri}; `make ui` shows their ids, fer sweeps the sweeps"
+            f"run={run_id}: no such run in {uri}; `{ui_command(config, uri)}` shows their ids, "
+            f"`{command('sweeps', config=config)}` the sweeps"
         ) from error
     tags = run.data.tags
     text = artifact_text(client, run_id, "config.yaml")
@@ -114,6 +116,8 @@ def _candidate(config: Config, uri: str, run_id: str, name: str | None, values: 
         or "head.name" not in run.data.params
     ):
         what = f"{tags.get('fer.kind', 'no')} run, {run.info.status.lower()}"
+        if tags.get("fer.kind") == "sweep":
+            what = f"sweep's run: say sweep={run_id}, or choose one of its trials"
         raise UserError(f"run={run_id}: a {what}; only a finished trial or `fer train` run with a head can be promoted")
     recorded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     assert isinstance(recorded, dict)

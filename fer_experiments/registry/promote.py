@@ -26,6 +26,7 @@ from fer_experiments.registry.card import Subject, card, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
 from fer_experiments.registry.sealed import Outcome, open_and_test, recorded_probabilities
 from fer_experiments.registry.versions import crown, only_one_promotes
+from fer_experiments.terminal import command, model_words
 from fer_experiments.tracking import models
 from fer_experiments.tracking.models import CHAMPION, Version
 from fer_experiments.tracking.store import client_of
@@ -50,7 +51,7 @@ def promote(
     Raises:
         UserError: whatever its user must mend; nothing is registered then. Refused: the gate's conditions that fail.
     """
-    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
+    uri = tracking.connect_existing(config.tracking, mlruns_dir(config), write=True)
     with said_in_a_line(config, uri):
         return _run(config, uri, sweep, run_id, echo)
 
@@ -132,8 +133,15 @@ def _promote(
     run.set_tags({"fer.version": str(version.number)})
     was = f" in place of version {before.number}, which is previous now" if before else ""
     echo(f"{name} version {version.number} is the champion{was}")
-    data = "" if taken.data.name == "fer2013" else f" data={taken.data.name}"
-    echo(f"next: fer predict{data} <pictures>; fer serve{data}; fer models; fer rollback{data} goes back")
+    words = model_words(taken.data)
+    echo("next:")
+    for purpose, verb in (
+        ("tell expressions", ["predict", "photos/", *words]),
+        ("answer over HTTP", ["serve", *words]),
+        ("list the models", ["models"]),
+        ("go back", ["rollback", *words]),
+    ):
+        echo(f"  {purpose:20}  {command(*verb, config=config)}")
     return version, []
 
 

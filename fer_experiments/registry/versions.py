@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.errors import UserError
+from fer_experiments.terminal import command, table
 from fer_experiments.tracking import models
 from fer_experiments.tracking.models import CHAMPION, PREVIOUS, Version
 
@@ -27,12 +28,14 @@ def only_one_promotes(config: Config, name: str) -> Iterator[None]:
         UserError: another is at it.
     """
     folder = mlruns_dir(config) / "models"
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{name}.lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"{name}: another process is promoting or rolling back; wait for it, or stop it") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); mend its permissions") from error
     try:
         yield
     finally:
@@ -65,19 +68,21 @@ def rollback(config: Config, number: str | None = None) -> str:
     Raises:
         UserError: nothing to go back to, or a version that is not there or cannot be loaded.
     """
-    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
-    name = models.model_name(config.data)
+    uri = tracking.connect_existing(config.tracking, mlruns_dir(config), write=True)
+    name, listed = models.model_name(config.data), command("models", config=config)
     with only_one_promotes(config, name):
         before = models.find_version(uri, name, CHAMPION)
         target = models.find_version(uri, name, number or PREVIOUS)
         if number and target is None:
-            raise UserError(f"version={number}: {name} has no such version; `fer models` lists them")
+            raise UserError(f"version={number}: {name} has no such version; `{listed}` lists them")
         if before is None and target is None:
-            raise UserError(f"{name}: nothing is registered in {uri}; `fer promote` comes first")
+            raise UserError(
+                f"{name}: nothing is registered in {uri}; `{command('promote', config=config)}` comes first"
+            )
         if target is None:
             raise UserError(f"{name}: version {before.number} is the first champion; there is nothing to go back to")  # type: ignore[union-attr]
         if before is not None and target.number == before.number:
-            raise UserError(f"{name}: version {target.number} is the champion already; `fer rollback version=<number>`")
+            raise UserError(f"{name}: version {target.number} is the champion already; `{listed}` lists the others")
         _check_loads(uri, target)
         crown(uri, target, before)
     was = f", version {before.number} is previous" if before else ""
@@ -100,6 +105,5 @@ def list_models(config: Config) -> str:
             told = (tags.get(f"fer.{key}", "") for key in TOLD)
             rows.append([name, str(version.number), ", ".join(version.aliases), f"{moment:%Y-%m-%d %H:%M}", *told])
     if len(rows) == 1:
-        return f"no models in {uri}; `fer promote` registers one"
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return f"no models in {uri}; `{command('promote', config=config)}` registers one"
+    return table(rows)

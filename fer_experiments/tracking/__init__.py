@@ -16,6 +16,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "1.0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from fer_experiments.tracking.lifecycle import start_run, user
+from fer_experiments.tracking.moved import is_moved
 from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import is_alive, this_process
 from fer_experiments.tracking.recovery import (
@@ -28,7 +29,16 @@ from fer_experiments.tracking.recovery import (
     load_head_weights,
 )
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import OPENED, FoundRun, connect, connect_existing, describe, find_runs
+from fer_experiments.tracking.store import (
+    OPENED,
+    FoundRun,
+    address,
+    check_recordable,
+    connect,
+    connect_existing,
+    describe,
+    find_runs,
+)
 
 # What MLflow logs there it raises too, and whoever is concerned says it in a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -38,6 +48,8 @@ __all__ = [
     "RECORD",
     "FoundRun",
     "Run",
+    "address",
+    "check_recordable",
     "close_orphans",
     "close_run",
     "close_runs",
@@ -48,6 +60,7 @@ __all__ = [
     "find_runs",
     "is_alive",
     "is_full_disk",
+    "is_moved",
     "is_outage",
     "load_head",
     "load_head_weights",

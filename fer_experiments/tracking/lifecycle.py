@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
 from fer_experiments.errors import UserError
+from fer_experiments.terminal import mlflow_command, without_password
 from fer_experiments.termination import signals_as_exceptions
-from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
+from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import client_of, create_run, first_line
+from fer_experiments.tracking.store import client_of, create_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SAMPLING_S = {"trial": 2.0}  # of system metrics: a trial may last 20 seconds
 DEFAULT_SAMPLING_S = 5.0
-DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 @contextmanager
@@ -132,10 +134,9 @@ def _experiment_id(client: MlflowClient, uri: str, name: str, mlruns: Path) -> s
             if found is None:
                 raise
     if found.lifecycle_stage != "active":
-        raise UserError(
-            f"experiment {name}: deleted; `mlflow experiments restore --experiment-id {found.experiment_id}` "
-            f"with MLFLOW_TRACKING_URI={uri} brings it back"
-        )
+        restore = mlflow_command("experiments", "restore", "--experiment-id", found.experiment_id)
+        store = shlex.quote(without_password(uri))
+        raise UserError(f"experiment {name}: deleted; `MLFLOW_TRACKING_URI={store} {restore}` brings it back")
     return found.experiment_id
 
 

@@ -17,6 +17,7 @@ from fer_experiments.config import DataConfig
 from fer_experiments.errors import UserError
 from fer_experiments.fresh import predict_fresh
 from fer_experiments.quiet import silenced
+from fer_experiments.tracking.moved import present
 from fer_experiments.tracking.outages import is_full_disk, is_outage
 from fer_experiments.tracking.store import client_of
 
@@ -96,7 +97,7 @@ def load_classifier(folder: Path) -> FaceClassifier:
     import mlflow.pyfunc
 
     with silenced():  # of MLflow's advice on type hints
-        classifier: FaceClassifier = mlflow.pyfunc.load_model(str(folder)).unwrap_python_model()
+        classifier: FaceClassifier = mlflow.pyfunc.load_model(folder.as_uri()).unwrap_python_model()
     return classifier
 
 
@@ -115,18 +116,21 @@ def fetch_model(uri: str, version: Version, folder: Path) -> Path:
     """
     from mlflow.artifacts import download_artifacts
 
+    source = present(uri, version.source)
+    target = None if is_here(uri, version) else str(folder)
     try:
-        return Path(
-            download_artifacts(version.source, dst_path=None if _is_local(version) else str(folder), tracking_uri=uri)
-        )
+        return Path(download_artifacts(source, dst_path=target, tracking_uri=uri))
     except Exception as error:
         if is_outage(error) or is_full_disk(error):
             raise
-        raise UserError(f"{version.uri}: its files are gone from {version.source}; `fer rollback` goes back") from error
+        raise UserError(
+            f"{version.uri}: its files are gone from {source}; bring them back, or take another with version=<number>"
+        ) from error
 
 
-def _is_local(version: Version) -> bool:
-    return version.source.startswith(("file:", "/"))
+def is_here(uri: str, version: Version) -> bool:
+    """Whether a version's files are on this machine already."""
+    return present(uri, version.source).startswith(("file:", "/"))
 
 
 def find_version(uri: str, name: str, which: str) -> Version | None:

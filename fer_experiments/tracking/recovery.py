@@ -6,11 +6,10 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments.tracking.processes import is_alive
-from fer_experiments.tracking.store import FoundRun, client_of, find_runs
+from fer_experiments.tracking.store import FoundRun, artifact, client_of, find_runs
 
 if TYPE_CHECKING:
     import keras
@@ -61,8 +60,8 @@ def ended_trial(uri: str, experiment: str, sweep_id: str, number: int) -> dict[s
     for run in sorted(find_runs(uri, experiment, tags), key=lambda run: run.status != "FINISHED"):
         if run.status == "FINISHED":
             with tempfile.TemporaryDirectory() as folder:
-                path = client_of(uri).download_artifacts(run.run_id, RECORD, folder)
-                record: dict[str, Any] = json.loads(Path(path).read_text())
+                path = artifact(client_of(uri), run.run_id, RECORD, folder)
+                record: dict[str, Any] = json.loads(path.read_text())
                 return record
         if run.status == "FAILED":
             error = run.tags.get("fer.error", "")
@@ -81,5 +80,5 @@ def load_head(uri: str, run_id: str) -> keras.Model:
     import keras
 
     with tempfile.TemporaryDirectory() as folder:
-        path = client_of(uri).download_artifacts(run_id, "model/data/model.keras", folder)
+        path = artifact(client_of(uri), run_id, "model/data/model.keras", folder)
         return keras.models.load_model(path, compile=False)

@@ -2,70 +2,71 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sqlite3
-import ssl
 import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
-from fer_experiments.config import TrackingConfig, project_root
+from filelock import FileLock
+
+from fer_experiments.config import Config, PathsConfig, TrackingConfig
 from fer_experiments.errors import UserError
-from fer_experiments.tracking.outages import is_full_disk, is_outage
+from fer_experiments.terminal import command, mlflow_command
+from fer_experiments.tracking import sqlite
+from fer_experiments.tracking.moved import is_moved, present, settle
+from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage
+from fer_experiments.tracking.server import check_reachable, enter
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 OPENED = "fer.test_opened"  # tag of a run that read the sealed test split of the dataset with this fingerprint
-USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
 
 
 def connect(tracking: TrackingConfig, mlruns: Path) -> str:
-    """The uri of the tracking store; a SQLite store is created when it is not there, once among processes.
+    """The uri of the tracking store, to record in it; a SQLite store is created when it is not there, once among
+    processes, and told where its artifacts are when it was moved.
 
     A server's user and password out of tracking.credentials go into the environment, for this process and its workers.
 
     Raises:
         UserError: the store cannot be created, written, reached or read, refuses us, or another MLflow made it.
     """
-    uri = _absolute(tracking, mlruns)
-    if uri.startswith(("http://", "https://")):
-        _check_reachable(uri)
-        if tracking.credentials:
-            _take_credentials(project_root() / tracking.credentials, uri)
-        _check_allowed(uri)
-    if not uri.startswith("sqlite:///"):
+    uri = address(tracking, mlruns)
+    database = sqlite.database_of(uri)
+    if database is None:
+        enter(tracking, uri)
         return uri
-    database = Path(uri.removeprefix("sqlite:///"))
-    _check_writable(mlruns)
-    _check_writable(database.parent)
-    _create_database(database, mlruns)
-    try:
-        client_of(uri)
-    except Exception as error:
-        raise UserError(
-            f"{database}: not a store of this MLflow ({first_line(error)}); back it up, then `mlflow db upgrade {uri}`"
-        ) from error
+    for folder in (mlruns, database.parent):
+        _check_writable(folder)
+    sqlite.create(database, (mlruns / "artifacts").resolve())
+    with FileLock(f"{database}.lock"):
+        settle(database, mlruns, write=True)
+    _open(database, uri)
     return uri
 
 
-def connect_existing(tracking: TrackingConfig, mlruns: Path) -> str:
-    """`connect` for who only looks: creates nothing.
+def connect_existing(tracking: TrackingConfig, mlruns: Path, *, write: bool = False) -> str:
+    """The uri of a store that is there: to look at it, which takes no right to write, or to `write` in it.
 
     Raises:
         UserError: nothing is recorded there yet; what `connect` raises.
     """
-    uri = _absolute(tracking, mlruns)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"{uri.removeprefix('sqlite:///')}: nothing is recorded there yet; `fer sweep` comes first")
-    return connect(tracking, mlruns)
+    uri = address(tracking, mlruns)
+    database = sqlite.database_of(uri)
+    if database is not None and not database.is_file():
+        here = Config(tracking=tracking, paths=PathsConfig(mlruns=str(mlruns)))
+        raise UserError(f"{database}: nothing is recorded there yet; `{command('sweep', config=here)}` comes first")
+    if write or database is None:
+        return connect(tracking, mlruns)
+    sqlite.check_readable(database)
+    settle(database, mlruns, write=False)
+    _open(database, uri)
+    return uri
 
 
 def describe(tracking: TrackingConfig, mlruns: Path) -> str:
@@ -74,38 +75,71 @@ def describe(tracking: TrackingConfig, mlruns: Path) -> str:
     Raises:
         UserError: a store that could not be used.
     """
-    uri = _absolute(tracking, mlruns)
+    uri = address(tracking, mlruns)
     if uri.startswith(("http://", "https://")):
-        _check_reachable(uri)
+        check_reachable(uri)
         return f"{uri}: the server answers"
-    if not uri.startswith("sqlite:///"):
+    database = sqlite.database_of(uri)
+    if database is None:
         return uri
-    database = Path(uri.removeprefix("sqlite:///"))
-    if mlruns.exists():
-        _check_writable(mlruns)
     if not database.is_file():
         return f"{uri}: not there yet, the first run creates it"
-    _check_database(database)
-    connection = sqlite3.connect(database)
+    sqlite.check_readable(database)
     try:
-        counts = [
-            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("experiments", "runs")
-        ]
+        with sqlite.connection(database) as connection:
+            counts = [
+                connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("experiments", "runs")
+            ]
     except sqlite3.Error as error:
         raise UserError(f"{database}: not a tracking store ({error}); move it away to start afresh") from error
-    finally:
-        connection.close()
     return f"{uri}: {counts[0]} experiments, {counts[1]} runs"
 
 
-def _absolute(tracking: TrackingConfig, mlruns: Path) -> str:
-    uri = tracking.uri or f"sqlite:///{mlruns / 'mlflow.db'}"
-    if "://" not in uri or uri.startswith("file:"):
-        raise UserError(f"tracking.uri={uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database")
-    if uri.startswith("sqlite:///"):
-        # A relative path would follow every change of the working folder.
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    return uri
+def check_recordable(tracking: TrackingConfig, mlruns: Path) -> None:
+    """Refuses a SQLite store that may be looked at and no more; creates nothing.
+
+    Raises:
+        UserError: naming what cannot be written.
+    """
+    database = sqlite.database_of(address(tracking, mlruns))
+    if mlruns.exists():
+        _check_writable(mlruns)
+    if database is not None and database.is_file():
+        sqlite.check_writable(database)
+
+
+def address(tracking: TrackingConfig, mlruns: Path) -> str:
+    """The uri of a store, which need not be there.
+
+    Raises:
+        UserError: a tracking.uri that names no store.
+    """
+    try:
+        str(mlruns).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{str(mlruns)!r}: SQLite takes no path that is not UTF-8; rename the folder") from error
+    if unquote(str(mlruns)) != str(mlruns):  # mlflow.pyfunc.load_model decodes the path of a folder too
+        raise UserError(f"{mlruns}: MLflow cannot load models from a folder with a % escape in its path; rename it")
+    if not tracking.uri:
+        return sqlite.uri_of(mlruns / "mlflow.db")
+    if "://" not in tracking.uri or tracking.uri.startswith("file:"):
+        raise UserError(
+            f"tracking.uri={tracking.uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database"
+        )
+    return sqlite.absolute(tracking.uri) if tracking.uri.startswith("sqlite") else tracking.uri
+
+
+def _open(database: Path, uri: str) -> None:
+    """Has MLflow open the store, once in a process, so that what it says is said in a line."""
+    try:
+        client_of(uri)
+    except Exception as error:
+        said = first_line(error)
+        if "out-of-date database schema" in said:
+            upgrade = mlflow_command("db", "upgrade", uri)
+            remedy = f"use that one, or, if it is the older one, make a copy and then `{upgrade}`"
+            raise UserError(f"{database}: another version of MLflow made it; {remedy}") from error
+        raise UserError(f"{database}: MLflow cannot open it ({said})") from error
 
 
 def _check_writable(folder: Path) -> None:
@@ -120,92 +154,6 @@ def _check_writable(folder: Path) -> None:
         raise UserError(
             f"{folder}: cannot be written ({reason}); mend it, or choose another folder with paths.mlruns=<folder>"
         ) from error
-
-
-def _check_reachable(uri: str) -> None:
-    # MLflow itself would try for minutes.
-    try:
-        trusted = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10, context=trusted).close()
-    except urllib.error.HTTPError:
-        pass  # a server that answers; if it refuses us, MLflow says why
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(
-            f"tracking.uri={uri}: no server answers ({reason}); start it, or leave tracking.uri out"
-        ) from error
-
-
-def _take_credentials(path: Path, uri: str) -> None:
-    # A server of this machine wrote the file: no other server may see what is in it.
-    if any(os.environ.get(name) for name in (USERNAME, PASSWORD, TOKEN)) or not _is_here(uri):
-        return
-    try:
-        lines = path.read_text().splitlines() if path.is_file() else []
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); set {USERNAME} and {PASSWORD}") from error
-    for name, _, value in (line.partition("=") for line in lines):
-        if name in (USERNAME, PASSWORD):
-            os.environ[name] = value.strip()
-
-
-def _is_here(uri: str) -> bool:
-    """Whether a server's name is one of this machine's."""
-    try:
-        for family, _, _, _, address in socket.getaddrinfo(urllib.parse.urlsplit(uri).hostname, None):
-            with socket.socket(family) as probe:
-                probe.bind((address[0], 0))  # one can listen on one's own addresses alone
-    except OSError:
-        return False
-    return True
-
-
-def _check_allowed(uri: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client_of(uri).search_experiments(max_results=1)
-    except MlflowException as error:
-        remedy = f"is this MLflow's address, and well? ({first_line(error)})"
-        if "error code 401" in str(error):
-            who = os.environ.get(USERNAME)
-            remedy = f"it does not take the password of {who}" if who else "it wants a user and a password"
-            remedy += f"; set {USERNAME} and {PASSWORD}, or tracking.credentials=<file of `make server`>"
-        elif "error code 403" in str(error):
-            remedy = "it does not know itself by that name; start it with --allowed-hosts, or use an address it allows"
-        raise UserError(f"tracking.uri={uri}: the server refuses us: {remedy}") from error
-
-
-def _create_database(database: Path, mlruns: Path) -> None:
-    """Creates the store's tables, unless they are there, so that a kill leaves either no database or a whole one.
-
-    MLflow: of several processes that use a fresh SQLite file at once, most crash in its migrations.
-    """
-    from filelock import FileLock
-
-    with FileLock(f"{database}.lock"):
-        if database.is_file():
-            _check_database(database)
-            return
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        unfinished = database.with_name(f"{database.name}.new")
-        for left in (unfinished, database.with_name(f"{unfinished.name}-journal")):
-            left.unlink(missing_ok=True)
-        store = SqlAlchemyStore(f"sqlite:///{unfinished}", (mlruns / "artifacts").resolve().as_uri())
-        store.engine.dispose()
-        unfinished.replace(database)
-
-
-def _check_database(database: Path) -> None:
-    connection = sqlite3.connect(database, timeout=30, isolation_level=None)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    except sqlite3.Error as error:
-        raise UserError(f"{database}: cannot be written ({error}); mend it, or move it away to start afresh") from error
-    finally:
-        connection.close()
 
 
 def client_of(uri: str) -> MlflowClient:
@@ -262,12 +210,27 @@ def find_runs(
             return runs
 
 
+def artifact(client: MlflowClient, run_id: str, path: str, folder: str | Path) -> Path:
+    """A run's artifact on this machine: downloaded into `folder`, or in place.
+
+    Raises:
+        Exception: it is not there (MLflow: an OSError or one of its own, by the kind of store).
+    """
+    uri = client.tracking_uri
+    if is_moved(uri):
+        root = present(uri, client.get_run(run_id).info.artifact_uri)
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(f"{root}/{path}"))
+    return Path(client.download_artifacts(run_id, path, str(folder)))
+
+
 def artifact_text(client: MlflowClient, run_id: str, path: str) -> str | None:
     """The text of an artifact, or None when the run does not have it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return Path(client.download_artifacts(run_id, path, folder)).read_text()
-        except Exception as error:  # MLflow: an OSError or one of its own, by the kind of store
+            return artifact(client, run_id, path, folder).read_text()
+        except Exception as error:
             if is_outage(error) or is_full_disk(error):
                 raise
             return None
@@ -292,9 +255,3 @@ def openings(uri: str, fingerprint: str) -> list[FoundRun]:
 def _found(run: Run) -> FoundRun:
     info, data = run.info, run.data
     return FoundRun(info.run_id, str(info.run_name), str(info.status), data.params, data.metrics, data.tags)
-
-
-def first_line(error: BaseException) -> str:
-    """An error as its class and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:5000] if lines else type(error).__name__

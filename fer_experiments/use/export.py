@@ -92,7 +92,7 @@ def export(
     from fer_experiments.use import find_model, loading
 
     found, source = find_model(config, version)
-    with loading(found, source):
+    with loading(config, found, source):
         classifier, network = models.load_classifier(source), models.load_network(source)
     with _beside(target) as folder:
         images = check_images(classifier.size)

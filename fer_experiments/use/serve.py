@@ -83,11 +83,11 @@ def serve(
 def _load(config: Config, which: str) -> tuple[Version, ServedModel]:
     """The model behind HTTP, called once so that the first client does not wait for TensorFlow's graph."""
     version, folder = find_model(config, which)
-    with loading(version, folder):
+    with loading(config, version, folder):
         import mlflow.pyfunc
         from mlflow.pyfunc import scoring_server
 
-        model = mlflow.pyfunc.load_model(str(folder))
+        model = mlflow.pyfunc.load_model(folder.as_uri())
         classifier: FaceClassifier = model.unwrap_python_model()
     classifier.probabilities(np.zeros((1, *classifier.size), "uint8"))
     return version, ServedModel(classifier, version, which, scoring_server.init(model))

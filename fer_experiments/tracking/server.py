@@ -1,0 +1,90 @@
+"""A tracking server: that it answers, and takes our password."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from fer_experiments.config import TrackingConfig, project_root
+from fer_experiments.errors import UserError
+from fer_experiments.tracking.outages import first_line
+
+USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
+
+
+def enter(tracking: TrackingConfig, uri: str) -> None:
+    """Shows a server our password, and sees that it takes it; nothing to do for a database.
+
+    Raises:
+        UserError: no server answers, or it refuses us.
+    """
+    if uri.startswith(("http://", "https://")):
+        check_reachable(uri)
+        if tracking.credentials:
+            _take_credentials(project_root() / tracking.credentials, uri)
+        _check_allowed(uri)
+
+
+def check_reachable(uri: str) -> None:
+    """Refuses the address of a server that does not answer.
+
+    Raises:
+        UserError: with the reason.
+    """
+    # MLflow itself would try for minutes.
+    try:
+        trusted = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10, context=trusted).close()
+    except urllib.error.HTTPError:
+        pass  # a server that answers; if it refuses us, MLflow says why
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"tracking.uri={uri}: no server answers ({reason}); start it, or leave tracking.uri out"
+        ) from error
+
+
+def _take_credentials(path: Path, uri: str) -> None:
+    # A server of this machine wrote the file: no other server may see what is in it.
+    if any(os.environ.get(name) for name in (USERNAME, PASSWORD, TOKEN)) or not _is_here(uri):
+        return
+    try:
+        lines = path.read_text().splitlines() if path.is_file() else []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); set {USERNAME} and {PASSWORD}") from error
+    for name, _, value in (line.partition("=") for line in lines):
+        if name in (USERNAME, PASSWORD):
+            os.environ[name] = value.strip()
+
+
+def _is_here(uri: str) -> bool:
+    """Whether a server's name is one of this machine's."""
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(urllib.parse.urlsplit(uri).hostname, None):
+            with socket.socket(family) as probe:
+                probe.bind((address[0], 0))  # one can listen on one's own addresses alone
+    except OSError:
+        return False
+    return True
+
+
+def _check_allowed(uri: str) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        remedy = f"is this MLflow's address, and well? ({first_line(error)})"
+        if "error code 401" in str(error):
+            who = os.environ.get(USERNAME)
+            remedy = f"it does not take the password of {who}" if who else "it wants a user and a password"
+            remedy += f"; set {USERNAME} and {PASSWORD}, or tracking.credentials=<file of `make server`>"
+        elif "error code 403" in str(error):
+            remedy = "it does not know itself by that name; start it with --allowed-hosts, or use an address it allows"
+        raise UserError(f"tracking.uri={uri}: the server refuses us: {remedy}") from error

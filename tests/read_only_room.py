@@ -1,0 +1,37 @@
+"""Folders that may only be read: a real read-only mount, which root too must obey, for one command."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+UNSHARE = ["unshare", "--mount", "bash", "-euc"]
+
+
+@functools.cache
+def missing() -> str:
+    """Why there is none here, or ""."""
+    try:
+        done = subprocess.run([*UNSHARE, "mount -o bind,ro /usr /usr"], capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    return done.stderr.strip() if done.returncode else ""
+
+
+def fer_read_only(
+    folders: Sequence[Path], *arguments: str | Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`fer` where these folders may only be read."""
+    if why := missing():
+        pytest.skip(f"no read-only mount can be made ({why})")
+    mounts = "".join(f"mount -o bind,ro {shlex.quote(str(f))} {shlex.quote(str(f))}; " for f in folders)
+    command = shlex.join([sys.executable, "-m", "fer_experiments.cli", *map(str, arguments)])
+    there = f"cd {shlex.quote(str(cwd))}; " if cwd else ""
+    return subprocess.run([*UNSHARE, f"{mounts}{there}{command}"], capture_output=True, text=True, env=dict(os.environ))
