@@ -104,7 +104,7 @@ class Naming:
     def unknown(self, said: str) -> str:
         """Return what there is to say of something that FER2013 does not have."""
         known = ", ".join(f"{code} {emotion}" for code, emotion in enumerate(EMOTIONS))
-        seven = "7 is contempt in CK+'s tables ('data.emotions={7:contempt}'), neutral in RAF-DB, whose numbers all differ; "
+        seven = "7 is contempt in CK+'s tables ('data.emotions={7:contempt}'), neutral in RAF-DB, where all differ; "
         seven = seven if fold(said) == "7" else ""
         return (
             f"unknown emotion {said[:20]!r}; known are {known}; {seven}"
