@@ -104,7 +104,8 @@ class Naming:
     def unknown(self, said: str) -> str:
         """Return what there is to say of something that FER2013 does not have."""
         known = ", ".join(f"{code} {emotion}" for code, emotion in enumerate(EMOTIONS))
-        seven = "7 is contempt in CK+'s tables: data.emotions={7:contempt}; " if said.strip() == "7" else ""
+        seven = "7 is contempt in CK+'s tables ('data.emotions={7:contempt}'), neutral in RAF-DB, where all differ; "
+        seven = seven if fold(said) == "7" else ""
         return (
             f"unknown emotion {said[:20]!r}; known are {known}; {seven}"
             "data.emotions says what others mean, data=image_folder takes another set"

@@ -114,34 +114,40 @@ def split_notes(faces: Faces, cfg: DataConfig) -> list[str]:
     own = [usage for usage in OFFICIAL.values() if (faces.usage == usage).any()]
     if cfg.split == "stratified" and len(own) > 1:
         return [f"the source's own {', '.join(own)} are mixed by data.split=stratified; official keeps them apart"]
-    if cfg.split == "official" and _lacks_val(faces, cfg):
-        share = f"{_val_share(cfg):.0%}"
-        return [f"the source has no validation part: {share} of its training part, drawn by data.seed, takes its place"]
+    if cfg.split == "official" and (part := _missing(faces, cfg)):
+        share = f"{_share(part, cfg):.0%}"
+        return [f"the source has no {part} part: {share} of its train part, drawn by data.seed, takes its place"]
     return []
 
 
-def _lacks_val(faces: Faces, cfg: DataConfig) -> bool:
-    """Tell whether a validation part has to be made; FER2013 without PublicTest is not FER2013's official split."""
-    return cfg.source != "fer2013" and not (faces.usage == OFFICIAL["val"]).any()
+def _missing(faces: Faces, cfg: DataConfig) -> str | None:
+    """Return the part, val or test, that is drawn from train, as the source has the others.
+
+    FER2013 without one of its parts is not FER2013's official split.
+    """
+    missing = [part for part, usage in OFFICIAL.items() if not (faces.usage == usage).any()]
+    return missing[0] if cfg.source != "fer2013" and len(missing) == 1 and missing != ["train"] else None
 
 
-def _val_share(cfg: DataConfig) -> float:
-    """Of what is not the test part."""
-    return cfg.fractions[1] / (cfg.fractions[0] + cfg.fractions[1])
+def _share(part: str, cfg: DataConfig) -> float:
+    """Return a part's share of itself and train."""
+    train, own = cfg.fractions[0], cfg.fractions[PARTS.index(part)]
+    return own / (train + own)
 
 
 def _official(faces: Faces, labels: np.ndarray, groups: np.ndarray, cfg: DataConfig, rng: np.random.Generator) -> Rows:
-    rows = {name: np.flatnonzero(faces.usage == usage) for name, usage in OFFICIAL.items()}
-    carved = _lacks_val(faces, cfg)
-    if empty := [usage for name, usage in OFFICIAL.items() if len(rows[name]) == 0 and not (carved and name == "val")]:
-        another = ", or data=image_folder, where a part of Training takes its place" if empty == ["PublicTest"] else ""
+    rows = {part: np.flatnonzero(faces.usage == usage) for part, usage in OFFICIAL.items()}
+    if part := _missing(faces, cfg):
+        share, train = _share(part, cfg), rows["train"]
+        drawn = allocate(labels[train], groups[train], [1 - share, share], rng)
+        rows["train"], rows[part] = train[drawn == 0], train[drawn == 1]
+    elif empty := [usage for part, usage in OFFICIAL.items() if len(rows[part]) == 0]:
+        another = (
+            ", or data=image_folder, which draws it from Training" if len(empty) == 1 and len(rows["train"]) else ""
+        )
         raise UserError(
             f"data.split=official: the source has no {' and no '.join(empty)}; use stratified or kfold{another}"
         )
-    if carved:
-        share = _val_share(cfg)
-        part = allocate(labels[rows["train"]], groups[rows["train"]], [1 - share, share], rng)
-        rows["train"], rows["val"] = rows["train"][part == 0], rows["train"][part == 1]
     return rows
 
 

@@ -204,7 +204,9 @@ def test_official_makes_a_validation_part_of_training_where_the_source_has_none(
 
 
 def test_official_of_fer2013_is_its_own_or_none() -> None:
-    with pytest.raises(UserError, match="has no PublicTest; use stratified or kfold, or data=image_folder, where"):
+    with pytest.raises(
+        UserError, match="has no PublicTest; use stratified or kfold, or data=image_folder, which draws it"
+    ):
         split(labelled(240, 120), usage=OWN, split="official", source="fer2013")
     whole = np.where(np.arange(360) < 30, "PublicTest", OWN)
     for source in ("fer2013", "image_folder"):
@@ -212,9 +214,17 @@ def test_official_of_fer2013_is_its_own_or_none() -> None:
         assert all(set(whole[rows[part]]) == {usage} for part, usage in OFFICIAL.items())
 
 
-def test_official_without_a_test_part_is_refused() -> None:
+def test_official_makes_a_test_part_of_training_where_a_tree_has_train_and_validation_alone() -> None:
     usage = np.where(OWN == "PrivateTest", "PublicTest", OWN)
-    with pytest.raises(UserError, match="has no PrivateTest; use stratified or kfold"):
+    rows = split(labelled(240, 120), usage=usage, split="official", source="image_folder")
+    assert rows["val"].tolist() == list(range(300, 360))
+    assert sorted([*rows["train"], *rows["test"]]) == list(range(300)) and len(rows["test"]) == 75
+
+
+@pytest.mark.parametrize("usages", [("Training",), ("PublicTest", "PrivateTest"), ("",)])
+def test_official_of_a_source_that_lacks_more_is_refused(usages: tuple[str, ...]) -> None:
+    usage = np.resize(usages, 360)
+    with pytest.raises(UserError, match=r"official: the source has no .*; use stratified or kfold"):
         split(labelled(240, 120), usage=usage, split="official", source="image_folder")
 
 
@@ -230,8 +240,6 @@ def test_what_becomes_of_a_source_s_own_parts_is_said() -> None:
         "the source's own Training, PrivateTest are mixed by data.split=stratified; official keeps them apart"
     ]
     carved = split_notes(faces, replace(cfg, split="official", fractions=[0.5, 0.25, 0.25]))
-    assert carved == [
-        "the source has no validation part: 33% of its training part, drawn by data.seed, takes its place"
-    ]
+    assert carved == ["the source has no val part: 33% of its train part, drawn by data.seed, takes its place"]
     assert split_notes(faces, replace(cfg, split="kfold")) == []
     assert split_notes(replace(faces, usage=np.full(360, "")), cfg) == []
