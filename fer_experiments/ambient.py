@@ -5,6 +5,9 @@ What decides numbers is in the config. Keras reads `keras.json`, and libraries r
 
 from __future__ import annotations
 
+import codecs
+import io
+import locale
 import os
 import sys
 import warnings
@@ -79,6 +82,21 @@ def pin_warnings() -> None:
         warnings.simplefilter("ignore", category)
     sys.warnoptions.clear()  # which children of multiprocessing are given
     os.environ.pop("PYTHONWARNINGS", None)
+
+
+def speak_utf8() -> None:
+    """Starts this program anew in Python's UTF-8 mode where the locale has files and names in another encoding.
+
+    A terminal that cannot show a character is shown its code.
+    """
+    encodings = {codecs.lookup(name).name for name in (locale.getpreferredencoding(False), sys.getfilesystemencoding())}
+    if encodings != {"utf-8"} and os.environ.get("PYTHONUTF8") != "1" and os.name == "posix":
+        os.environ["PYTHONUTF8"] = "1"
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def keras_home() -> Path:

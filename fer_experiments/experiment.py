@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from fer_experiments import backbones, metrics, plots, tracking
 from fer_experiments.config import Config, cache_dir, flatten, mlruns_dir, project_root, to_dict
 from fer_experiments.data import Dataset, load_dataset
+from fer_experiments.errors import FitError, UserError
 from fer_experiments.executors import Executor
 from fer_experiments.features import FeatureSet, Travelling, extract_features, pack
 from fer_experiments.heads import Moments
@@ -189,8 +190,13 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> d
 
 
 def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
-    """The jobs of a multirun, each a run under one parent run."""
+    """The jobs of a multirun, each a run under one parent run; one whose fit comes to nothing does not keep the others.
+
+    Raises:
+        UserError: after the last job, naming those that failed; at once for what would fail every job.
+    """
     first = configs[0]
+    failed: list[int] = []
     with tracking.start_run(
         uri=tracking.connect(first.tracking, mlruns_dir(first)),
         mlruns=mlruns_dir(first),
@@ -203,7 +209,15 @@ def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
     ) as parent:
         for number, config in enumerate(configs):
             echo(f"job {number + 1} of {len(configs)}: {differences(config, configs)}")
-            train(config, parent=parent.id, echo=echo)
+            try:
+                train(config, parent=parent.id, echo=echo)
+            except FitError as error:
+                failed.append(number + 1)
+                echo(f"job {number + 1} failed: {error}")
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(configs)} jobs failed ({', '.join(map(str, failed))}); the others are recorded"
+            )
 
 
 def differences(config: Config, configs: Sequence[Config]) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,9 +81,69 @@ def clean(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return in_process(program, tmp_path_factory.mktemp("clean") / "cache", "inline", None, {})
 
 
-@pytest.mark.parametrize(("settings", "place"), [("half", "inline"), ("half", "processes"), ("double", "inline")])
+@pytest.mark.parametrize(("settings", "place"), [("half", "inline"), ("double", "processes")])
 def test_settings_and_variables_change_neither_features_nor_fits(
     settings: str, place: str, program: Path, clean: Any, tmp_path: Path
 ):
     variables = {k: v for k, v in VARIABLES.items() if place == "processes" or k != "PYTHONWARNINGS"}
     assert in_process(program, tmp_path / "cache", place, SETTINGS[settings], variables) == clean
+
+
+ALONE = """
+import sys
+import mlflow.pyfunc, numpy
+table = mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.load(sys.argv[2]))
+numpy.save(sys.argv[3], table.filter(regex="^probability_").to_numpy())
+"""
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_registered_model_without_the_package_is_independent_of_keras_settings(
+    settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from fer_experiments.assemble import assemble
+    from fer_experiments.compose import compose
+    from fer_experiments.fresh import predict_fresh
+    from fer_experiments.heads import build_head
+    from fer_experiments.tracking.models import save_classifier
+
+    config = compose(["data=demo", "backbone=pocket", "head=conv", "head.normalize=false"])
+    head = build_head(config.head, [(6, 6, 160)], 2, precision="mixed_bfloat16")
+    save_classifier(assemble(config.backbone, (48, 48), head, ["original", "flip"], 2), ["a", "b"], tmp_path / "model")
+    images = np.random.default_rng(0).integers(0, 256, (40, 48, 48), dtype=np.uint8)
+    plain = predict_fresh("the model", ALONE, [str(tmp_path / "model")], images)
+    (tmp_path / "keras.json").write_text(json.dumps(SETTINGS[settings]))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    np.testing.assert_array_equal(predict_fresh("the model", ALONE, [str(tmp_path / "model")], images), plain)
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings", "message"),
+    [
+        ({"KERAS_BACKEND": "torch"}, None, "KERAS_BACKEND=torch: not supported; choose one of tensorflow, jax"),
+        ({"KERAS_BACKEND": "nonsense"}, None, "KERAS_BACKEND=nonsense: not supported"),
+        ({}, {"floatx": "bfloat16"}, "keras.json: Keras does not take it"),
+        ({}, [], "keras.json: Keras does not take it"),
+    ],
+)
+def test_what_keras_cannot_be_imported_with_is_named(
+    variables: dict[str, str], settings: Any, message: str, tmp_path: Path
+):
+    if settings is not None:
+        (tmp_path / "keras.json").write_text(json.dumps(settings))
+    done = subprocess.run(
+        [sys.executable, "-m", "fer_experiments.cli", "doctor", f"paths.mlruns={tmp_path}"],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_HOME": str(tmp_path), **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_backend_in_keras_settings_is_not_obeyed(tmp_path: Path):
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": ""}
+    program = "import fer_experiments, keras; print(keras.config.backend())"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "tensorflow", done.stderr
