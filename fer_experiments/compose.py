@@ -54,8 +54,8 @@ def compose(overrides: Sequence[str]) -> Config:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = hydra_compose("config", overrides=given)
         _refuse_unchosen(composed, sections)
-        for path, value in paths.items():
-            OmegaConf.update(composed, path, value)
+        for key, value in paths.items():
+            OmegaConf.update(composed, key, value)
         _replace_classes(composed, list(files.values()), classes)
         config = OmegaConf.to_object(composed)
     except OverrideParseException as error:

@@ -111,7 +111,7 @@ def _cpu() -> tuple[str, list[str]]:
         known = set(" ".join(flags).lower().split()) or {"asimd"}  # Apple silicon lists no flags
     else:
         cpuinfo = Path("/proc/cpuinfo")
-        lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
         fields = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
         model = fields.get("model name", "")
         known = set(fields.get("flags", fields.get("features", "")).split())

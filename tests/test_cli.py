@@ -104,7 +104,9 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(arguments: list[str], messag
 )
 def test_a_mistake_is_one_without_assertions_too(arguments: list[str]):
     command = [sys.executable, "-O", "-m", "fer_experiments.cli", *arguments]
-    refused(subprocess.run(command, cwd=ROOT, capture_output=True, text=True))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    key = arguments[-1].lstrip("+").partition("=")[0]
+    assert refused(done).startswith(f"fer train: {key}")
 
 
 def test_warnings_filters_and_the_terminals_encoding_change_nothing(tmp_path: Path):

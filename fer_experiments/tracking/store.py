@@ -140,7 +140,7 @@ def _take_credentials(path: Path, uri: str) -> None:
     if any(os.environ.get(name) for name in (USERNAME, PASSWORD, TOKEN)) or not _is_here(uri):
         return
     try:
-        lines = path.read_text().splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); set {USERNAME} and {PASSWORD}") from error
     for name, _, value in (line.partition("=") for line in lines):
@@ -265,7 +265,7 @@ def artifact_text(client: MlflowClient, run_id: str, path: str) -> str | None:
     """The text of an artifact, or None when the run does not have it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return Path(client.download_artifacts(run_id, path, folder)).read_text()
+            return Path(client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
         except Exception as error:  # MLflow: an OSError or one of its own, by the kind of store
             if is_outage(error) or is_full_disk(error):
                 raise
