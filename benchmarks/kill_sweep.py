@@ -190,7 +190,7 @@ def import_everything() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a fork has none of the threads
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras  # noqa: F401
-    import mlflow.keras
+    import mlflow.keras  # noqa: F401
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     import fer_experiments.sweep  # noqa: F401

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer_experiments.ambient import check_backend, pin_warnings, speak_utf8
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.quiet import silenced
 from fer_experiments.termination import signals_as_exceptions
@@ -21,6 +24,9 @@ Overrides are Hydra's: group=option and key=value, for example
   {example}
 Groups: data, backbone, head, training, tracking, compute, experiment, gate (see conf/).
 """
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
 DIFFERS = "what differs from conf/config.yaml"
 VERBS = {
     "data": (
@@ -62,41 +68,88 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0; 2 for a mistake that its user can mend, 3 for a model that the gate refuses, 130 for Ctrl-C, 143 for SIGTERM.
     """
+    if arguments is None:
+        speak_utf8()
+    pin_warnings()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    parsed, extra = _parser().parse_known_args(arguments)
-    # argparse cannot take overrides on both sides of an option: what is left over and is no option is an override.
-    overrides = [*parsed.overrides, *extra]
-    if options := [o for o in overrides if o.startswith("-") and o != "-"]:
-        print(f"fer {parsed.verb}: {options[0]}: no such option; see fer {parsed.verb} --help", file=sys.stderr)
-        return 2
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = f"fer {words[0]}" if words and words[0] in VERBS else "fer"
     try:
         with signals_as_exceptions():
-            multirun, form = getattr(parsed, "multirun", False), getattr(parsed, "form", "table")
-            return _run(parsed.verb, overrides, multirun=multirun, form=form)
+            return _run(_parsed(words))
     except UserError as error:
-        print(f"fer {parsed.verb}: {error}", file=sys.stderr)
-        return 2
+        return _said(name, str(error), 2)
     except Refused as error:
-        print(f"fer {parsed.verb}: {error}", file=sys.stderr)
-        return 3
+        return _said(name, str(error), 3)
     except KeyboardInterrupt:
-        how = "" if parsed.verb == "serve" else "; the same command goes on"
-        print(f"fer {parsed.verb}: stopped{how}", file=sys.stderr)
-        return 130
+        return _said(name, "stopped" if name == "fer serve" else "stopped; the same command goes on", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _said(name, f"{where}{error.strerror}; make room, mend the permissions, or name another folder", 2)
     return 0
+
+
+def _said(name: str, message: str, code: int) -> int:
+    """Prints what went wrong as one line, and returns the exit code."""
+    print(f"{name}: {message}".replace("\n", "\\n").replace("\r", "\\r"), file=sys.stderr)
+    return code
+
+
+def _parsed(words: list[str]) -> argparse.Namespace:
+    """verb, multirun, form; overrides; pictures (of `predict`), which need no look when they follow --.
+
+    Raises:
+        UserError: no such verb or option.
+    """
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        raise UserError(f"{words[0]}: no such verb{_close(words[0], VERBS) or '; fer --help lists them'}")
+    end = words.index("--") if "--" in words else len(words)
+    parsed, extra = _parser().parse_known_args(words[:end])
+    # argparse cannot take overrides on both sides of an option: what is left over and is no option is an override.
+    given, after = [*parsed.overrides, *extra], words[end + 1 :]
+    parsed.pictures = []
+    if parsed.verb == "predict":
+        parsed.pictures = [*filter(_is_picture, given), *after]
+        given, after = [word for word in given if not _is_picture(word)], []
+    for word in given:
+        if word[0:1] in DASHES:
+            hint = "" if word.startswith("-") else f" (its dash is no hyphen: -{word.lstrip(DASHES)})"
+            hint += "; pictures of such names go after --" if parsed.verb == "predict" else ""
+            raise UserError(f"{word}: no such option{hint}; see fer {parsed.verb} --help")
+    parsed.overrides = [*given, *after]
+    return parsed
+
+
+def _is_picture(word: str) -> bool:
+    """Whether a word of `fer predict` names a picture, or a folder, and is no override or option."""
+    if word == "-" or os.path.exists(word):  # noqa: PTH110  Path.exists raises of a name that is too long
+        return True
+    key, equals, _ = word.partition("=")
+    if word[0:1] in DASHES:
+        return False
+    return not equals or (Path(word).suffix.lower() in PICTURES and "." not in key)
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fer",
+        allow_abbrev=False,
         description="Facial expressions on a frozen backbone: features once, many heads, every run recorded.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
     for name, (summary, example) in VERBS.items():
         sub = verbs.add_parser(
             name,
+            allow_abbrev=False,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             epilog=OVERRIDES.format(example=example),
@@ -117,8 +170,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(verb: str, overrides: list[str], *, multirun: bool, form: str = "table") -> int:
+def _run(parsed: argparse.Namespace) -> int:
+    verb, overrides, multirun = parsed.verb, parsed.overrides, getattr(parsed, "multirun", False)
+    check_backend()
     if verb == "download":
+        if overrides:
+            raise UserError(f"{overrides[0]}: download takes no overrides")
         from fer_experiments.data.download import fetch
 
         print(fetch())
@@ -126,7 +183,7 @@ def _run(verb: str, overrides: list[str], *, multirun: bool, form: str = "table"
     from fer_experiments.compose import compose, split_multirun
 
     if verb in ("report", "promote", "rollback", "predict", "serve", "export"):
-        return _with_record(verb, overrides, form)
+        return _with_record(verb, overrides, parsed.pictures, getattr(parsed, "form", "table"))
     if verb == "sweep" and not any(o.startswith("sweep=") for o in overrides):
         overrides = [_default_sweep(), *overrides]
     if verb == "pretrain":
@@ -148,15 +205,17 @@ def _run(verb: str, overrides: list[str], *, multirun: bool, form: str = "table"
     return 0
 
 
-def _with_record(verb: str, arguments: list[str], form: str) -> int:
+def _with_record(verb: str, arguments: list[str], pictures: list[str], form: str) -> int:
     """The verbs that work on what is recorded: they take a few arguments of their own besides overrides."""
     from fer_experiments.compose import compose
+    from fer_experiments.config.checks import EMPTY
 
     own = {"report": ("sweep",), "promote": ("sweep", "run"), "rollback": ("version",), "predict": ("version",)}
     own |= {"serve": ("version", "host", "port"), "export": ("version", "format", "output")}
-    paths = [a for a in arguments if verb == "predict" and ("=" not in a or Path(a).exists())]
     named = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if a.partition("=")[0] in own[verb]}
-    overrides = [a for a in arguments if a not in paths and a.partition("=")[0] not in own[verb]]
+    if empty := [key for key, value in named.items() if not value]:
+        raise UserError(f"{empty[0]}=: {EMPTY}")
+    overrides = [a for a in arguments if a.partition("=")[0] not in own[verb]]
     if verb == "promote":
         overrides = ["promote=default", *(["gate=default"] if not _given("gate", overrides) else []), *overrides]
     config = compose(overrides)
@@ -176,17 +235,17 @@ def _with_record(verb: str, arguments: list[str], form: str) -> int:
 
         print(rollback(config, named.get("version")))
     else:
-        return _use(verb, config, named, paths, form)
+        return _use(verb, config, named, pictures, form)
     return 0
 
 
-def _use(verb: str, config: Config, named: dict[str, str], paths: list[str], form: str) -> int:
+def _use(verb: str, config: Config, named: dict[str, str], pictures: list[str], form: str) -> int:
     """The verbs that use a registered model."""
     version = named.get("version", "champion")
     if verb == "predict":
         from fer_experiments.use.predict import predict
 
-        return predict(config, paths, form, version=version)
+        return predict(config, pictures, form, version=version)
     if verb == "serve":
         from fer_experiments.use.serve import serve
 
@@ -222,17 +281,22 @@ def _listed(verb: str, config: Config) -> str:
 def _check(verb: str, config: Config) -> None:
     """Finds what is missing while nothing heavy is imported yet."""
     from fer_experiments.data import find_source
+    from fer_experiments.data.cleaning import clean_steps
+    from fer_experiments.preprocessing import parse_scaling
     from fer_experiments.space import check_space, searched_backbones
     from fer_experiments.weights import obtain_weights
 
     if verb == "sweep":
         check_space(config)
     if verb != "doctor":
+        clean_steps(config.data.clean)
         find_source(config.data)
     if verb in ("features", "train"):
+        parse_scaling(config.backbone)
         obtain_weights(config.backbone)
     elif verb == "sweep":
         for backbone in searched_backbones(config):
+            parse_scaling(backbone)
             obtain_weights(backbone)
 
 

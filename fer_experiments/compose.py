@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,30 +12,29 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_experiments.config import (
-    Config,
-    check,
-    close,
-    config_dir,
-    flatten,
-    one_line,
-    schema,
-    sweeps_dir,
+from fer_experiments.config import Config, check, close, config_dir, one_line, schema, sweeps_dir
+from fer_experiments.config.overrides import (
+    FILE_GROUPS,
+    OPEN_DICTS,
+    Word,
+    jobs,
+    known_keys,
+    literal,
+    literals,
+    read_words,
+    unreadable,
 )
 from fer_experiments.errors import UserError
 
-FILE_GROUPS = ("experiment", "sweep")
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
 WHOLE = ("data.classes", "data.emotions")
-OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall")  # of any keys
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -46,26 +46,32 @@ def compose(overrides: Sequence[str]) -> Config:
         UserError: an unknown group, option or key (with the close ones), a wrong type, or a value out of its choices.
     """
     ConfigStore.instance().store(name="schema", node=schema())
-    files = {o: _load_yaml(o, path) for o in overrides if (path := _file_of(o))}
-    whole = [o for o in overrides if o.partition("=")[0] in WHOLE]
-    given = [_store(o, files[o]) if o in files else o for o in overrides if o not in whole]
+    paths, words = literals(read_words(overrides))
+    files = {word: _load_yaml(word, path) for word in words if (path := _file_of(word))}
+    whole = [str(word) for word in words if word.key in WHOLE and not word.prefix]
+    given = [_store(word, files[word]) if word in files else str(word) for word in words]
+    given = [word for word in given if word not in whole]
+    sections = {key.partition(".")[0]: key for key in (*paths, *(w.key for w in words)) if "." in key}
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = hydra_compose("config", overrides=given)
+        _refuse_unchosen(composed, sections)
+        for key, value in paths.items():
+            OmegaConf.update(composed, key, value)
         _replace_whole(composed, list(files.values()), whole)
         config = OmegaConf.to_object(composed)
+    except OverrideParseException as error:
+        raise UserError(unreadable(error.override, error)) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_readable(error)) from error
-    except AssertionError as error:  # what OmegaConf raises for a key of a section that is None
-        section = next((o for o in given if o.startswith(("sweep.", "pretrain.", "promote.", "gate."))), "")
-        name = section.partition(".")[0]
-        raise UserError(f"{section.partition('=')[0]}: no {name} is chosen; say {name}=<name>") from error
+    except AssertionError:  # what OmegaConf raises, unless under -O, for a key of a section that is None
+        _refuse_unchosen(OmegaConf.create({}), sections)
+        raise
     assert isinstance(config, Config)
-    for override in overrides:  # Hydra overlooks a missing file of a group that is optional
-        group, _, value = override.partition("=")
-        if group in OPTIONAL_GROUPS and value != "null" and getattr(config, group) is None:
-            raise UserError(_unknown(group, value))
+    for word in words:  # Hydra overlooks a missing file of a group that is optional
+        if word.key in OPTIONAL_GROUPS and word.value != "null" and getattr(config, word.key) is None:
+            raise UserError(_unknown(word.key, word.value))
     check(config)
     return config
 
@@ -93,49 +99,46 @@ def group_section(group: str, name: str) -> dict[str, Any]:
 
 
 def split_multirun(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job of a multirun, in Hydra's order: `head=paper,pooled` makes two.
-
-    Raises:
-        UserError: an override that Hydra cannot parse.
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
-    except HydraException as error:
-        raise UserError(_readable(error)) from error
+    """The overrides of every job of a multirun, in Hydra's order: `head=paper,pooled` makes two."""
+    return jobs(overrides)
 
 
-def _file_of(override: str) -> Path | None:
-    """The YAML file that an `experiment=` or `sweep=` override names."""
-    group, _, value = override.partition("=")
-    if group not in FILE_GROUPS or value in ("", "null"):
+def _refuse_unchosen(composed: DictConfig, keys: Mapping[str, str]) -> None:
+    """keys: by section, the last config path that is set in it."""
+    for section, key in keys.items():
+        if section in (*OPTIONAL_GROUPS, "sweep") and composed.get(section) is None:
+            raise UserError(f"{key}: no {section} is chosen; say {section}=<name>")
+
+
+def _file_of(word: Word) -> Path | None:
+    value = literal(word) if word.key in FILE_GROUPS else None
+    if not value:
         return None
-    folder = sweeps_dir() if group == "sweep" else config_dir() / "experiment"
-    path = Path(value) if value.endswith((".yaml", ".yml")) else folder / f"{value}.yaml"
+    folder = sweeps_dir() if word.key == "sweep" else config_dir() / "experiment"
+    path = Path(value).expanduser() if value.endswith((".yaml", ".yml")) else folder / f"{value}.yaml"
     if not path.is_file():
         options = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UserError(f"{override}: no such file; choose one of {options}, or give the path of a .yaml file")
+        raise UserError(f"{word}: no such file; choose one of {options}, or give the path of a .yaml file")
     return path
 
 
-def _load_yaml(override: str, path: Path) -> DictConfig:
+def _load_yaml(word: Word, path: Path) -> DictConfig:
     try:
         node = OmegaConf.load(path)  # not PyYAML: it reads 1e-4 as a string
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, DictConfig):
         raise UserError(f"{path}: must hold keys and values")
-    if override.startswith("sweep=") and OmegaConf.is_dict(node.get("sweep")) and "name" not in node.sweep:
+    if word.key == "sweep" and OmegaConf.is_dict(node.get("sweep")) and "name" not in node.sweep:
         node.sweep.name = path.stem
     return node
 
 
-def _store(override: str, node: DictConfig) -> str:
+def _store(word: Word, node: DictConfig) -> str:
     """Gives Hydra a file of conf/experiment, sweeps/ or anywhere else, and returns the override that picks it."""
-    group, _, value = override.partition("=")
-    name = f"_{Path(value).stem}"  # not the stem: a file of that name in conf/ would win
-    ConfigStore.instance().store(group=group, name=name, node=node, package="_global_")
-    return f"{group}={name}"
+    name = f"_{hashlib.sha256(word.value.encode(errors='surrogateescape')).hexdigest()[:16]}"  # any path is a name
+    ConfigStore.instance().store(group=word.key, name=name, node=node, package="_global_")
+    return f"{word.key}={name}"
 
 
 def _replace_whole(composed: DictConfig, files: list[DictConfig], overrides: list[str]) -> None:
@@ -156,9 +159,10 @@ def _readable(error: Exception) -> str:
     if found := re.search(r"Could not override '([^']+)'", text):
         if found[1].startswith(OPEN_DICTS):
             return f"{found[1]}: add a key to it with +{'.'.join(found[1].split('.')[:2])}.<name>=<number>"
-        groups = [p.name for p in config_dir().iterdir() if p.is_dir()]
-        known = [*groups, "sweep", *_known_paths()]
-        return f"{found[1]}: no such config path{close(found[1], known)}"
+        return f"{found[1]}: no such config path{close(found[1], known_keys())}"
+    if found := re.search(r"Ambiguous value for argument '(.*?)'", text):
+        key, _, value = found[1].partition("=")
+        return f"{found[1]}: several values: `fer train -m` runs one after another; a list is '{key}=[{value}]'"
     if text.startswith("Error merging override") and error.__cause__ is not None:
         return f"{text.removeprefix('Error merging override ')}: {one_line(error.__cause__)}"
     if isinstance(error, OmegaConfBaseException):
@@ -169,12 +173,3 @@ def _readable(error: Exception) -> str:
 def _unknown(group: str, name: str) -> str:
     options = ", ".join(sorted(p.stem for p in (config_dir() / group).glob("*.yaml")))
     return f"{group}={name}: no such config; choose one of {options}"
-
-
-def _known_paths() -> list[str]:
-    from fer_experiments.config import GateConfig, PretrainConfig, PromoteConfig, SweepConfig
-
-    every = Config(sweep=SweepConfig(), pretrain=PretrainConfig(), promote=PromoteConfig(), gate=GateConfig())
-    container = OmegaConf.to_container(OmegaConf.structured(every), throw_on_missing=False)
-    assert isinstance(container, dict)
-    return list(flatten({str(k): v for k, v in container.items()}))

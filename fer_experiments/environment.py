@@ -20,6 +20,12 @@ CPU_FEATURES = (
 )  # fmt: skip
 UNTRACKED = ("*.py", "*.yaml", "*.yml", "*.toml", "Makefile")  # new files whose content belongs in a diff
 MAX_UNTRACKED = 50
+# Whatever its user has set for reading: a patch applies, and new files count.
+GIT_SETTINGS = (
+    "core.quotepath=off", "color.ui=false", "diff.noprefix=false", "diff.mnemonicPrefix=false",
+    "status.showUntrackedFiles=normal",
+)  # fmt: skip
+DIFF = ("diff", "--no-ext-diff", "--no-textconv")
 MAX_DIFF = 1_000_000  # characters
 
 
@@ -49,10 +55,10 @@ def git_state(root: Path) -> GitState:
     if not status:
         return GitState(commit, False, "")
     changes = "".join(f"# {line}\n" for line in status.splitlines())
-    changes += _git(root, "diff", "HEAD") if commit else ""
+    changes += _git(root, *DIFF, "HEAD") if commit else ""
     new = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *UNTRACKED).split("\0")
     for path in [p for p in new if p][:MAX_UNTRACKED]:
-        changes += _git(root, "diff", "--no-index", "--", os.devnull, path)
+        changes += _git(root, *DIFF, "--no-index", "--", os.devnull, path)
     if len(changes) > MAX_DIFF:
         changes = changes[:MAX_DIFF] + f"\n# cut at {MAX_DIFF} characters\n"
     return GitState(commit, True, changes)
@@ -60,9 +66,11 @@ def git_state(root: Path) -> GitState:
 
 def _git(root: Path, *arguments: str) -> str:
     """Standard output of a git command that changes nothing, "" when it fails or there is no git."""
-    command = ["git", "-C", str(root), "-c", "core.quotepath=off", *arguments]
-    # Optional locks off: `git status` would rewrite the index under another process's feet.
-    quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-C", str(root), *(word for setting in GIT_SETTINGS for word in ("-c", setting)), *arguments]
+    # A hook's GIT_DIR is another repository's. Optional locks off: `git status` would rewrite the index under another
+    # process's feet.
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    quiet["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         done = subprocess.run(command, capture_output=True, env=quiet, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -103,7 +111,7 @@ def _cpu() -> tuple[str, list[str]]:
         known = set(" ".join(flags).lower().split()) or {"asimd"}  # Apple silicon lists no flags
     else:
         cpuinfo = Path("/proc/cpuinfo")
-        lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
         fields = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
         model = fields.get("model name", "")
         known = set(fields.get("flags", fields.get("features", "")).split())

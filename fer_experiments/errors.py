@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class Refused(Exception):
     """A model that the gate does not let into the registry; the message names every condition. Exit code 3."""
+
+
+class FitError(UserError):
+    """A fit that came to nothing, with the reason: its run fails; a sweep and a multirun go on with the next."""

@@ -12,7 +12,7 @@ import numpy as np
 from fer_experiments import metrics, plots, tracking
 from fer_experiments.config import Config, flatten, mlruns_dir, project_root, to_dict, to_yaml
 from fer_experiments.data import Dataset, TestSplit, open_test_split
-from fer_experiments.errors import UserError
+from fer_experiments.errors import FitError, UserError
 from fer_experiments.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.sheets import counts_table, sample_faces
 from fer_experiments.training import FitResult, fit_head
@@ -133,8 +133,13 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> d
 
 
 def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
-    """The jobs of a multirun, each a run under one parent run."""
+    """The jobs of a multirun, each a run under one parent run; one whose fit comes to nothing does not keep the others.
+
+    Raises:
+        UserError: after the last job, naming those that failed; at once for what would fail every job.
+    """
     first = configs[0]
+    failed: list[int] = []
     with tracking.start_run(
         uri=tracking.connect(first.tracking, mlruns_dir(first)),
         mlruns=mlruns_dir(first),
@@ -147,7 +152,15 @@ def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
     ) as parent:
         for number, config in enumerate(configs):
             echo(f"job {number + 1} of {len(configs)}: {differences(config, configs)}")
-            train(config, parent=parent.id, echo=echo)
+            try:
+                train(config, parent=parent.id, echo=echo)
+            except FitError as error:
+                failed.append(number + 1)
+                echo(f"job {number + 1} failed: {error}")
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(configs)} jobs failed ({', '.join(map(str, failed))}); the others are recorded"
+            )
 
 
 def differences(config: Config, configs: Sequence[Config]) -> str:

@@ -33,9 +33,7 @@ def compile_forward(backbone: Backbone, batch_size: int, precision: str = "float
         raise UserError(
             f"features.precision={precision}: only with the TensorFlow backend; say features.precision=float32"
         )
-    if keras.config.backend() == "jax":
-        return _jitted(backbone, batch_size)
-    return lambda images: [np.asarray(x) for x in keras.tree.flatten(backbone.model.predict_on_batch(images))]
+    return _jitted(backbone, batch_size)
 
 
 def check_parity(backbone: Backbone, forward: Forward, images: np.ndarray, precision: str = "float32") -> None:

@@ -118,14 +118,14 @@ def write(state: State, config: Config, folder: Path) -> None:
     assert config.sweep is not None
     frame = table(state, config.sweep)
     frame.to_csv(folder / "leaderboard.csv", index=False)
-    (folder / "leaderboard.md").write_text(markdown(_readable(frame, config.sweep)) + "\n")
+    (folder / "leaderboard.md").write_text(markdown(_readable(frame, config.sweep)) + "\n", encoding="utf-8")
     best = state.best()
     if best is not None:
         container = to_dict(trial_config(config, best["values"], best["raw"], best["number"]))
         for section in ("paths", "tracking"):
             container.pop(section)
         head = f"# Trial {best['number']} of sweep {state.id}: {config.sweep.objective} {best['score']:.4f}\n"
-        (folder / "best.yaml").write_text(head + to_yaml(container))
+        (folder / "best.yaml").write_text(head + to_yaml(container), encoding="utf-8")
 
 
 def log_progress(parent: Run, state: State, last: dict[str, Any], sweep: SweepConfig) -> None:

@@ -20,6 +20,7 @@ from fer_experiments import metrics, pocket, termination
 from fer_experiments.augment import augment
 from fer_experiments.config import PretrainConfig
 from fer_experiments.data import Dataset
+from fer_experiments.errors import FitError
 
 STATE = "state.npz"
 
@@ -58,6 +59,9 @@ def pretrain(
 
     checkpoint_dir: holds the state after each epoch, of this dataset and recipe alone; a call that finds one goes on
     from it, a finished one trains no more. on_epoch(epoch, row of the history) is called after each epoch.
+
+    Raises:
+        FitError: the loss is not a number; the state stays that of the epoch before.
     """
     keras.utils.set_random_seed(config.seed)
     batch_size = min(config.batch_size, len(dataset.train))
@@ -164,6 +168,8 @@ class _Progress(keras.callbacks.Callback):
             "val/accuracy": metrics.accuracy(labels, probabilities),
             "learning_rate": float(keras.ops.convert_to_numpy(self.network.optimizer.learning_rate)),
         }
+        if not np.isfinite([row["train/loss"], row["val/loss"]]).all():
+            raise FitError(f"the loss is not a number in epoch {epoch + 1}: try a smaller pretrain.learning_rate")
         if all(row["val/accuracy"] > earlier["val/accuracy"] for earlier in self.history):
             self.best, self.best_epoch = weights, epoch
         self.history.append(row)

@@ -96,7 +96,7 @@ def load_state(folder: Path) -> State | None:
     try:
         if not path.exists():
             return None
-        state = State(**json.loads(path.read_text()))
+        state = State(**json.loads(path.read_text(encoding="utf-8")))
         # A signal may have struck between a trial's entry and that it was asked: it is asked again.
         asked = set(state.order)
         state.trials = [trial for trial in state.trials if trial["number"] in asked]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fer_experiments import termination
 from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.data import Dataset
+from fer_experiments.errors import FitError
 from fer_experiments.heads import Moments, build_head
 
 
@@ -36,10 +37,6 @@ class Features(Protocol):
     def take(self, rows: np.ndarray, view: str = "original") -> list[np.ndarray]:
         """The features of these rows, one array a cut layer."""
         ...
-
-
-class FitError(RuntimeError):
-    """A fit that came to nothing, with the reason: one trial fails, a sweep goes on."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.request import urlopen
 
+from fer_experiments.ambient import keras_home
 from fer_experiments.config import BackboneConfig, project_root
 from fer_experiments.errors import UserError
 
@@ -56,7 +57,7 @@ def weights_file(cfg: BackboneConfig) -> Path | None:
         return None
     if cfg.kind == "application" and cfg.weights == "imagenet":
         known = IMAGENET.get(cfg.architecture or "")
-        return _keras_home() / "models" / Path(known[0]).name if known else None
+        return keras_home() / "models" / Path(known[0]).name if known else None
     given = Path(cfg.weights).expanduser()
     candidates = [project_root() / given, Path.cwd() / given]
     return next((path.resolve() for path in candidates if path.exists()), candidates[0])
@@ -90,7 +91,7 @@ def weights_identity(cfg: BackboneConfig) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     if cfg.weights is None:  # the same seed draws other numbers on another backend
-        return f"random, seed {cfg.seed}, {os.environ.get('KERAS_BACKEND', 'tensorflow')}"
+        return f"random, seed {cfg.seed}, {os.environ['KERAS_BACKEND']}"
     return f"imagenet of keras {version('keras')}"  # Keras checks the file against a hash of its own
 
 
@@ -110,10 +111,6 @@ def impatient(seconds: float = 10) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _keras_home() -> Path:
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
 
 
 def _download(architecture: str, target: Path) -> None:

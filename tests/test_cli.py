@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fer_experiments.cli import VERBS, main
+
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("data", "download", "features", "train", "sweep", "pretrain", "doctor")
 
 
 def fer(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -35,9 +36,42 @@ def test_help_names_every_verb():
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself_with_an_example(verb: str):
-    done = fer(verb, "--help")
-    assert done.returncode == 0 and f"fer {verb}" in done.stdout and "key=value" in done.stdout
+def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    said = capsys.readouterr().out
+    assert VERBS[verb][1] in said and "key=value" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "fer: trian: no such verb; did you mean train"),
+        (["=x"], "fer: =x: no such verb"),
+        (["train", "–m"], "fer train: –m: no such option (its dash is no hyphen: -m)"),
+        (["train", "--config-name=x"], "--config-name=x: no such option"),
+        (["train", "-cn", "x"], "-cn: no such option"),
+        (["sweep", "--multirun"], "--multirun: no such option"),
+        (["train", "--multi"], "--multi: no such option"),
+        (["download", "data=demo"], "data=demo: download takes no overrides"),
+        (["data", "--", "x"], "x: an override is <key>=<value>"),
+        (["data", "--", "-x"], "-x: an override is <key>=<value>"),
+        (["train", "data=demo", "data.clean=[scrubbed]"], "data.clean: unknown step 'scrubbed'"),
+        (["train", "data=demo", "backbone.scaling=half"], "backbone.scaling=half: choose keras, raw255"),
+        (["train", "-m", "training.learning_rate=interval(0,1)"], "not a list of values"),
+        (["report", "sweep="], "sweep=: must not be empty"),
+        (["export", "format=onnx", "output="], "output=: must not be empty"),
+        (["predict"], "nothing to predict"),
+        (["predict", "-x.png"], "-x.png: no such option; pictures of such names go after --"),
+        (["predict", "--", "-x.png"], "-x.png: no such file or folder"),
+        (["predict", "c=d.png"], "c=d.png: no such file or folder"),
+        (["predict", "tracking.urj=x"], "tracking.urj: no such config path; did you mean tracking.uri"),
+    ],
+)
+def test_what_is_mistyped_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -56,6 +90,48 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(arguments: list[str], messag
     place = [f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache", "tracking.system_metrics=false"]
     smoke = ["training.smoke=true"] if arguments[0] == "train" else []
     assert message in refused(fer(*arguments, *smoke, *place))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "data=demo", "sweep.max_trials=3"],
+        ["train", "data=demo", "pretrain.epochs=3"],
+        ["train", "data=demo", "head.l3=1"],
+        ["train", "data=demo", "+note=x"],
+        ["train", "data=demo", "head.l2=-1"],
+    ],
+)
+def test_a_mistake_is_one_without_assertions_too(arguments: list[str]):
+    command = [sys.executable, "-O", "-m", "fer_experiments.cli", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    key = arguments[-1].lstrip("+").partition("=")[0]
+    assert refused(done).startswith(f"fer train: {key}")
+
+
+def test_warnings_filters_and_the_terminals_encoding_change_nothing(tmp_path: Path):
+    faces = tmp_path / "gesichter-ä"
+    arguments = ["data", "data=demo", "data.demo_size=300", f"paths.cache={faces}"]
+    plain = fer(*arguments)
+    strict = fer(*arguments, PYTHONWARNINGS="error", PYTHONIOENCODING="ascii")
+    posix = fer(*arguments, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (plain.returncode, strict.returncode, posix.returncode) == (0, 0, 0), strict.stderr + posix.stderr
+    assert "gesichter-ä" in plain.stdout and "gesichter-\\xe4" in strict.stdout
+    assert posix.stdout == plain.stdout and strict.stdout == plain.stdout.replace("ä", "\\xe4")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["gesichter-ä"]
+
+
+def test_a_file_in_utf8_is_read_whatever_the_locale(tmp_path: Path):
+    path = tmp_path / "ä.yaml"
+    path.write_text("data: {task: gesichter-ä}\n", encoding="utf-8")
+    done = fer("data", f"experiment={path}", "data.path=nowhere-ä", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert "nowhere-ä: no such file" in refused(done)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("where a folder should be")
+    said = refused(fer("data", "data=demo", "data.demo_size=300", f"paths.cache={tmp_path}/file/cache"))
+    assert f"fer data: {tmp_path}/file/cache/data: Not a directory" in said
 
 
 def test_a_config_mistake_imports_nothing_heavy():
@@ -102,6 +178,22 @@ def test_multirun_jobs_stand_under_one_parent(tmp_path: Path):
     assert len(parents) == 1 and parents[0].tags["fer.multirun"] == "2"
     children = [r for r in runs if r.tags.get("mlflow.parentRunId") == parents[0].run_id]
     assert sorted(r.params["head.name"] for r in children) == ["linear", "pooled"]
+
+
+def test_a_fit_that_comes_to_nothing_fails_its_job_alone(tmp_path: Path):
+    from fer_experiments.tracking import find_runs
+
+    done = fer(
+        *["train", "-m", "data=demo", "data.demo_size=300", "backbone=pocket", "head=linear"],
+        *["training.learning_rate=1e30,1e-3", "training.epochs=2", "tracking.system_metrics=false"],
+        *[f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache"],
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1] == "fer train: 1 of 2 jobs failed (1); the others are recorded"
+    assert "job 1 failed: the loss is not a number after 1 epochs: try a smaller training.learning_rate" in done.stdout
+    runs = find_runs(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "fer/demo", {})
+    ended = {r.params["training.learning_rate"]: r.status for r in runs if "mlflow.parentRunId" in r.tags}
+    assert ended == {"1e+30": "FAILED", "0.001": "FINISHED"}
 
 
 def test_pretraining_data_by_a_backbone_that_has_seen_it_is_refused(fer2013_zip: Path, tmp_path: Path):

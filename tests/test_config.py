@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_experiments.compose import compose
-from fer_experiments.config import flatten, from_dict, to_dict, with_values
+from fer_experiments.config import check, flatten, from_dict, to_dict, with_values
 from fer_experiments.errors import UserError
 
 BASE = compose(["sweep=quick"])
@@ -38,3 +40,50 @@ def test_a_wrong_type_is_refused():
 
 def test_groups_of_emotions_stay_whole_when_flattened():
     assert flatten(to_dict(BASE))["data.classes"] == {"negative": ["angry", "fear", "sad"], "positive": ["happy"]}
+
+
+UNUSABLE = [
+    *[
+        "head.dense_widths=[-3]",
+        "head.filters=[64,0]",
+        "head.dropout=2",
+        "head.dropout=nan",
+        "head.l2=nan",
+        "head.l2=inf",
+    ],
+    *["head.name=transformer", "training.learning_rate=0", "training.learning_rate=inf", "training.patience=-1"],
+    *["training.seed=-1", "training.seed=4294967296", "training.batch_size=0", "data.seed=-1", "data.folds=1"],
+    *["data.fold=7", "data.fractions=[0.6,0.6,-0.2]", "data.fractions=[1]", "data.per_class=0", "data.limit=0"],
+    *["backbone.channels=2", "backbone.input_size=0", "backbone.seed=-1", "backbone.layers=['']", "data.task=''"],
+    *["features.views=[flip,flip]", "features.views=[]", "compute.gpus_per_trial=1.5", "compute.cpus_per_trial=0"],
+    *["sweep.factor=1", "sweep.max_hours=nan", "sweep.target=nan", "sweep.seed=-1", "gate.alpha=0", "gate.alpha=1"],
+    *["gate.alpha=nan", "promote.seeds=0", "pretrain.widths=[48,0,160]", "pretrain.blocks=[1]"],
+    *["pretrain.ema=1", "pretrain.learning_rate=-1", "pretrain.label_smoothing=1"],
+]
+EVERYTHING = ["sweep=quick", "pretrain=pocket", "promote=default", "gate=default"]
+
+
+@pytest.mark.parametrize("override", UNUSABLE)
+def test_a_value_that_no_room_could_use_is_refused(override: str):
+    key, _, _ = override.partition("=")
+    with pytest.raises(UserError) as caught:
+        compose([*EVERYTHING, override])
+    assert f"{key}=" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_limits_of_a_gate_are_numbers():
+    with pytest.raises(UserError, match=r"gate.floors=.*: each must be a finite number"):
+        compose([*EVERYTHING, "+gate.floors.accuracy=nan"])
+
+
+def test_a_value_of_a_space_is_checked_as_one_that_is_typed():
+    with pytest.raises(UserError, match=r"head.dense_widths=\[64, -3\]: each must be greater than 0"):
+        check(with_values(BASE, {"head.dense_widths": [64, -3]}))
+    check(with_values(BASE, {"head.dense_widths": [64, 3], "head.dropout": 0.0, "training.patience": 0}))
+
+
+def test_an_empty_text_in_a_yaml_is_refused(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("paths: {cache: ''}\n")
+    with pytest.raises(UserError, match=r"paths.cache=: must not be empty"):
+        compose([f"experiment={path}"])

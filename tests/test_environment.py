@@ -77,6 +77,38 @@ def test_a_huge_diff_is_cut(repository):
     assert len(diff) < environment.MAX_DIFF + 100
 
 
+def test_git_variables_of_a_hook_are_not_believed(repository, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "--quiet")
+    (other / "code.py").write_text("z = 26\n")
+    git(other, "add", ".")
+    git(other, "commit", "--quiet", "--message", "other")
+    (repository / "new.py").write_text("b = 2\n")
+    expected = environment.git_state(repository)
+    environment.git_state.cache_clear()
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "status.showUntrackedFiles")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "no")
+    assert environment.git_state(repository) == expected
+    assert "+b = 2" in expected.diff
+
+
+def test_settings_for_reading_a_diff_do_not_change_it(repository, tmp_path, monkeypatch):
+    (repository / "code.py").write_text("a = 2\n")
+    (repository / "new.py").write_text("b = 2\n")
+    expected = environment.git_state(repository)
+    environment.git_state.cache_clear()
+    (tmp_path / ".gitconfig").write_text(
+        "[status]\nshowUntrackedFiles = no\n[color]\nui = always\n[diff]\nnoprefix = true\nexternal = /bin/false\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment.git_state(repository) == expected
+
+
 def test_versions_name_every_installed_distribution():
     known = environment.versions()
     assert known["numpy"] == np.__version__

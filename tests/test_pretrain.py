@@ -87,6 +87,12 @@ def test_a_finished_training_trains_no_more(whole: PretrainResult, dataset: Data
     same(pretrain(dataset, RECIPE, checkpoint_dir=finished, on_epoch=refuse), whole)
 
 
+def test_a_training_whose_loss_is_not_a_number_stores_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a number in epoch 1: try a smaller pretrain\.learning_rate"):
+        pretrain(dataset, replace(RECIPE, learning_rate=1e30, warmup_epochs=0), checkpoint_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_records_the_training_and_opens_the_test_only_when_asked(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.config import DataConfig
+from fer_experiments.config import DataConfig, check_data
 from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
 from fer_experiments.data.faces import EMOTIONS, Faces
 from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
 from fer_experiments.data.readers import find_fer2013, read_faces
-from fer_experiments.data.splits import PARTS, Rows, check_split, split_notes, split_rows
+from fer_experiments.data.splits import PARTS, Rows, split_notes, split_rows
 from fer_experiments.errors import UserError
 from fer_experiments.terminal import get_data_command
 
@@ -121,7 +121,7 @@ def open_test_split(cfg: DataConfig, *, smoke: bool = False) -> TestSplit:
 
 def _load_parts(cfg: DataConfig, smoke: bool) -> _Parts:
     steps = clean_steps(cfg.clean)
-    check_split(cfg)
+    check_data(cfg)
     if smoke:
         cfg = replace(cfg, per_class=None, demo_size=min(cfg.demo_size, SMOKE_DEMO_SIZE))
     faces, digests = canonical_order(_read(cfg))

@@ -10,7 +10,7 @@ import copy
 
 import numpy as np
 
-from fer_experiments.config import CHOICES, DataConfig
+from fer_experiments.config import DataConfig
 from fer_experiments.data.faces import Faces
 from fer_experiments.errors import UserError
 
@@ -19,28 +19,6 @@ OFFICIAL = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 TEST_SHARE = 0.2  # what kfold keeps for the test where the source has no PrivateTest
 
 Rows = dict[str, np.ndarray]
-
-
-def check_split(cfg: DataConfig) -> None:
-    """Refuse settings that no data can satisfy. Raises UserError naming the key and its options."""
-    for key, given in (("data.split", cfg.split), ("data.balance", cfg.balance)):
-        if given not in CHOICES[key]:
-            raise UserError(f"{key}: unknown {given!r}; choose one of {', '.join(CHOICES[key])}")
-    if len(cfg.fractions) != 3 or min(cfg.fractions) <= 0 or abs(sum(cfg.fractions) - 1) > 1e-6:
-        raise UserError(
-            f"data.fractions: {list(cfg.fractions)} are not three shares over 0 that sum to 1 (train, val, test)"
-        )
-    if cfg.folds < 2:
-        raise UserError(f"data.folds: {cfg.folds} is under 2")
-    if not 0 <= cfg.fold < cfg.folds:
-        raise UserError(f"data.fold: {cfg.fold} is not in 0..{cfg.folds - 1} (data.folds={cfg.folds})")
-    if cfg.seed < 0:
-        raise UserError(f"data.seed: {cfg.seed} is negative; give 0 or more")
-    for key in ("per_class", "limit"):
-        if (count := getattr(cfg, key)) is not None and count < 1:
-            raise UserError(f"data.{key}: {count} is under 1; give a number of images, or null")
-    if cfg.per_class is not None and cfg.balance != "undersample":
-        raise UserError(f"data.per_class: needs data.balance=undersample, not {cfg.balance}; change one of them")
 
 
 def split_rows(faces: Faces, labels: np.ndarray, groups: np.ndarray, classes: tuple[str, ...], cfg: DataConfig) -> Rows:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -14,12 +15,14 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from fer_experiments.ambient import pin_warnings
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
 from fer_experiments.quiet import silenced
@@ -41,9 +44,7 @@ def open_processes(compute: ComputeConfig) -> Iterator[Processes]:
         UserError: more GPUs asked for than there are.
     """
     environment = worker_environment(compute)
-    # Pools that are thrown away with their killed worker leave semaphores, which Python removes, and says so.
-    ignored = "ignore:resource_tracker:UserWarning"
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), ignored]))
+    _start_tracker()
     if compute.gpus_per_trial:
         slots = [Slot(environment | {"CUDA_VISIBLE_DEVICES": devices}) for devices in gpu_shares(compute)]
     else:
@@ -54,6 +55,18 @@ def open_processes(compute: ComputeConfig) -> Iterator[Processes]:
             yield processes
         finally:
             processes.close()
+
+
+def _start_tracker() -> None:
+    """Starts Python's process that removes what others leave behind, and says nothing about it.
+
+    Pools that are thrown away with their killed worker leave semaphores.
+    """
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # which it is given as it starts
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
 
 
 class Processes:
@@ -205,6 +218,7 @@ def _death(pid: int | None, exitcode: int | None) -> str:
 def _begin(environment: dict[str, str]) -> None:
     """First thing in a worker, before the call's modules are imported. SIGINT is the driver's: pebble ignores it."""
     os.environ.update(environment)
+    pin_warnings()
     # pebble's handler runs between two bytecodes only: a worker deep in C would outlive its SIGTERM by 3 s.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_driver, daemon=True).start()

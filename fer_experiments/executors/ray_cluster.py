@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from fer_experiments.ambient import pin_warnings
 from fer_experiments.errors import UserError
 from fer_experiments.executors.calls import Shared, answer, cores, worker_environment
 from fer_experiments.executors.ray_errors import sentence, settle
@@ -212,6 +213,7 @@ class RayCluster:
 
 
 def _run(call: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    pin_warnings()
     return answer(call, *args)
 
 

@@ -57,10 +57,10 @@ def page(record: Record) -> str:
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title><style>{(HERE / 'page.css').read_text()}</style>",
+            f"<title>{title}</title><style>{(HERE / 'page.css').read_text('utf-8')}</style>",
             f"<script>{get_plotlyjs()}</script></head><body>",
             f"<header><h1>{title}</h1>{paragraph(_status(record))}{_tiles(record)}<nav>{links}</nav></header>",
-            f"<main>{''.join(parts)}</main><script>{(HERE / 'page.js').read_text()}</script></body></html>\n",
+            f"<main>{''.join(parts)}</main><script>{(HERE / 'page.js').read_text('utf-8')}</script></body></html>\n",
         ]
     )
 

@@ -24,7 +24,7 @@ class FaceClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  
 
     def load_context(self, context: Any) -> None:
         """Loads the network, whose artifact is a .keras file, and the names of its classes."""
-        self.classes: list[str] = json.loads(Path(context.artifacts["classes"]).read_text())
+        self.classes: list[str] = json.loads(Path(context.artifacts["classes"]).read_text(encoding="utf-8"))
         self._network = keras.models.load_model(context.artifacts["network"], compile=False)
         self.size: tuple[int, int] = self._network.input_shape[1:3]
         self._call = self._network.predict_on_batch

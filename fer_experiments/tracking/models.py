@@ -37,7 +37,8 @@ import mlflow, numpy
 mlflow.set_tracking_uri(sys.argv[1]), mlflow.set_registry_uri(sys.argv[1])
 table = mlflow.pyfunc.load_model(sys.argv[2]).predict(numpy.load(sys.argv[3]))
 numpy.save(sys.argv[4], table.filter(regex="^probability_").to_numpy())
-assert not any(name.startswith("fer_experiments") for name in sys.modules), "the model needs this package"
+if any(name.startswith("fer_experiments") for name in sys.modules):
+    sys.exit("the model needs this package")
 """
 
 
@@ -82,7 +83,7 @@ def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path) 
     columns += [ColSpec("float", f"probability_{name}") for name in classes]
     with tempfile.TemporaryDirectory() as parts, silenced():  # of MLflow's advice on type hints and examples
         network.save(Path(parts) / "network.keras")
-        (Path(parts) / "classes.json").write_text(json.dumps(list(classes)))
+        (Path(parts) / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(Path(__file__).with_name("classifier.py")),

@@ -61,7 +61,7 @@ def ended_trial(uri: str, experiment: str, sweep_id: str, number: int) -> dict[s
         if run.status == "FINISHED":
             with tempfile.TemporaryDirectory() as folder:
                 path = artifact(client_of(uri), run.run_id, RECORD, folder)
-                record: dict[str, Any] = json.loads(path.read_text())
+                record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 return record
         if run.status == "FAILED":
             error = run.tags.get("fer.error", "")

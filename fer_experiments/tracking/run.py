@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_experiments import environment
+from fer_experiments import ambient, environment
 from fer_experiments.config import project_root
 
 if TYPE_CHECKING:
@@ -119,9 +119,10 @@ class Run:
         self.client.log_inputs(self.id, inputs)
 
     def log_environment(self, lock: Path | None = None) -> None:
-        """Folder environment/: the lock file if it is there, versions, hardware, uncommitted changes if any."""
+        """Folder environment/: the lock file if it is there, versions, hardware, variables, uncommitted changes."""
         self.log_json(environment.versions(), "environment/versions.json")
         self.log_json(environment.hardware(), "environment/hardware.json")
+        self.log_json(ambient.variables(), "environment/variables.json")
         if lock and lock.is_file():
             self.log_file(lock, f"environment/{lock.name}")
         git = environment.git_state(project_root())

@@ -54,7 +54,7 @@ def _take_credentials(path: Path, uri: str) -> None:
     if any(os.environ.get(name) for name in (USERNAME, PASSWORD, TOKEN)) or not _is_here(uri):
         return
     try:
-        lines = path.read_text().splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); set {USERNAME} and {PASSWORD}") from error
     for name, _, value in (line.partition("=") for line in lines):

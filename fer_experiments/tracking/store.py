@@ -229,7 +229,7 @@ def artifact_text(client: MlflowClient, run_id: str, path: str) -> str | None:
     """The text of an artifact, or None when the run does not have it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return artifact(client, run_id, path, folder).read_text()
+            return artifact(client, run_id, path, folder).read_text(encoding="utf-8")
         except Exception as error:
             if is_outage(error) or is_full_disk(error):
                 raise

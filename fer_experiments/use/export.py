@@ -99,7 +99,7 @@ def export(
         expected = classifier.probabilities(images)
         network(images[:1])  # Keras exports no model that was never called
         _write(network, form, folder)
-        (folder / CLASSES).write_text(json.dumps(classifier.classes))
+        (folder / CLASSES).write_text(json.dumps(classifier.classes), encoding="utf-8")
         path = str((folder / FILES[form]).resolve())
         got = predict_fresh(f"{form}: what was written", FRESH.format(load=LOAD[form]), [path], images)
         difference = np.abs(got.astype("float64") - expected).max() if got.shape == expected.shape else np.inf

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_experiments.config import DataConfig
+from fer_experiments.config import DataConfig, check_data
 from fer_experiments.data.faces import Faces
-from fer_experiments.data.splits import OFFICIAL, PARTS, Rows, allocate, apportion, check_split, split_notes, split_rows
+from fer_experiments.data.splits import OFFICIAL, PARTS, Rows, allocate, apportion, split_notes, split_rows
 from fer_experiments.errors import UserError
 
 CFG = DataConfig(name="test", task="test", split="stratified")
@@ -163,13 +163,13 @@ def test_nothing_to_allocate_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"split": "random"}, r"data\.split: unknown 'random'; choose one of official, stratified, kfold"),
-        ({"balance": "over"}, r"data\.balance: unknown 'over'; choose one of none, undersample, class_weight"),
+        ({"split": "random"}, r"data\.split=random: choose one of official, stratified, kfold"),
+        ({"balance": "over"}, r"data\.balance=over: choose one of none, undersample, class_weight"),
         ({"fractions": [0.5, 0.5]}, r"data\.fractions"),
         ({"fractions": [0.6, 0.2, 0.3]}, r"data\.fractions"),
         ({"fractions": [0.8, 0.2, 0.0]}, r"data\.fractions"),
-        ({"folds": 1}, r"data\.folds: 1 is under 2"),
-        ({"folds": 5, "fold": 5}, r"data\.fold: 5 is not in 0\.\.4"),
+        ({"folds": 1}, r"data\.folds=1: must be at least 2"),
+        ({"folds": 5, "fold": 5}, r"data\.fold=5: must be in 0\.\.4"),
         ({"fold": -1}, r"data\.fold"),
         ({"seed": -1}, r"data\.seed"),
         ({"limit": 0}, r"data\.limit"),
@@ -179,7 +179,7 @@ def test_nothing_to_allocate_is_no_error() -> None:
 )
 def test_a_setting_that_no_data_can_satisfy_is_refused(change: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
-        check_split(replace(CFG, **change))
+        check_data(replace(CFG, **change))
 
 
 # A source's own parts

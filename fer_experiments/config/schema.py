@@ -1,4 +1,4 @@
-"""The schema of conf/ and sweeps/ as frozen dataclasses.
+"""The schema of conf/ and sweeps/ as frozen dataclasses; each field says what it may be.
 
 Everything below the command line takes these dataclasses, so that it can be called from a notebook or a test without
 Hydra; `compose` makes them out of conf/ and overrides.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Optional
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -17,8 +16,38 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_experiments.errors import UserError
 
-# Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs.
-# ruff: noqa: UP045
+# Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `number` makes a field.
+# ruff: noqa: UP045, RUF009
+
+SEED = 2**32 - 1  # the largest that NumPy takes
+
+
+def choice(default: str | int, *choices: str | int) -> Any:
+    """A field that is one of the choices."""
+    return field(default=default, metadata={"choices": choices})
+
+
+def number(
+    default: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A field with bounds, which hold for each number of a list; see `checks`."""
+    metadata = {"above": above, "least": least, "below": below, "most": most}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def literal(default: str | None, *, several: bool = True) -> Any:
+    """A field whose value is taken from a command line as it stands, a path or an address; see `overrides`.
+
+    several: in a multirun a comma parts two of them.
+    """
+    return field(default=default, metadata={"literal": True, "several": several})
 
 
 @dataclass(frozen=True)
@@ -35,19 +64,19 @@ class DataConfig:
     name: str = MISSING
     task: str = MISSING
     source: str = "fer2013"
-    path: Optional[str] = None
+    path: Optional[str] = literal(None)
     emotions: Any = None  # {label: emotion}; YAML reads the labels 1 and true as no text, which they become
     classes: Optional[dict[str, list[str]]] = None
-    split: str = "official"  # official | stratified | kfold
-    fractions: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])  # of stratified: train, val, test
-    folds: int = 5
-    fold: int = 0
-    balance: str = "none"  # none | undersample | class_weight
-    per_class: Optional[int] = None
+    split: str = choice("official", "official", "stratified", "kfold")
+    fractions: list[float] = number([0.6, 0.2, 0.2], above=0, below=1)  # of stratified: train, val, test
+    folds: int = number(5, least=2)
+    fold: int = number(0, least=0)
+    balance: str = choice("none", "none", "undersample", "class_weight")
+    per_class: Optional[int] = number(None, above=0)
     clean: Any = "all"
-    limit: Optional[int] = None
-    seed: int = 0
-    demo_size: int = 6000  # number of drawn faces of data=demo
+    limit: Optional[int] = number(None, above=0)
+    seed: int = number(0, least=0)
+    demo_size: int = number(6000, above=0)  # number of drawn faces of data=demo
 
     def __post_init__(self) -> None:
         if isinstance(self.emotions, Mapping):
@@ -66,16 +95,16 @@ class BackboneConfig:
     """
 
     name: str = MISSING
-    kind: str = MISSING
+    kind: str = choice(MISSING, "application", "keras_file", "pocket")
     architecture: Optional[str] = None
-    weights: Optional[str] = None
-    input_size: int = 139
-    channels: int = 3
+    weights: Optional[str] = literal(None)
+    input_size: int = number(139, above=0)
+    channels: int = choice(3, 1, 3)
     scaling: Any = "keras"
     layers: list[str] = field(default_factory=list)
-    pooling: str = "none"
+    pooling: str = choice("none", "none", "avg", "max")
     seen: list[str] = field(default_factory=list)
-    seed: int = 0
+    seed: int = number(0, least=0)
 
 
 @dataclass(frozen=True)
@@ -86,10 +115,10 @@ class FeaturesConfig:
     """
 
     views: list[str] = field(default_factory=lambda: ["original"])
-    dtype: str = "float16"
-    precision: str = "float32"
-    batch_size: int = 64
-    shard_size: int = 1024
+    dtype: str = choice("float16", "float16", "float32")
+    precision: str = choice("float32", "float32", "bfloat16")
+    batch_size: int = number(64, above=0)
+    shard_size: int = number(1024, above=0)
 
 
 @dataclass(frozen=True)
@@ -97,10 +126,10 @@ class HeadConfig:
     """The part that is trained. normalize standardises features with the mean and deviation of the training split."""
 
     name: str = MISSING
-    l2: float = 1e-3
-    dense_widths: list[int] = field(default_factory=list)
-    dropout: float = 0.5
-    filters: list[int] = field(default_factory=list)
+    l2: float = number(1e-3, least=0)
+    dense_widths: list[int] = number([], above=0)
+    dropout: float = number(0.5, least=0, below=1)
+    filters: list[int] = number([], above=0)
     normalize: bool = False
 
 
@@ -108,14 +137,14 @@ class HeadConfig:
 class TrainingConfig:
     """How a head is fitted. monitor: val_loss | val_accuracy; precision: float32 | mixed_bfloat16."""
 
-    learning_rate: float = 1e-3
-    batch_size: int = 128
-    epochs: int = 50
-    patience: int = 10
-    monitor: str = "val_loss"
-    optimizer: str = "adam"  # adam | adamw | sgd
-    precision: str = "float32"
-    seed: int = 0
+    learning_rate: float = number(1e-3, above=0)
+    batch_size: int = number(128, above=0)
+    epochs: int = number(50, above=0)
+    patience: int = number(10, least=0)
+    monitor: str = choice("val_loss", "val_loss", "val_accuracy")
+    optimizer: str = choice("adam", "adam", "adamw", "sgd")
+    precision: str = choice("float32", "float32", "mixed_bfloat16")
+    seed: int = number(0, least=0, most=SEED)
     deterministic: bool = False
     smoke: bool = False
 
@@ -127,8 +156,8 @@ class TrackingConfig:
     credentials: a file with a server's user and password, for when MLFLOW_TRACKING_USERNAME is not set.
     """
 
-    uri: Optional[str] = None
-    credentials: Optional[str] = None
+    uri: Optional[str] = literal(None)
+    credentials: Optional[str] = literal(None)
     system_metrics: bool = True
 
 
@@ -140,19 +169,19 @@ class ComputeConfig:
     GPU. address: of a running Ray cluster, "auto" or host:port; None starts one on this machine.
     """
 
-    name: str = "inline"  # inline | processes | ray
-    workers: Optional[int] = None
-    gpus_per_trial: float = 0.0
-    cpus_per_trial: int = 1
-    address: Optional[str] = None
+    name: str = choice("inline", "inline", "processes", "ray")
+    workers: Optional[int] = number(None, above=0)
+    gpus_per_trial: float = number(0.0, least=0)
+    cpus_per_trial: int = number(1, above=0)
+    address: Optional[str] = literal(None)
 
 
 @dataclass(frozen=True)
 class PathsConfig:
     """Folders, relative to the project's root: everything recorded, and everything that can be computed again."""
 
-    mlruns: str = "mlruns"
-    cache: str = "cache"
+    mlruns: str = literal("mlruns")
+    cache: str = literal("cache")
 
 
 @dataclass(frozen=True)
@@ -165,19 +194,19 @@ class SweepConfig:
     """
 
     name: str = MISSING
-    oracle: str = "random"  # random | bayesian | tpe | hyperband | grid
+    oracle: str = choice("random", "random", "bayesian", "tpe", "hyperband", "grid")
     objective: str = "final/val_accuracy"
-    direction: str = "max"
-    max_trials: Optional[int] = 10  # None: as many as the oracle makes (grid, hyperband)
-    max_hours: Optional[float] = None
-    max_trial_minutes: Optional[float] = None
+    direction: str = choice("max", "max", "min")
+    max_trials: Optional[int] = number(10, above=0)  # None: as many as the oracle makes (grid, hyperband)
+    max_hours: Optional[float] = number(None, above=0)
+    max_trial_minutes: Optional[float] = number(None, above=0)
     target: Optional[float] = None
-    pruner: str = "none"  # none | median
-    seed: int = 0
+    pruner: str = choice("none", "none", "median")
+    seed: int = number(0, least=0)
     fresh: bool = False
     retry_failed: bool = False  # runs failed trials again
-    max_epochs: int = 20  # hyperband
-    factor: int = 3  # hyperband
+    max_epochs: int = number(20, above=0)  # hyperband
+    factor: int = number(3, least=2)  # hyperband
     space: dict[str, Any] = field(default_factory=dict)
 
 
@@ -191,24 +220,24 @@ class PretrainConfig:
     """
 
     name: str = MISSING
-    widths: list[int] = field(default_factory=lambda: [48, 96, 160])
-    blocks: list[int] = field(default_factory=lambda: [1, 2, 2])
-    epochs: int = 60
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    warmup_epochs: int = 2
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
-    dropout: float = 0.3
-    shift: float = 0.1
-    rotation: float = 15.0
-    zoom: float = 0.15
-    gamma: float = 0.4
-    erasing: float = 0.25
-    ema: float = 0.999
-    precision: str = "mixed_bfloat16"
-    seed: int = 0
-    output: Optional[str] = None  # where the float16 weights are written; None: into the run only
+    widths: list[int] = number([48, 96, 160], above=0)
+    blocks: list[int] = number([1, 2, 2], above=0)
+    epochs: int = number(60, above=0)
+    batch_size: int = number(128, above=0)
+    learning_rate: float = number(2e-3, above=0)
+    warmup_epochs: int = number(2, least=0)
+    weight_decay: float = number(0.05, least=0)
+    label_smoothing: float = number(0.1, least=0, below=1)
+    dropout: float = number(0.3, least=0, below=1)
+    shift: float = number(0.1, least=0, most=1)
+    rotation: float = number(15.0, least=0, most=180)
+    zoom: float = number(0.15, least=0, below=1)
+    gamma: float = number(0.4, least=0)
+    erasing: float = number(0.25, least=0, most=1)
+    ema: float = number(0.999, least=0, below=1)
+    precision: str = choice("mixed_bfloat16", "float32", "mixed_bfloat16")
+    seed: int = number(0, least=0, most=SEED)
+    output: Optional[str] = literal(None)  # where the float16 weights are written; None: into the run only
     open_test: bool = False  # score PrivateTest once, recorded as an opening of the test split
 
 
@@ -220,11 +249,11 @@ class PromoteConfig:
     """
 
     name: str = MISSING
-    top_k: int = 3
-    seeds: int = 3
-    resamples: int = 2000
+    top_k: int = number(3, above=0)
+    seeds: int = number(3, above=0)
+    resamples: int = number(2000, above=0)
     dry_run: bool = False
-    note: str = ""
+    note: str = literal("", several=False)
 
 
 @dataclass(frozen=True)
@@ -241,11 +270,11 @@ class GateConfig:
     floors: dict[str, float] = field(default_factory=dict)
     ceilings: dict[str, float] = field(default_factory=dict)
     recall: dict[str, float] = field(default_factory=dict)
-    compare: str = "mcnemar"  # none | mcnemar | bootstrap
+    compare: str = choice("mcnemar", "none", "mcnemar", "bootstrap")
     metric: str = "accuracy"
-    alpha: float = 0.05
-    max_mb: Optional[float] = None
-    max_latency_ms: Optional[float] = None
+    alpha: float = number(0.05, above=0, below=1)
+    max_mb: Optional[float] = number(None, above=0)
+    max_latency_ms: Optional[float] = number(None, above=0)
 
 
 @dataclass(frozen=True)
@@ -264,78 +293,6 @@ class Config:
     pretrain: Optional[PretrainConfig] = None
     promote: Optional[PromoteConfig] = None
     gate: Optional[GateConfig] = None
-
-
-# What a config may say, checked before anything heavy is imported.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "data.split": ("official", "stratified", "kfold"),
-    "data.balance": ("none", "undersample", "class_weight"),
-    "backbone.kind": ("application", "keras_file", "pocket"),
-    "backbone.pooling": ("none", "avg", "max"),
-    "features.dtype": ("float16", "float32"),
-    "features.precision": ("float32", "bfloat16"),
-    "training.monitor": ("val_loss", "val_accuracy"),
-    "training.optimizer": ("adam", "adamw", "sgd"),
-    "training.precision": ("float32", "mixed_bfloat16"),
-    "sweep.oracle": ("random", "bayesian", "tpe", "hyperband", "grid"),
-    "sweep.direction": ("max", "min"),
-    "sweep.pruner": ("none", "median"),
-    "compute.name": ("inline", "processes", "ray"),
-    "gate.compare": ("none", "mcnemar", "bootstrap"),
-}
-POSITIVE = (
-    "training.learning_rate",
-    "training.batch_size",
-    "training.epochs",
-    "features.batch_size",
-    "features.shard_size",
-    "backbone.input_size",
-    "data.demo_size",
-    "sweep.max_trials",
-    "sweep.max_epochs",
-    "sweep.max_hours",
-    "sweep.max_trial_minutes",
-    "compute.workers",
-    "compute.cpus_per_trial",
-    "promote.top_k",
-    "promote.seeds",
-    "promote.resamples",
-    "gate.max_mb",
-    "gate.max_latency_ms",
-)
-SPATIAL_HEADS = ("paper", "conv")  # need a map, not pooled features
-
-
-def project_root() -> Path:
-    """The checkout that holds this package, or the current folder when the package is installed from a wheel."""
-    checkout = Path(__file__).resolve().parents[1]
-    return checkout if (checkout / "conf" / "config.yaml").is_file() else Path.cwd()
-
-
-def _shipped(folder: str) -> Path:
-    """conf/ or sweeps/: the checkout's own, else the copy inside the wheel."""
-    in_checkout = Path(__file__).resolve().parents[1] / folder
-    return in_checkout if in_checkout.is_dir() else Path(__file__).resolve().parent / folder
-
-
-def config_dir() -> Path:
-    """The folder conf/."""
-    return _shipped("conf")
-
-
-def sweeps_dir() -> Path:
-    """The folder sweeps/."""
-    return _shipped("sweeps")
-
-
-def mlruns_dir(config: Config) -> Path:
-    """paths.mlruns as an absolute path."""
-    return (project_root() / config.paths.mlruns).resolve()
-
-
-def cache_dir(config: Config) -> Path:
-    """paths.cache as an absolute path."""
-    return (project_root() / config.paths.cache).resolve()
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -389,38 +346,6 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
             node = node[section]
         node[key] = value
     return from_dict(container)
-
-
-def check(config: Config) -> None:
-    """Refuses values that no room could use.
-
-    Raises:
-        UserError: naming the key, its value and what it may be.
-    """
-    flat = flatten(to_dict(config))
-    for path, options in CHOICES.items():
-        if path in flat and flat[path] not in options:
-            raise UserError(f"{path}={flat[path]}: choose one of {', '.join(options)}")
-    for path in POSITIVE:
-        if path in flat and flat[path] is not None and not flat[path] > 0:
-            raise UserError(f"{path}={flat[path]}: must be greater than 0")
-    emotions = config.data.emotions
-    if emotions is not None and not (
-        isinstance(emotions, Mapping) and all(isinstance(e, str) for e in emotions.values())
-    ):
-        raise UserError(f"data.emotions={emotions}: must say what labels mean, as {{1: surprise, 2: fear}}, or be null")
-    if not config.features.views or not set(config.features.views) <= {"original", "flip"}:
-        raise UserError(f"features.views={config.features.views}: a list out of original and flip, not empty")
-    if config.head.name in SPATIAL_HEADS and config.backbone.pooling != "none":
-        raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
-    if not 0 <= config.head.dropout < 1:
-        raise UserError(f"head.dropout={config.head.dropout}: must be at least 0 and less than 1")
-    if config.compute.gpus_per_trial < 0:
-        raise UserError(f"compute.gpus_per_trial={config.compute.gpus_per_trial}: must not be negative")
-    if config.sweep and (config.sweep.oracle, config.sweep.pruner) == ("hyperband", "median"):
-        raise UserError("sweep.pruner=median: hyperband ends hopeless trials itself; say sweep.pruner=none")
-    if config.head.l2 < 0:
-        raise UserError(f"head.l2={config.head.l2}: must not be negative")
 
 
 def schema() -> DictConfig:

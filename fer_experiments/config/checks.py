@@ -1,0 +1,108 @@
+"""What the values of a config may be. Imports nothing heavy; a config of a search space is checked the same way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import Field, fields
+from typing import Any
+
+from omegaconf import MISSING
+
+from fer_experiments.config.folders import config_dir
+from fer_experiments.config.schema import Config, DataConfig, close
+from fer_experiments.errors import UserError
+
+SPATIAL_HEADS = ("paper", "conv")  # need a map, not pooled features
+EMPTY = "must not be empty (a variable of the shell that is not set?)"
+VIEWS = ("original", "flip")
+
+
+def check(config: Config) -> None:
+    """Refuses values that no room could use: those that their field does not allow, and those that contradict others.
+
+    Raises:
+        UserError: naming the key, its value and what it may be.
+    """
+    for section in fields(config):
+        value = getattr(config, section.name)
+        if value is not None:
+            _check_fields(section.name, value)
+    check_data(config.data)
+    _check_head(config)
+    views = config.features.views
+    if not views or not set(views) <= set(VIEWS) or len(set(views)) < len(views):
+        raise UserError(f"features.views={views}: a list out of {' and '.join(VIEWS)}, each once, not empty")
+    each = config.compute.gpus_per_trial
+    if each > 1 and each != int(each):
+        raise UserError(f"compute.gpus_per_trial={each}: must be a whole number, or less than 1 to share a GPU")
+    if config.sweep and (config.sweep.oracle, config.sweep.pruner) == ("hyperband", "median"):
+        raise UserError("sweep.pruner=median: hyperband ends hopeless trials itself; say sweep.pruner=none")
+    recipe = config.pretrain
+    if recipe and (len(recipe.widths) != len(recipe.blocks) or not recipe.widths):
+        raise UserError(f"pretrain.widths={recipe.widths}, pretrain.blocks={recipe.blocks}: one number a stage in each")
+
+
+def check_data(data: DataConfig) -> None:
+    """Refuses settings that no data can satisfy.
+
+    Raises:
+        UserError: naming the key and what it may be.
+    """
+    _check_fields("data", data)
+    if len(data.fractions) != 3 or abs(sum(data.fractions) - 1) > 1e-6:
+        raise UserError(f"data.fractions={data.fractions}: must be three shares that sum to 1 (train, val, test)")
+    emotions = data.emotions
+    if emotions is not None and not (isinstance(emotions, dict) and all(isinstance(e, str) for e in emotions.values())):
+        raise UserError(f"data.emotions={emotions}: must say what labels mean, as {{1: surprise, 2: fear}}, or be null")
+    if data.fold >= data.folds:
+        raise UserError(f"data.fold={data.fold}: must be in 0..{data.folds - 1} (data.folds={data.folds})")
+    if data.per_class is not None and data.balance != "undersample":
+        raise UserError(f"data.per_class: needs data.balance=undersample, not {data.balance}; change one of them")
+
+
+def _check_head(config: Config) -> None:
+    name = config.head.name
+    heads = [path.stem for path in (config_dir() / "head").glob("*.yaml")]
+    if name != MISSING and name not in heads:
+        raise UserError(f"head.name={name}: no such head{close(name, heads)}; choose one of {', '.join(sorted(heads))}")
+    if name in SPATIAL_HEADS and config.backbone.pooling != "none":
+        raise UserError(f"head={name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
+
+
+def _check_fields(section: str, values: Any) -> None:
+    for field in fields(values):
+        value = getattr(values, field.name)
+        said = next(_faults(value, field), None)
+        if said is not None:
+            raise UserError(f"{section}.{field.name}={value}: {said}")
+
+
+def _faults(value: Any, field: Field[Any]) -> Iterator[str]:
+    """What is wrong with a value, or with a member of it, in words."""
+    if isinstance(value, (list, dict)):
+        for member in value.values() if isinstance(value, dict) else value:
+            yield from (f"each {said}" for said in _faults(member, field))
+    elif value == "" and field.default != "":
+        yield EMPTY
+    elif "choices" in field.metadata:
+        choices = field.metadata["choices"]
+        if value not in (*choices, MISSING):
+            yield f"choose one of {', '.join(map(str, choices))}"
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield from _out_of_bounds(value, field.metadata)
+
+
+def _out_of_bounds(value: float, metadata: Any) -> Iterator[str]:
+    above, least, below, most = (metadata.get(key) for key in ("above", "least", "below", "most"))
+    end = f" and less than {below}" if below is not None else ""
+    if not math.isfinite(value):
+        yield "must be a finite number"
+    if above is not None and not value > above:
+        yield f"must be greater than {above}{end}"
+    if least is not None and not value >= least:
+        yield "must not be negative" if least == 0 and below is None else f"must be at least {least}{end}"
+    if below is not None and not value < below:
+        yield f"must be less than {below}" if least is None else f"must be at least {least}{end}"
+    if most is not None and not value <= most:
+        yield f"must be at most {most}"
