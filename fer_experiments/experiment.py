@@ -73,7 +73,7 @@ def prepare(config: Config, echo: Echo = print, executor: Executor | None = None
     Raises:
         UserError: data, weights or a cut layer that are not there; a backbone that has seen the validation images.
     """
-    dataset = load_dataset(config.data, smoke=config.training.smoke)
+    dataset = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     backbones.check_not_seen(config.backbone, dataset)
     if executor is not None and executor.slots == 1 and not executor.foreign_hosts():
         executor = None

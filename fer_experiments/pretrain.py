@@ -35,7 +35,7 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
     """
     started = time.perf_counter()
     config, settings = _settings(config)
-    dataset = load_dataset(config.data, smoke=config.training.smoke)
+    dataset = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     if dataset.images.shape[1:] != (pocket.SIZE, pocket.SIZE):
         shape = "x".join(map(str, dataset.images.shape[1:]))
         raise UserError(f"data={config.data.name}: images of {shape}; pocket learns from 48x48 gray faces")
@@ -108,6 +108,6 @@ def _write_weights(run: tracking.Run, settings: PretrainConfig, result: Pretrain
 
 def _open_test(run: tracking.Run, config: Config, result: PretrainResult) -> dict[str, float]:
     """Score the sealed test split, and record that it was opened; return its metrics."""
-    test = open_test_split(config.data, smoke=config.training.smoke)
+    test = open_test_split(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     run.set_tags({"fer.test_opened": test.fingerprint})
     return log_scores(run, "test", test.labels, predict(result.model, test.images), test.classes)

@@ -64,7 +64,7 @@ def worst_mistakes(
 
 def show_data(config: Config) -> None:
     """Prints the counts, what cleaning removed and why, and the fingerprint; writes the sheet under paths.cache."""
-    dataset = load_dataset(config.data, smoke=config.training.smoke)
+    dataset = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     print(describe(dataset))
     sheet = cache_dir(config) / "data" / f"{config.data.task}-{dataset.fingerprint[:8]}.png"
     sheet.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from fer_experiments import metrics, plots, tracking
 from fer_experiments.backbones import check_part_not_seen
 from fer_experiments.bootstrap import Interval, evaluate
-from fer_experiments.config import Config
+from fer_experiments.config import Config, cache_dir
 from fer_experiments.data import TestSplit, open_test_split
 from fer_experiments.sheets import worst_mistakes
 from fer_experiments.tracking.store import artifact_text, client_of, openings
@@ -53,7 +53,7 @@ def open_and_test(
     assert config.promote is not None
     run.set_tags({OPENED: fingerprint})
     count = len(openings(uri, fingerprint))
-    test = open_test_split(config.data)
+    test = open_test_split(config.data, cache=cache_dir(config))
     assert test.fingerprint == fingerprint
     check_part_not_seen(config.backbone, config.data.source, test.usage, "test")
     probabilities = predict(test.images)
