@@ -121,7 +121,7 @@ def _correlation(first: np.ndarray, second: np.ndarray, moves: np.ndarray) -> np
         rank = misfit.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
         counted = both & (rank < np.ceil((1 - TRIMMED) * both.sum(axis=1, keepdims=True)))
     faint = np.minimum(spread_x, spread_y)[:, 0, 0] < FAINTEST
-    return np.where(faint | (both.mean(axis=1) < OVERLAP), 0, correlation).astype(np.float32)
+    return np.where(faint | (both.mean(axis=1) < OVERLAP), 0, np.clip(correlation, -1, 1)).astype(np.float32)
 
 
 def _blocks(images: np.ndarray, step: int) -> np.ndarray:
