@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from fer_experiments import backbones, metrics, plots, tracking
@@ -18,7 +19,7 @@ from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.executors import Executor
 from fer_experiments.features import FeatureSet, Travelling, extract_features, pack
 from fer_experiments.heads import Moments
-from fer_experiments.sheets import counts_table, sample_faces
+from fer_experiments.sheets import counts_table, near_twins, sample_faces
 from fer_experiments.training import FitResult, feature_moments, fit_head
 
 if TYPE_CHECKING:
@@ -100,21 +101,25 @@ def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any])
     run.log_text(OmegaConf.to_yaml(OmegaConf.create(container)), "config.yaml")
     run.log_json(dataset.cleaning, "data/cleaning.json")
     run.log_csv(counts_table(dataset), "data/counts.csv")
-    run.log_bytes(_sheet(dataset), "data/faces.png")
+    run.log_bytes(_sheet(dataset, sample_faces), "data/faces.png")
+    if dataset.twins:
+        run.log_bytes(_sheet(dataset, near_twins), "data/near_twins.png")
     run.log_dataset(dataset)
     run.log_environment(project_root() / "requirements.lock")
 
 
-_sheets: dict[str, bytes] = {}  # by dataset: every trial of a sweep shows the same faces, and drawing takes a while
+# By dataset: every trial of a sweep shows the same faces, and drawing takes a while.
+_sheets: dict[tuple[str, str], bytes] = {}
 
 
-def _sheet(dataset: Dataset) -> bytes:
-    """The sample faces as a PNG."""
-    if dataset.fingerprint not in _sheets:
+def _sheet(dataset: Dataset, draw: Callable[[Dataset], Figure]) -> bytes:
+    """Sample faces, or pairs of near twins, as a PNG."""
+    key = (dataset.fingerprint, draw.__name__)
+    if key not in _sheets:
         png = io.BytesIO()
-        sample_faces(dataset).savefig(png)
-        _sheets[dataset.fingerprint] = png.getvalue()
-    return _sheets[dataset.fingerprint]
+        draw(dataset).savefig(png)
+        _sheets[key] = png.getvalue()
+    return _sheets[key]
 
 
 def fit_and_record(

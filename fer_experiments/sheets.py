@@ -29,6 +29,12 @@ def sample_faces(dataset: Dataset, per_class: int = 8) -> Figure:
     return plots.face_sheet(dataset.images[chosen], titles, columns=per_class)
 
 
+def near_twins(dataset: Dataset) -> Figure:
+    """A sheet of the dataset's sample of near twins, pairs side by side, the least alike first."""
+    assert dataset.twins is not None
+    return plots.face_sheet(dataset.twins.images, dataset.twins.titles, columns=8)
+
+
 def worst_mistakes(
     images: np.ndarray,
     emotions: np.ndarray,
@@ -63,13 +69,17 @@ def worst_mistakes(
 
 
 def show_data(config: Config) -> None:
-    """Prints the counts, what cleaning removed and why, and the fingerprint; writes the sheet under paths.cache."""
+    """Prints the counts, what cleaning removed and why, and the fingerprint; writes sheets under paths.cache."""
     dataset = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     print(describe(dataset))
     sheet = cache_dir(config) / "data" / f"{config.data.task}-{dataset.fingerprint[:8]}.png"
     sheet.parent.mkdir(parents=True, exist_ok=True)
     sample_faces(dataset).savefig(sheet)
     print(f"sample faces: {sheet}")
+    if dataset.twins:
+        pairs = sheet.with_name(f"{sheet.stem}-near-twins.png")
+        near_twins(dataset).savefig(pairs)
+        print(f"near twins:   {pairs}")
 
 
 def _title(dataset: Dataset, row: int) -> str:

@@ -6,6 +6,7 @@ It works on the emotions of the whole source, before they are grouped to classes
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -36,7 +37,7 @@ def clean_steps(clean: Any) -> tuple[str, ...]:
 
 def pixel_digests(images: np.ndarray) -> np.ndarray:
     """Return the sha256 of each image's bytes, uint8 [n, 32]."""
-    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    flat = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
     joined = b"".join(hashlib.sha256(image.data).digest() for image in flat)
     return np.frombuffer(joined, np.uint8).reshape(-1, 32)
 

@@ -55,7 +55,7 @@ def open_and_test(
     count = len(openings(uri, fingerprint))
     test = open_test_split(config.data, cache=cache_dir(config))
     assert test.fingerprint == fingerprint
-    check_part_not_seen(config.backbone, config.data.source, test.usage, "test")
+    check_part_not_seen(config.backbone, config.data.source, test.images, test.usage, "test")
     probabilities = predict(test.images)
     tested = Outcome(
         test=test,
