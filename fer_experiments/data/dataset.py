@@ -155,7 +155,7 @@ def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:
     for part in PARTS:
         _refuse_empty_class(np.bincount(labels[rows[part]], minlength=len(classes)), classes, f"in the {part} split")
     fingerprint = _fingerprint(digests[kept], faces.images.shape[1:], labels, rows, classes, steps)
-    sample = twins and _sample(source, twins, kept[rows["test"]])
+    sample = _sample(source, twins, kept[rows["test"]]) if twins is not None else None
     return _Parts(faces, labels, rows, classes, cleaning, fingerprint, sample)
 
 

@@ -14,14 +14,17 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 from fer_experiments.data.registration import SIDE, blur, scores
 from fer_experiments.shards import write_atomically
@@ -45,6 +48,9 @@ LOOKS = (
     *((x, y, zoom, False) for zoom in (0.1, 0.2) for x, y in _AROUND),
     *((x, y, zoom, True) for x, y, zoom in ((0, 0, 0.0), (3, 0, 0.0), (0, 3, 0.0), (0, 0, 0.1))),
 )
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,8 @@ def _compare(images: np.ndarray, order: np.ndarray) -> Pairs:
         second[mirrored[here]] = second[mirrored[here], :, ::-1]
         return scores(first, second, moves[here])
 
-    with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        score = np.concatenate([np.zeros(0, np.float32), *pool.map(score_of, range(0, len(candidates), PAIRS))])
+    found = _in_threads(score_of, range(0, len(candidates), PAIRS))
+    score = np.concatenate([np.zeros(0, np.float32), *found])
     taken = np.flatnonzero(score >= THRESHOLD)
     rows, score, mirrored = np.sort(candidates[taken], axis=1), score[taken], mirrored[taken]
     best = _first_of_each(rows, mirrored, -score)  # a symmetric face is its twin's mirror as well
@@ -157,24 +163,43 @@ def _candidates(images: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.n
     The second of a pair is what is looked at. A pair may come twice, as it is and mirrored.
     """
     plain = _descriptors(images, order, LOOKS[0])
-    pairs, looks, alike = [], [], []
-    for number, look in enumerate(LOOKS):
-        moved = _descriptors(images, order, look)
-        symmetric = look[:3] == (0, 0, 0.0)
-        for start in range(0, len(order), ROWS):
-            for other in range(start if symmetric else 0, len(order), ROWS):
-                product = plain[start : start + ROWS] @ moved[other : other + ROWS].T
-                where = np.flatnonzero(product > ALIKE)
-                rows = np.column_stack(np.divmod(where, product.shape[1])) + np.array([start, other])
-                wanted = rows[:, 0] < rows[:, 1] if symmetric else rows[:, 0] != rows[:, 1]
-                pairs.append(rows[wanted])
-                looks.append(np.full(int(wanted.sum()), number))
-                alike.append(product.ravel()[where[wanted]])
-    pair, look_of = np.concatenate(pairs), np.concatenate(looks)
-    flipped = np.array([mirrored for *_, mirrored in LOOKS])[look_of]
-    key = np.column_stack([np.sort(pair, axis=1), flipped])
-    best = _first_of_each(key, look_of, -np.concatenate(alike))
-    return pair[best], look_of[best]
+
+    def look_at(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        moved = _descriptors(images, order, LOOKS[number])
+        pairs, alike = _alike(plain, moved, LOOKS[number][:3] == (0, 0, 0.0))
+        return pairs, alike, np.full(len(pairs), number)
+
+    found = _in_threads(look_at, range(len(LOOKS)))
+    pair, alike, look = (np.concatenate(column) for column in zip(*found, strict=True))
+    flipped = np.array([mirrored for *_, mirrored in LOOKS])[look]
+    best = _first_of_each(np.column_stack([np.sort(pair, axis=1), flipped]), look, -alike)
+    return pair[best], look[best]
+
+
+def _alike(plain: np.ndarray, moved: np.ndarray, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs of different rows whose descriptors are alike, int64 [m, 2], and how much, float32 [m].
+
+    symmetric: the second row is to be the larger, the two being alike either way.
+    """
+    pairs, alike = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+    for start in range(0, len(plain), ROWS):
+        for other in range(start if symmetric else 0, len(plain), ROWS):
+            product = plain[start : start + ROWS] @ moved[other : other + ROWS].T
+            where = np.flatnonzero(product > ALIKE)
+            rows = np.column_stack(np.divmod(where, product.shape[1])) + np.array([start, other])
+            wanted = rows[:, 0] < rows[:, 1] if symmetric else rows[:, 0] != rows[:, 1]
+            pairs.append(rows[wanted])
+            alike.append(product.ravel()[where[wanted]])
+    return np.concatenate(pairs), np.concatenate(alike)
+
+
+def _in_threads(call: Callable[[int], Found], numbers: Iterable[int]) -> list[Found]:
+    """Return what `call` gives for each number, in their order, computed by several threads.
+
+    Their matrix products are small: shared out by BLAS as well, they took four times as long on a busy machine.
+    """
+    with threadpool_limits(1), ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+        return list(pool.map(call, numbers))
 
 
 def _first_of_each(keys: np.ndarray, then: np.ndarray, first: np.ndarray) -> np.ndarray:

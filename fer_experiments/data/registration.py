@@ -108,7 +108,7 @@ def _correlation(first: np.ndarray, second: np.ndarray, moves: np.ndarray) -> np
     moved, inside = _warp(second, moves)
     step = SIDE // first.shape[1]
     a, b = _blocks(first, step), _blocks(moved, step)
-    both = _blocks(inside, step).all(axis=2)
+    both = np.asarray(_blocks(inside, step).all(axis=2))
     counted = both
     for _ in range(3):
         weights = counted[:, :, None].astype(np.float32)
