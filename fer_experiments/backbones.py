@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_experiments.config import BackboneConfig, close
+from fer_experiments.data.known import known_images
 from fer_experiments.errors import UserError
 from fer_experiments.preprocessing import parse_scaling, preprocess
 from fer_experiments.weights import IMAGENET, how_to_go_on, impatient, obtain_weights, weights_file, weights_identity
@@ -68,24 +69,30 @@ def backbone_fingerprint(cfg: BackboneConfig) -> str:
 
 def check_not_seen(cfg: BackboneConfig, dataset: Dataset) -> None:
     """Refuses to evaluate a backbone on images that its weights were trained on; see `check_part_not_seen`."""
-    check_part_not_seen(cfg, dataset.source, dataset.usage[dataset.val], "validation")
+    val = dataset.val
+    check_part_not_seen(cfg, dataset.source, dataset.images[val], dataset.usage[val], "validation")
 
 
-def check_part_not_seen(cfg: BackboneConfig, source: str, usage: np.ndarray, split: str) -> None:
+def check_part_not_seen(cfg: BackboneConfig, source: str, images: np.ndarray, usage: np.ndarray, split: str) -> None:
     """Refuses a split when one of its images belongs to a part that the backbone's config declares as seen.
 
-    source: the dataset's `data.source`. usage: str [n], of the split's images. split: its name, for the message.
+    A part is recognised by its name, <data.source>/<usage>, and FER2013's Training by its pixels too, whatever the
+    source is called (`data.known` says what is not recognised).
+
+    Args:
+        source: the dataset's `data.source`. split: its name, for the message.
+        images: uint8 [n, h, w]. usage: str [n], of the images.
 
     Raises:
         UserError: with the number of seen images.
     """
     for part in cfg.seen:
         seen_source, _, seen_usage = part.partition("/")
-        count = int(np.sum(np.asarray(usage) == seen_usage)) if seen_source == source else 0
-        if count:
+        named = (np.asarray(usage) == seen_usage) & (seen_source == source)
+        if count := int(np.sum(named | known_images(part, images))):
             raise UserError(
                 f"backbone={cfg.name} was trained on {part}, and {count:,} of the {len(usage):,} {split} images are "
-                f"from there: say data.split=official, or take another backbone"
+                f"from there: say data.split=official with {seen_source} as it is, or take another backbone"
             )
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from fer_experiments import metrics, plots, tracking
-from fer_experiments.config import Config, flatten, mlruns_dir, project_root, to_dict, to_yaml
+from fer_experiments.config import Config, cache_dir, flatten, mlruns_dir, project_root, to_dict, to_yaml
 from fer_experiments.data import Dataset, TestSplit, open_test_split
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.prepare import Echo, Prepared, prepare, smoke
-from fer_experiments.sheets import counts_table, sample_faces
+from fer_experiments.sheets import counts_table, near_twins, sample_faces
 from fer_experiments.training import FitResult, fit_head
 
 if TYPE_CHECKING:
@@ -26,21 +27,25 @@ def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any])
     run.log_text(to_yaml(container), "config.yaml")
     run.log_json(dataset.cleaning, "data/cleaning.json")
     run.log_csv(counts_table(dataset), "data/counts.csv")
-    run.log_bytes(_sheet(dataset), "data/faces.png")
+    run.log_bytes(_sheet(dataset, sample_faces), "data/faces.png")
+    if dataset.twins:
+        run.log_bytes(_sheet(dataset, near_twins), "data/near_twins.png")
     run.log_dataset(dataset)
     run.log_environment(project_root() / "requirements.lock")
 
 
-_sheets: dict[str, bytes] = {}  # by dataset: every trial of a sweep shows the same faces, and drawing takes a while
+# By dataset: every trial of a sweep shows the same faces, and drawing takes a while.
+_sheets: dict[tuple[str, str], bytes] = {}
 
 
-def _sheet(dataset: Dataset) -> bytes:
-    """The sample faces as a PNG."""
-    if dataset.fingerprint not in _sheets:
+def _sheet(dataset: Dataset, draw: Callable[[Dataset], Figure]) -> bytes:
+    """Sample faces, or pairs of near twins, as a PNG."""
+    key = (dataset.fingerprint, draw.__name__)
+    if key not in _sheets:
         png = io.BytesIO()
-        sample_faces(dataset).savefig(png)
-        _sheets[dataset.fingerprint] = png.getvalue()
-    return _sheets[dataset.fingerprint]
+        draw(dataset).savefig(png)
+        _sheets[key] = png.getvalue()
+    return _sheets[key]
 
 
 def fit_and_record(
@@ -98,7 +103,7 @@ def open_sealed_test(run: tracking.Run, config: Config, dataset: Dataset) -> Tes
         UserError: the data are others by now.
     """
     run.set_tags({tracking.OPENED: dataset.fingerprint})
-    test = open_test_split(config.data, smoke=config.training.smoke)
+    test = open_test_split(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     if test.fingerprint != dataset.fingerprint:
         raise UserError(
             f"data={config.data.name}: changed while this command ran ({dataset.fingerprint[:8]}, now "

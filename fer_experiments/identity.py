@@ -15,6 +15,7 @@ BUDGET = {"sweep.max_trials", "sweep.max_hours", "sweep.target", "sweep.fresh", 
 NOT_IDENTITY = BUDGET | {"data.path", "features.batch_size", "features.shard_size"}
 # Keys younger than sweeps that go on: left out while they say what was so before them.
 YOUNGER: dict[str, Any] = {"data.emotions": None}
+CLEAN_ALL = ["constant", "conflicting", "duplicates"]  # what data.clean=all meant to those
 
 
 def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], number: int) -> Config:
@@ -44,6 +45,8 @@ def identity_of(config: Config, tags: dict[str, str]) -> dict[str, Any]:
     elsewhere = ("paths.", "tracking.", "compute.")
     kept = {k: v for k, v in flat.items() if k not in NOT_IDENTITY and not k.startswith(elsewhere)}
     kept = {k: v for k, v in kept.items() if k not in YOUNGER or v != YOUNGER[k]}
+    if kept["data.clean"] == CLEAN_ALL:  # the dataset's fingerprint tells it from what `all` means now
+        kept["data.clean"] = "all"
     return {**kept, **tags}
 
 

@@ -75,7 +75,7 @@ class Preparations:
         """
         key = _key(config, "data")
         if key not in self._datasets:
-            loaded = load_dataset(config.data, smoke=config.training.smoke)
+            loaded = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
             for line in remarks(loaded):
                 self._echo(line)
             first = next(iter(self._datasets.values()), loaded)

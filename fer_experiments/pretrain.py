@@ -35,7 +35,7 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
     """
     started = time.perf_counter()
     config, settings = _settings(config)
-    dataset = load_dataset(config.data, smoke=config.training.smoke)
+    dataset = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     if dataset.images.shape[1:] != (pocket.SIZE, pocket.SIZE):
         shape = "x".join(map(str, dataset.images.shape[1:]))
         raise UserError(f"data={config.data.name}: images of {shape}; pocket learns from 48x48 gray faces")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,12 @@ def sample_faces(dataset: Dataset, per_class: int = 8) -> Figure:
         chosen += rows[np.linspace(0, len(rows) - 1, min(per_class, len(rows))).astype(int)].tolist()
     titles = [_title(dataset, row) for row in chosen]
     return plots.face_sheet(dataset.images[chosen], titles, columns=per_class)
+
+
+def near_twins(dataset: Dataset) -> Figure:
+    """A sheet of the dataset's sample of near twins, pairs side by side, the least alike first."""
+    assert dataset.twins is not None
+    return plots.face_sheet(dataset.twins.images, dataset.twins.titles, columns=8)
 
 
 def worst_mistakes(
@@ -63,16 +70,20 @@ def worst_mistakes(
 
 
 def show_data(config: Config) -> None:
-    """Prints the counts, what cleaning removed and why, and the fingerprint; writes the sheet under paths.cache."""
-    dataset = load_dataset(config.data, smoke=config.training.smoke)
+    """Prints the counts, what cleaning removed and why, and the fingerprint; writes sheets under paths.cache."""
+    dataset = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     print(describe(dataset))
     sheet = cache_dir(config) / "data" / f"{config.data.task}-{dataset.fingerprint[:8]}.png"
-    try:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        sample_faces(dataset).savefig(sheet)
-        print(f"sample faces: {sheet}")
-    except OSError as error:
-        print(f"sample faces: not written, {sheet.parent}: {error.strerror or error}; paths.cache=<folder> is another")
+    sheets: dict[str, tuple[Path, Callable[[Dataset], Figure]]] = {"sample faces": (sheet, sample_faces)}
+    if dataset.twins:
+        sheets["near twins"] = (sheet.with_name(f"{sheet.stem}-near-twins.png"), near_twins)
+    for name, (path, draw) in sheets.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(dataset).savefig(path)
+            print(f"{name}: {path}")
+        except OSError as error:
+            print(f"{name}: not written, {path.parent}: {error.strerror or error}; paths.cache=<folder> is another")
 
 
 def _title(dataset: Dataset, row: int) -> str:

@@ -98,13 +98,14 @@ def test_one_changed_byte_of_the_weights_changes_the_fingerprint(from_file: Back
 def test_a_backbone_is_not_evaluated_on_what_it_was_trained_on() -> None:
     cfg = replace(MOBILE, name="pocket", seen=["fer2013/Training"])
     usage = np.array(["Training", "PublicTest", "Training", "PublicTest"])
-    dataset: Any = SimpleNamespace(source="fer2013", usage=usage, val=np.array([0, 1, 2]))
+    images = np.random.default_rng(0).integers(0, 256, (4, 48, 48), np.uint8)
+    dataset: Any = SimpleNamespace(source="fer2013", images=images, usage=usage, val=np.array([0, 1, 2]))
     with pytest.raises(UserError, match=r"fer2013/Training, and 2 of the 3 validation images .* data.split=official"):
         check_not_seen(cfg, dataset)
-    check_part_not_seen(cfg, "fer2013", usage[[1, 3]], "test")
-    check_part_not_seen(cfg, "demo", usage, "test")
+    check_part_not_seen(cfg, "fer2013", images[[1, 3]], usage[[1, 3]], "test")
+    check_part_not_seen(cfg, "demo", images, usage, "test")
     with pytest.raises(UserError, match="2 of the 4 test images"):
-        check_part_not_seen(cfg, "fer2013", usage, "test")
+        check_part_not_seen(cfg, "fer2013", images, usage, "test")
 
 
 @pytest.mark.parametrize(

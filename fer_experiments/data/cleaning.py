@@ -1,4 +1,4 @@
-"""Cleaning: constant images, exact duplicates and contradictory labels, found, counted and dropped.
+"""Cleaning: constant images, exact duplicates, contradictory labels and near twins, found, counted and dropped.
 
 It works on the emotions of the whole source, before they are grouped to classes.
 """
@@ -6,6 +6,7 @@ It works on the emotions of the whole source, before they are grouped to classes
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -14,9 +15,10 @@ import numpy as np
 
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.names import natural_key
+from fer_experiments.data.near_twins import THRESHOLD, NearTwins
 from fer_experiments.errors import UserError
 
-STEPS = ("constant", "conflicting", "duplicates")  # in the order in which they are applied
+STEPS = ("constant", "conflicting", "duplicates", "near_twins")  # in the order in which they are applied
 PRECEDENCE = ("PrivateTest", "PublicTest", "Training", "")  # whose copy stays: the evaluation's
 
 
@@ -35,7 +37,7 @@ def clean_steps(clean: Any) -> tuple[str, ...]:
 
 def pixel_digests(images: np.ndarray) -> np.ndarray:
     """Return the sha256 of each image's bytes, uint8 [n, 32]."""
-    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    flat = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
     joined = b"".join(hashlib.sha256(image.data).digest() for image in flat)
     return np.frombuffer(joined, np.uint8).reshape(-1, 32)
 
@@ -60,11 +62,19 @@ def identical_groups(digests: np.ndarray) -> np.ndarray:
     return np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def clean_rows(faces: Faces, groups: np.ndarray, steps: tuple[str, ...]) -> tuple[np.ndarray, dict[str, Any]]:
+def clean_rows(
+    faces: Faces,
+    groups: np.ndarray,
+    steps: tuple[str, ...],
+    twins: NearTwins | None = None,
+    set_aside: tuple[str, ...] = (),
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the rows that stay (int64, ascending) and a JSON-able report of what was found and removed.
 
     faces: in canonical order, so that the first copy of a group is the one to keep. The statistics of duplicates are
-    those of the source, whatever `steps` are taken.
+    those of the source, whatever `steps` are taken; those of near twins are there when `twins` are. set_aside: the
+    Usages that the split keeps for evaluation, the most sealed first: a near twin of such an image leaves those after
+    it, and the rest. Near twins of each other stay, whatever their labels; no draw parts them.
     """
     constant = np.ptp(faces.images.reshape(len(faces), -1), axis=1) == 0
     conflicting = _mixed(groups, faces.emotion)
@@ -74,7 +84,10 @@ def clean_rows(faces: Faces, groups: np.ndarray, steps: tuple[str, ...]) -> tupl
     stays = np.ones(len(faces), bool)
     removed: dict[str, dict[str, int]] = {}
     for step in steps:
-        gone = stays & faults[step]
+        if step == "near_twins":
+            gone = np.zeros(len(faces), bool) if twins is None else _set_aside(faces, twins.groups, stays, set_aside)
+        else:
+            gone = stays & faults[step]
         stays &= ~gone
         removed[step] = _by_usage(faces.usage[gone])
     report = {
@@ -84,6 +97,7 @@ def clean_rows(faces: Faces, groups: np.ndarray, steps: tuple[str, ...]) -> tupl
         "converted": dict(faces.converted),
         "constant_images": int(constant.sum()),
         "duplicates": _duplicates(faces, groups, conflicting),
+        **({} if twins is None else {"near_twins": _near_twins(faces, twins)}),
         "removed": removed,
         "kept": int(stays.sum()),
         "kept_by_usage": _by_usage(faces.usage[stays]),
@@ -108,6 +122,42 @@ def _duplicates(faces: Faces, groups: np.ndarray, conflicting: np.ndarray) -> di
         "conflicting_groups": len(np.unique(groups[conflicting])),
         "private_test_with_twin_in_training": int((in_training & (faces.usage == "PrivateTest")).sum()),
         "public_test_with_twin_in_training": int((in_training & (faces.usage == "PublicTest")).sum()),
+    }
+
+
+def _set_aside(faces: Faces, groups: np.ndarray, stays: np.ndarray, usages: tuple[str, ...]) -> np.ndarray:
+    """Mark what stays and has, in its group, an image of an earlier one of the usages: bool [n]."""
+    rank = np.full(len(faces), len(usages))
+    for place, usage in enumerate(usages):
+        rank[faces.usage == usage] = place
+    first = np.full(groups.max(initial=-1) + 1, len(usages))
+    np.minimum.at(first, groups[stays], rank[stays])
+    return stays & (rank > first[groups])
+
+
+def _near_twins(faces: Faces, twins: NearTwins) -> dict[str, Any]:
+    """Count pairs, exact copies counting as one image, and the groups that they make."""
+    usage = np.array([name or "all" for name in faces.usage.tolist()])
+    rows = np.unique(twins.rows)
+    grouped = np.isin(twins.groups, twins.groups[rows])
+    between = Counter(" and ".join(sorted(pair)) for pair in usage[twins.rows].tolist())
+
+    def with_twin(inside: str, of: str) -> int:
+        theirs = np.unique(twins.groups[grouped & (usage == of)])
+        return int((np.isin(twins.groups[rows], theirs) & (usage[rows] == inside)).sum())
+
+    return {
+        "threshold": THRESHOLD,
+        "pairs": len(twins.rows),
+        "mirrored_pairs": int(twins.mirrored.sum()),
+        "pairs_between": dict(sorted(between.items())),
+        "images": len(rows),
+        "groups": len(np.unique(twins.groups[rows])),
+        "largest_group": int(np.bincount(twins.groups[rows]).max(initial=0)),
+        "conflicting_groups": len(np.unique(twins.groups[grouped & _mixed(twins.groups, faces.emotion)])),
+        "private_test_with_twin_in_training": with_twin("PrivateTest", "Training"),
+        "public_test_with_twin_in_training": with_twin("PublicTest", "Training"),
+        "public_test_with_twin_in_private_test": with_twin("PublicTest", "PrivateTest"),
     }
 
 

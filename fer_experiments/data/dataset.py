@@ -16,13 +16,23 @@ from fer_experiments.config import DataConfig, check_data
 from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
 from fer_experiments.data.faces import EMOTIONS, Faces
 from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
+from fer_experiments.data.near_twins import NearTwins, find_twins
 from fer_experiments.data.readers import find_fer2013, read_faces
-from fer_experiments.data.splits import PARTS, Rows, split_notes, split_rows
+from fer_experiments.data.splits import PARTS, SET_ASIDE, Rows, split_notes, split_rows
 from fer_experiments.errors import UserError
 from fer_experiments.terminal import get_data_command
 
 SMOKE_LIMIT = 32  # images a split
 SMOKE_DEMO_SIZE = 600
+SHOWN = 32  # pairs of near twins
+
+
+@dataclass(frozen=True)
+class TwinSample:
+    """Some pairs of near twins, no image of the test among them: images [2k, h, w], two a pair, with their titles."""
+
+    images: np.ndarray
+    titles: list[str]
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Dataset:
     emotions, ids, usage: str [n] (usage "" where the source has none). train, val: int64 rows of images, ascending.
     counts: split -> class -> images, the test's too. cleaning: JSON-able report. fingerprint: sha256 of pixels, labels,
     classes, cleaning and split of all three parts; images_fingerprint: sha256 of `images`. Neither depends on where
-    the data lay, nor on container or file order.
+    the data lay, nor on container or file order. twins: some near twins, to look at.
     """
 
     images: np.ndarray
@@ -51,6 +61,7 @@ class Dataset:
     cleaning: dict[str, Any]
     fingerprint: str
     images_fingerprint: str
+    twins: TwinSample | None = None
 
 
 @dataclass(frozen=True)
@@ -78,14 +89,17 @@ class _Parts:
     classes: tuple[str, ...]
     cleaning: dict[str, Any]
     fingerprint: str
+    twins: TwinSample | None
 
 
-def load_dataset(cfg: DataConfig, *, smoke: bool = False) -> Dataset:
+def load_dataset(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = None) -> Dataset:
     """Read, clean, group, split and fingerprint the data of `cfg`; smoke keeps a few images of each part.
+
+    cache: the folder that keeps which images are near twins; without it they are sought again.
 
     Raises UserError for whatever in the config, the path or the files has to be mended.
     """
-    parts = _load_parts(cfg, smoke)
+    parts = _load_parts(cfg, smoke, cache)
     rows = np.sort(np.concatenate([parts.rows["train"], parts.rows["val"]]))
     faces, labels = parts.faces.take(rows), parts.labels[rows]
     train = np.searchsorted(rows, parts.rows["train"])
@@ -105,12 +119,13 @@ def load_dataset(cfg: DataConfig, *, smoke: bool = False) -> Dataset:
         cleaning=parts.cleaning,
         fingerprint=parts.fingerprint,
         images_fingerprint=_sha256([str(faces.images.shape).encode(), np.ascontiguousarray(faces.images).data]),
+        twins=parts.twins,
     )
 
 
-def open_test_split(cfg: DataConfig, *, smoke: bool = False) -> TestSplit:
+def open_test_split(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = None) -> TestSplit:
     """Return the test split of `cfg`. Whoever calls this records that it was opened."""
-    parts = _load_parts(cfg, smoke)
+    parts = _load_parts(cfg, smoke, cache)
     rows = parts.rows["test"]
     faces = parts.faces.take(rows)
     labels = parts.labels[rows]
@@ -119,8 +134,10 @@ def open_test_split(cfg: DataConfig, *, smoke: bool = False) -> TestSplit:
     )
 
 
-def _load_parts(cfg: DataConfig, smoke: bool) -> _Parts:
+def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:
     steps = clean_steps(cfg.clean)
+    if cfg.source == "demo":  # each face is drawn anew, and all are alike: there is no photograph to have twins of
+        steps = tuple(step for step in steps if step != "near_twins")
     check_data(cfg)
     if smoke:
         cfg = replace(cfg, per_class=None, demo_size=min(cfg.demo_size, SMOKE_DEMO_SIZE))
@@ -130,18 +147,32 @@ def _load_parts(cfg: DataConfig, smoke: bool) -> _Parts:
     if smoke:
         cfg = replace(cfg, limit=max(min(cfg.limit or SMOKE_LIMIT, SMOKE_LIMIT), len(classes)))
     groups = identical_groups(digests)
-    kept, cleaning = clean_rows(faces, groups, steps)
+    twins = find_twins(faces.images, digests, groups, cache) if "near_twins" in steps else None
+    kept, cleaning = clean_rows(faces, groups, steps, twins, SET_ASIDE[cfg.split])
     kept = kept[np.isin(faces.emotion[kept], list(label_of))]
     cleaning["in_classes"] = len(kept)
     cleaning["notes"] = notes
-    faces, groups = faces.take(kept), groups[kept]
+    source, faces, groups = faces, faces.take(kept), (groups if twins is None else twins.groups)[kept]
     labels = np.array([label_of[emotion] for emotion in faces.emotion.tolist()], np.int64)
     _refuse_empty_class(np.bincount(labels, minlength=len(classes)), classes, "after cleaning")
     rows = split_rows(faces, labels, groups, classes, cfg)
     for part in PARTS:
         _refuse_empty_class(np.bincount(labels[rows[part]], minlength=len(classes)), classes, f"in the {part} split")
     fingerprint = _fingerprint(digests[kept], faces.images.shape[1:], labels, rows, classes, steps)
-    return _Parts(faces, labels, rows, classes, cleaning, fingerprint)
+    sample = _sample(source, twins, kept[rows["test"]]) if twins is not None else None
+    return _Parts(faces, labels, rows, classes, cleaning, fingerprint, sample)
+
+
+def _sample(faces: Faces, twins: NearTwins, test: np.ndarray) -> TwinSample | None:
+    """Return pairs spread over the scores, the least alike first."""
+    shown = np.flatnonzero(~np.isin(twins.rows, test).any(axis=1))
+    shown = shown[np.argsort(twins.score[shown], kind="stable")]
+    chosen = shown[np.unique(np.linspace(0, len(shown) - 1, min(SHOWN, len(shown))).astype(int))]
+    rows = twins.rows[chosen].ravel()
+    told = np.repeat([f"{score:.3f}" for score in twins.score[chosen]], 2)
+    told[1::2] = np.where(twins.mirrored[chosen], "mirrored", "")
+    titles = [f"{faces.usage[row]}\n{faces.emotion[row]} {note}".strip() for row, note in zip(rows, told, strict=True)]
+    return TwinSample(faces.images[rows], titles) if titles else None
 
 
 def _read(cfg: DataConfig) -> Faces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fer_experiments.data.dataset import Dataset
 
@@ -10,6 +11,7 @@ REASONS = {
     "constant": "constant (one grey level)",
     "conflicting": "conflicting labels on identical pixels",
     "duplicates": "redundant copies",
+    "near_twins": "near twins of an image to evaluate on",
 }
 
 
@@ -32,6 +34,7 @@ def describe(dataset: Dataset) -> str:
         f"{found['private_test_with_twin_in_training']:,} PrivateTest and "
         f"{found['public_test_with_twin_in_training']:,} PublicTest images;",
         f"  {report['constant_images']:,} constant images",
+        *(_near_twins(report["near_twins"]) if "near_twins" in report else ()),
         *remarks(dataset),
         "",
         f"fingerprint         {dataset.fingerprint}",
@@ -64,6 +67,21 @@ def _cleaning_table(dataset: Dataset) -> list[str]:
     rows.append(["kept", *(report["kept_by_usage"].get(usage, 0) for usage in usages), report["kept"]])
     rows.append(["of these in the classes", *("" for _ in usages), report["in_classes"]])
     return _table(rows)
+
+
+def _near_twins(found: dict[str, Any]) -> list[str]:
+    pairs = found["pairs_between"]
+    return [
+        "",
+        f"Near twins (one photograph, not the same pixels; score from {found['threshold']}): {found['pairs']:,} pairs, "
+        f"{found['mirrored_pairs']:,} of them mirrored,",
+        f"  {found['images']:,} images in {found['groups']:,} groups, the largest of {found['largest_group']:,}; "
+        f"{found['conflicting_groups']:,} groups with more than one label;",
+        f"  twins in Training of {found['private_test_with_twin_in_training']:,} PrivateTest and "
+        f"{found['public_test_with_twin_in_training']:,} PublicTest images, "
+        f"in PrivateTest of {found['public_test_with_twin_in_private_test']:,} PublicTest images",
+        *(f"  {line}" for line in _table([["between", "pairs"], *([name, count] for name, count in pairs.items())])),
+    ]
 
 
 def _table(rows: Sequence[Sequence[str | int]]) -> list[str]:

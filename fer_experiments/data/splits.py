@@ -16,6 +16,8 @@ from fer_experiments.errors import UserError
 
 PARTS = ("train", "val", "test")
 OFFICIAL = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+# What of the source's own parts a split keeps for evaluation, the most sealed first.
+SET_ASIDE = {"official": ("PrivateTest", "PublicTest"), "kfold": ("PrivateTest",), "stratified": ()}
 TEST_SHARE = 0.2  # what kfold keeps for the test where the source has no PrivateTest
 
 Rows = dict[str, np.ndarray]
@@ -24,9 +26,9 @@ Rows = dict[str, np.ndarray]
 def split_rows(faces: Faces, labels: np.ndarray, groups: np.ndarray, classes: tuple[str, ...], cfg: DataConfig) -> Rows:
     """Return the rows of "train", "val" and "test" (int64, ascending, disjoint) of faces in canonical order.
 
-    labels: int64 [n]; groups: int64 [n], equal for identical images, which no draw parts; a Usage of the source may,
-    where data.clean leaves duplicates in. Balancing draws from the whole data for stratified, from the training part
-    otherwise.
+    labels: int64 [n]; groups: int64 [n], equal for images that no draw may part, copies and near twins; a Usage of the
+    source may, where data.clean leaves them in. Balancing draws from the whole data for stratified, from the training
+    part otherwise.
     """
     rng = np.random.Generator(np.random.PCG64(cfg.seed))
     if cfg.split == "stratified":

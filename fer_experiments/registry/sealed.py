@@ -53,7 +53,7 @@ def open_and_test(
     assert config.promote is not None
     test = open_sealed_test(run, config, dataset)
     count = len(openings(uri, dataset.fingerprint))
-    check_part_not_seen(config.backbone, config.data.source, test.usage, "test")
+    check_part_not_seen(config.backbone, config.data.source, test.images, test.usage, "test")
     probabilities = predict(test.images)
     tested = Outcome(
         test=test,

@@ -54,7 +54,7 @@ def test_identical_images_with_conflicting_labels_all_go() -> None:
 def test_constant_images_go_and_are_counted_once() -> None:
     kept, report = clean(make((0, "sad", "Training"), (0, "happy", "Training"), (1, "sad", "Training")))
     assert kept.ids.tolist() == ["2"]
-    assert report["removed"] == {"constant": {"Training": 2}, "conflicting": {}, "duplicates": {}}
+    assert report["removed"] == {"constant": {"Training": 2}, "conflicting": {}, "duplicates": {}, "near_twins": {}}
 
 
 def test_what_is_not_cleaned_is_reported_all_the_same() -> None:
