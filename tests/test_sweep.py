@@ -522,8 +522,8 @@ def test_neither_train_nor_sweep_can_read_a_test_label(paths: list[str], monkeyp
     before, _ = run(config)
     real = data_room._load_parts
 
-    def with_other_test_labels(cfg: Any, smoke: bool) -> Any:
-        parts = real(cfg, smoke)
+    def with_other_test_labels(*given: Any) -> Any:
+        parts = real(*given)
         labels = parts.labels.copy()
         labels[parts.rows["test"]] = 1 - labels[parts.rows["test"]]
         return replace(parts, labels=labels, fingerprint="0" * 64)
