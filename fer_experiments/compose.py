@@ -34,7 +34,7 @@ from fer_experiments.config.overrides import (
 from fer_experiments.errors import UserError
 
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
-WHOLE = ("data.classes", "data.emotions")
+WHOLE = ("data.classes", "data.emotions", "sweep.space")
 
 
 def compose(overrides: Sequence[str]) -> Config:

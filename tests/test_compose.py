@@ -54,6 +54,13 @@ def test_an_experiment_file_may_set_any_section(tmp_path: Path):
     assert compose([f"experiment={path}", "features.views=[flip]"]).features.views == ["flip"]
 
 
+def test_a_space_on_the_command_line_takes_the_place_of_the_file_s():
+    config = compose(["sweep=quick", "sweep.space={head.l2:{type:choice,values:[0.1,0.2]}}"])
+    assert config.sweep is not None and list(config.sweep.space) == ["head.l2"]
+    emptied = compose(["sweep=quick", "sweep.space={}"])
+    assert emptied.sweep is not None and emptied.sweep.space == {}
+
+
 def test_command_line_beats_a_sweep_file():
     config = compose(["sweep=quick", "sweep.max_trials=3", "head.dropout=0.1"])
     assert config.sweep is not None
