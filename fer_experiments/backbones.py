@@ -96,6 +96,16 @@ def check_part_not_seen(cfg: BackboneConfig, source: str, images: np.ndarray, us
             )
 
 
+def seen_near_twins(cfg: BackboneConfig, dataset: Dataset) -> int:
+    """How many validation images are of a photograph that the backbone's weights were trained on: near twins of these.
+
+    They are no ground to refuse, as the images themselves are; a score on them flatters the backbone.
+    """
+    if f"{dataset.source}/Training" not in cfg.seen or dataset.near_training is None:
+        return 0
+    return int(dataset.near_training[dataset.val].sum())
+
+
 def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...]) -> Backbone:
     """Builds the network and loads its weights.
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fer_experiments import metrics, plots, tracking
+from fer_experiments.backbones import seen_near_twins
 from fer_experiments.config import Config, cache_dir, flatten, mlruns_dir, project_root, to_dict, to_yaml
 from fer_experiments.data import Dataset, TestSplit, open_test_split
 from fer_experiments.errors import FitError, UserError
@@ -61,6 +62,8 @@ def fit_and_record(
         **options,
     )
     final = record(run, prepared.dataset, fit)
+    if near := seen_near_twins(config.backbone, prepared.dataset):
+        run.set_tags({"fer.seen_near_twins": f"{near} of {len(prepared.dataset.val)} validation images"})
     run.log_head(fit.model, prepared.features.dtype)
     return fit, final
 

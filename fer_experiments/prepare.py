@@ -118,6 +118,11 @@ def prepare(config: Config, echo: Echo = print, executor: Executor | None = None
 
 def _prepare(config: Config, dataset: Dataset, echo: Echo, executor: Executor | None) -> Prepared:
     backbones.check_not_seen(config.backbone, dataset)
+    if near := backbones.seen_near_twins(config.backbone, dataset):
+        echo(
+            f"backbone={config.backbone.name} has learned from near twins of {near:,} of the {len(dataset.val):,} "
+            "validation images, which flatters its scores"
+        )
     if executor is not None and executor.slots == 1 and not executor.foreign_hosts():
         executor = None
     features = extract_features(

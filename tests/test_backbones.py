@@ -18,7 +18,13 @@ import pytest
 from keras import layers
 
 from fer_experiments import backbones, weights
-from fer_experiments.backbones import backbone_fingerprint, check_not_seen, check_part_not_seen, load_backbone
+from fer_experiments.backbones import (
+    backbone_fingerprint,
+    check_not_seen,
+    check_part_not_seen,
+    load_backbone,
+    seen_near_twins,
+)
 from fer_experiments.compose import compose
 from fer_experiments.config import BackboneConfig, config_dir
 from fer_experiments.errors import UserError
@@ -106,6 +112,18 @@ def test_a_backbone_is_not_evaluated_on_what_it_was_trained_on() -> None:
     check_part_not_seen(cfg, "demo", images, usage, "test")
     with pytest.raises(UserError, match="2 of the 4 test images"):
         check_part_not_seen(cfg, "fer2013", images, usage, "test")
+
+
+def test_near_twins_of_what_a_backbone_has_seen_are_counted_in_the_validation_split() -> None:
+    near = np.array([True, False, True, True])
+    dataset: Any = SimpleNamespace(source="fer2013", val=np.array([0, 1, 2]), near_training=near)
+    seen = replace(MOBILE, seen=["fer2013/Training"])
+    assert seen_near_twins(seen, dataset) == 2
+    assert seen_near_twins(MOBILE, dataset) == 0
+    dataset.source = "another"
+    assert seen_near_twins(seen, dataset) == 0
+    dataset.source, dataset.near_training = "fer2013", None  # data.clean without near_twins: they were not sought
+    assert seen_near_twins(seen, dataset) == 0
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ class Dataset:
     emotions, ids, usage: str [n] (usage "" where the source has none). train, val: int64 rows of images, ascending.
     counts: split -> class -> images, the test's too. cleaning: JSON-able report. fingerprint: sha256 of pixels, labels,
     classes, cleaning and split of all three parts; images_fingerprint: sha256 of `images`. Neither depends on where
-    the data lay, nor on container or file order. twins: some near twins, to look at.
+    the data lay, nor on container or file order. twins: some near twins, to look at. near_training: bool [n], of images
+    that have a near twin in the source's Training part, where cleaning has removed it; None where none were sought.
     """
 
     images: np.ndarray
@@ -62,6 +63,7 @@ class Dataset:
     fingerprint: str
     images_fingerprint: str
     twins: TwinSample | None = None
+    near_training: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class _Parts:
     cleaning: dict[str, Any]
     fingerprint: str
     twins: TwinSample | None
+    near_training: np.ndarray | None
 
 
 def load_dataset(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = None) -> Dataset:
@@ -120,6 +123,7 @@ def load_dataset(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = N
         fingerprint=parts.fingerprint,
         images_fingerprint=_sha256([str(faces.images.shape).encode(), np.ascontiguousarray(faces.images).data]),
         twins=parts.twins,
+        near_training=None if parts.near_training is None else parts.near_training[rows],
     )
 
 
@@ -159,8 +163,11 @@ def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:
     for part in PARTS:
         _refuse_empty_class(np.bincount(labels[rows[part]], minlength=len(classes)), classes, f"in the {part} split")
     fingerprint = _fingerprint(digests[kept], faces.images.shape[1:], labels, rows, classes, steps)
-    sample = _sample(source, twins, kept[rows["test"]]) if twins is not None else None
-    return _Parts(faces, labels, rows, classes, cleaning, fingerprint, sample)
+    if twins is None:
+        return _Parts(faces, labels, rows, classes, cleaning, fingerprint, None, None)
+    sample = _sample(source, twins, kept[rows["test"]])
+    near = np.isin(groups, twins.groups[source.usage == "Training"]) & (faces.usage != "Training")
+    return _Parts(faces, labels, rows, classes, cleaning, fingerprint, sample, near)
 
 
 def _sample(faces: Faces, twins: NearTwins, test: np.ndarray) -> TwinSample | None:

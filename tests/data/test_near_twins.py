@@ -257,6 +257,14 @@ def test_the_sample_of_pairs_shows_no_test_image(doubled: DataConfig) -> None:
     assert load_dataset(replace(doubled, clean="none")).twins is None
 
 
+def test_images_of_evaluation_whose_near_twin_left_training_are_marked(doubled: DataConfig) -> None:
+    dataset = load_dataset(doubled)  # whose PublicTest is cut out of Training's photographs, all of it
+    assert dataset.near_training is not None
+    assert len(dataset.val) == 70 and dataset.near_training[dataset.val].all()
+    assert not dataset.near_training[dataset.train].any()
+    assert load_dataset(replace(doubled, clean=list(STEPS[:3]))).near_training is None
+
+
 def test_drawn_faces_are_no_photographs_and_have_no_twins() -> None:
     cfg = DataConfig(name="demo", task="demo", source="demo", demo_size=400)
     dataset = load_dataset(cfg)
