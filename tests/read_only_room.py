@@ -26,12 +26,14 @@ def missing() -> str:
 
 
 def fer_read_only(
-    folders: Sequence[Path], *arguments: str | Path, cwd: Path | None = None
+    folders: Sequence[Path], *arguments: str | Path, cwd: Path | None = None, hidden: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`fer` where these folders may only be read."""
+    """`fer` where these folders may only be read, and another has nothing in it."""
     if why := missing():
         pytest.skip(f"no read-only mount can be made ({why})")
     mounts = "".join(f"mount -o bind,ro {shlex.quote(str(f))} {shlex.quote(str(f))}; " for f in folders)
+    if hidden:
+        mounts += f"mount -t tmpfs none {shlex.quote(str(hidden))}; "
     command = shlex.join([sys.executable, "-m", "fer_experiments.cli", *map(str, arguments)])
     there = f"cd {shlex.quote(str(cwd))}; " if cwd else ""
     return subprocess.run([*UNSHARE, f"{mounts}{there}{command}"], capture_output=True, text=True, env=dict(os.environ))

@@ -24,11 +24,15 @@ def moved(registered: Config, tmp_path: Path) -> tuple[Path, Path, list[str]]:
     return mlruns, tmp_path / "cache", [override("paths.mlruns", str(mlruns)), f"paths.cache={tmp_path / 'cache'}"]
 
 
-def test_a_picture_is_told_where_nothing_may_be_written(moved: tuple[Path, Path, list[str]], tmp_path: Path):
+def test_a_picture_is_told_where_nothing_may_be_written(
+    registered: Config, moved: tuple[Path, Path, list[str]], tmp_path: Path
+):
+    """By the files in the new place, as those in the old one are out of sight."""
     mlruns, cache, where = moved
     Image.fromarray(np.zeros((20, 20), "uint8")).save(tmp_path / "face.png")
     before = sorted(mlruns.rglob("*"))
-    done = fer_read_only([mlruns, cache], "predict", tmp_path / "face.png", "data=demo", "--csv", *where)
+    asked = ["predict", tmp_path / "face.png", "data=demo", "--csv", *where]
+    done = fer_read_only([mlruns, cache], *asked, hidden=mlruns_dir(registered))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].startswith(f"{tmp_path / 'face.png'},")
     assert sorted(mlruns.rglob("*")) == before

@@ -241,7 +241,9 @@ def test_make_ui_shows_what_was_moved(moved: tuple[Path, str]):
     assert path.startswith((mlruns / "artifacts").as_uri())
 
 
-def test_a_moved_store_that_may_only_be_read_is_looked_at(moved: tuple[Path, str], tmp_path: Path):
+def test_a_moved_store_that_may_only_be_read_is_looked_at(
+    made: tuple[Path, str], moved: tuple[Path, str], tmp_path: Path
+):
     mlruns, run_id = moved
     identity = {"sweep.objective": "final/val_accuracy", "sweep.direction": "max"}
     sweep = mlruns / "sweeps" / "quick-1"
@@ -260,6 +262,7 @@ def test_a_moved_store_that_may_only_be_read_is_looked_at(moved: tuple[Path, str
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'quick-1.html'}\n" and (tmp_path / "quick-1.html").is_file()
     assert f"fer report: not written into {sweep}: Read-only file system" in done.stderr
+    assert not (made[0].parent / "mlruns").exists()
     assert sorted(mlruns.rglob("*")) == before
 
 
