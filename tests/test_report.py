@@ -26,6 +26,7 @@ from fer_experiments.report.page import PARTS, page
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import scale_of
 from fer_experiments.state import State, only_one
+from fer_experiments.tracking import connect
 
 pytestmark = pytest.mark.timeout(900)  # a real sweep in a fixture, on a machine that may be busy
 ROOT = Path(__file__).resolve().parents[1]
@@ -282,13 +283,14 @@ def test_the_last_active_sweep_of_a_name_is_taken(tmp_path: Path):
     assert find_sweep(tmp_path)[0].id == "quick-1"
     with pytest.raises(UserError, match=r"sweep=quick-e: no such sweep .* did you mean"):
         find_sweep(tmp_path, "quick-e")
-    with pytest.raises(UserError, match=r"no sweeps in .*/none; `fer sweep` starts one"):
+    with pytest.raises(UserError, match=r"no sweeps in .*/none; `.*fer.* sweep .*` starts one"):
         find_sweep(tmp_path / "none")
 
 
 def test_a_store_without_the_run_is_named(recorded: tuple[Config, State], tmp_path: Path):
     config, state = recorded
     elsewhere = replace(config, tracking=replace(config.tracking, uri=f"sqlite:///{tmp_path}/other.db"))
+    connect(elsewhere.tracking, mlruns_dir(elsewhere))  # a store, and another sweep's
     with pytest.raises(UserError, match=rf"sweep {state.id}: its run {state.run_id} is not in sqlite.*tracking.uri="):
         write_report(elsewhere, state.id)
 

@@ -28,6 +28,7 @@ CELL = 32767  # characters, where spreadsheets cut a cell
 PIXEL = {f"{value}{point}": value for value in range(256) for point in ("", ".0")}
 
 Rows = Iterator[tuple[int, list[str]]]  # the number of the line from 1, the fields
+SMALLEST = 8  # pixels of a side: a shorter row is cut off, and no face
 
 
 def has_faces(head: bytes) -> bool:
@@ -176,12 +177,13 @@ def _side(name: str, lines: list[int], lengths: list[tuple[int, int]]) -> int:
     counts = Counter(count for count, _ in lengths)
     usual = counts.most_common(1)[0][0]
     side = isqrt(usual)
-    odd = [row for row, (count, _) in enumerate(lengths) if count != usual or side * side != count or not count]
+    square = side * side == usual and side >= SMALLEST
+    odd = [row for row, (count, _) in enumerate(lengths) if count != usual or not square]
     if not odd:
         return side
     count, characters = lengths[odd[0]]
     where, many = f"{name}: row {lines[odd[0]]}", f" (so are {len(odd) - 1} other rows)" if len(odd) > 1 else ""
-    expected = f"{side}x{side} = {usual}" if side and side * side == usual else "a square"
+    expected = f"{side}x{side} = {usual}" if square else f"a square of {SMALLEST}x{SMALLEST} or more"
     if characters in (CELL, CELL - 1):
         remedy = f"a spreadsheet has cut the field at {CELL:,} characters; fetch the file again"
     else:

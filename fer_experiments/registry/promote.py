@@ -150,7 +150,7 @@ def _record_choice(refits: list[Refitted], choice: Choice, seed: int, uri: str, 
     best = refits[0]
     echo(f"{choice.name}, by the mean of {choice.objective}:")
     for refitted in refits:
-        echo(f"  {refitted.candidate.name:12}{refitted.spread}")
+        echo(f"  {refitted.candidate.name:12} {refitted.spread}")
     echo(f"taken: {best.candidate.name} with seed {seed}, its best on the validation split")
     rows = [{"config": r.candidate.name, "run_id": r.candidate.run_id, "mean": r.mean, **vars(r)} for r in refits]
     run.log_json([{k: v for k, v in row.items() if k != "candidate"} for row in rows], "refits.json")

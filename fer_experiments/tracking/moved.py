@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -75,6 +76,7 @@ def settle(database: Path, mlruns: Path, *, write: bool) -> None:
         return
     try:
         ask(database, lambda opened: _rewrite(opened, move))
+        _forget_places()
     except UserError:
         if write:
             raise
@@ -144,6 +146,13 @@ def _at_work(mlruns: Path) -> str:
     locks = chain(mlruns.glob("sweeps/*/lock"), mlruns.glob("models/*.lock"))
     held = next((lock for lock in locks if is_held(lock)), None)
     return "" if held is None else f"sweep {held.parent.name}" if held.name == "lock" else f"a promotion of {held.stem}"
+
+
+def _forget_places() -> None:
+    """MLflow keeps, in a process, where the artifacts of each run are (tracking/_tracking_service/utils.py)."""
+    kept = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    if kept is not None:
+        kept._artifact_repos_cache.clear()
 
 
 def _rewrite(opened: sqlite3.Connection, move: Move) -> int:
