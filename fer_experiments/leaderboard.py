@@ -104,7 +104,8 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
             "",
             markdown(frame.head(rows)) + more,
             "",
-            f"sweep {state.id}: {len(frame)} trial{'s'[: len(frame) != 1]}, best {best['number']}: {sweep.objective} {best['score']:.4f}",
+            f"sweep {state.id}: {len(frame)} trial{'s'[: len(frame) != 1]}, best {best['number']}: "
+            f"{sweep.objective} {best['score']:.4f}",
             f"  its accuracy's 95 % interval: {low:.4f} to {high:.4f}; the best of many is flattered by being chosen,",
             "  the sealed test split tells",
             "next:",
