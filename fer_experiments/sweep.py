@@ -240,7 +240,9 @@ def _tell(sweep: Sweep, oracle: Any, number: int, done: dict[str, Any], parent: 
         for stale in ("error", "impossible", "of"):
             trial.pop(stale, None)
     trial |= done
-    if not again:
+    if again:
+        sweep.save()  # the loop saves where the order grew
+    else:
         search.tell(oracle, sweep.trials.pop(number), trial["score"])
         state.order.append(number)  # until here a signal leaves it in flight, and its record is found again
     sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
