@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fer_experiments.tracking import Run
 
 
+NOTHING_MORE = "which has nothing more to try"  # how a sweep ends whose oracle is exhausted
 ABSENT = "absent"  # the value of a key whose condition (`when`) did not hold
 
 
@@ -97,8 +98,9 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
         "compare the runs": ui_command(config, uri),
         "train the best again": command("train", f"experiment={shown(folder / 'best.yaml')}", config=config),
         "put it to use": command("promote", f"sweep={state.id}", config=config),
-        "go on searching": _again(state, config),
     }
+    if not (state.reason or "").endswith(NOTHING_MORE):
+        commands["go on searching"] = _again(state, config)
     return "\n".join(
         [
             "",

@@ -185,7 +185,7 @@ def _ask(sweep: Sweep, oracle: Any, flying: bool) -> tuple[int | None, str | Non
     if trial.status == "IDLE" and flying:
         return None, None
     if trial.status != "RUNNING":
-        return None, f"the {sweep.sweep.oracle} oracle, which has nothing more to try"
+        return None, f"the {sweep.sweep.oracle} oracle, {leaderboard.NOTHING_MORE}"
     raw = dict(trial.hyperparameters.values)
     values = decode(sweep.sweep.space, raw)
     state.trials.append(
