@@ -100,7 +100,7 @@ def test_objective_over_very_few_trials(scores):
 @pytest.mark.parametrize("n", [1, 2, 200])
 def test_parallel_coordinates_name_every_hyperparameter(n):
     written = texts(plots.parallel_coordinates(trials(n), "final/val_accuracy"))
-    assert {"head.\ndense_widths", "head.\nnormalize", "data.\nlimit", "[128, 64]", "null"} <= set(written)
+    assert {"head.\ndense_widths", "head.\nnormalize", "data.\nlimit", "[128, 64]", "absent"} <= set(written)
     assert any(t.startswith("head.\nl2") for t in written)
 
 
