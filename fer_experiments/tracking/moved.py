@@ -1,8 +1,8 @@
 """A SQLite store that was moved: MLflow records absolute places of artifacts, which then are elsewhere.
 
 Whoever opens the store writes the present places into it, in one transaction, so that MLflow's own UI finds them too.
-Where it may only be read, or others are at work on it, `present` says where recorded artifacts are. A process that has used
-the store before it was moved, a notebook say, must start anew: MLflow keeps in mind where a run's artifacts were.
+Where it may only be read, or others are at work on it, `present` says where recorded artifacts are. A process that has
+used the store before it was moved, a notebook say, must start anew: MLflow keeps in mind where a run's artifacts were.
 """
 
 from __future__ import annotations
