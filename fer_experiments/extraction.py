@@ -241,5 +241,5 @@ def _check_fit(sample: dict[str, np.ndarray], dtype: str, count: int, path: Path
     if needed > free:
         raise UserError(
             f"paths.cache: the features take {size(needed)} and {size(free)} are free in {path}: free space, "
-            " say backbone.pooling=avg, or paths.cache=<folder>"
+            "say backbone.pooling=avg, or paths.cache=<folder>"
         )
