@@ -17,6 +17,7 @@ import pytest
 from browser_room import PATIENCE
 from plotly.offline import get_plotlyjs
 
+from fer_experiments import tracking
 from fer_experiments.compose import compose
 from fer_experiments.config import Config, SweepConfig, flatten, mlruns_dir, to_dict
 from fer_experiments.errors import UserError
@@ -283,14 +284,16 @@ def test_the_last_active_sweep_of_a_name_is_taken(tmp_path: Path):
     assert find_sweep(tmp_path)[0].id == "quick-1"
     with pytest.raises(UserError, match=r"sweep=quick-e: no such sweep .* did you mean"):
         find_sweep(tmp_path, "quick-e")
-    with pytest.raises(UserError, match=r"no sweeps in .*/none; `.*fer.* sweep .*` starts one"):
+    with pytest.raises(UserError, match=r"no sweeps in .*/none; `\S*fer sweep paths\.mlruns=\S+` starts one"):
         find_sweep(tmp_path / "none")
 
 
 def test_a_store_without_the_run_is_named(recorded: tuple[Config, State], tmp_path: Path):
     config, state = recorded
     elsewhere = replace(config, tracking=replace(config.tracking, uri=f"sqlite:///{tmp_path}/other.db"))
-    connect(elsewhere.tracking, mlruns_dir(elsewhere))  # a store, and another sweep's
+    with pytest.raises(UserError, match=r"other\.db: nothing is recorded there yet; .* tracking\.uri= and"):
+        write_report(elsewhere, state.id)
+    connect(elsewhere.tracking, mlruns_dir(elsewhere))
     with pytest.raises(UserError, match=rf"sweep {state.id}: its run {state.run_id} is not in sqlite.*tracking.uri="):
         write_report(elsewhere, state.id)
 

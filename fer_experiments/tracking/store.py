@@ -60,7 +60,10 @@ def connect_existing(tracking: TrackingConfig, mlruns: Path, *, write: bool = Fa
     database = sqlite.database_of(uri)
     if database is not None and not database.is_file():
         here = Config(tracking=tracking, paths=PathsConfig(mlruns=str(mlruns)))
-        raise UserError(f"{database}: nothing is recorded there yet; `{command('sweep', config=here)}` comes first")
+        start = f"`{command('sweep', config=here)}` comes first"
+        raise UserError(
+            f"{database}: nothing is recorded there yet; {start}, tracking.uri= and paths.mlruns= name another store"
+        )
     if write or database is None:
         return connect(tracking, mlruns)
     sqlite.check_readable(database)
