@@ -17,7 +17,6 @@ import pytest
 from browser_room import PATIENCE
 from plotly.offline import get_plotlyjs
 
-from fer_experiments import tracking
 from fer_experiments.compose import compose
 from fer_experiments.config import Config, SweepConfig, flatten, mlruns_dir, to_dict
 from fer_experiments.errors import UserError
