@@ -32,10 +32,11 @@ def of_all_trials(config: Config) -> dict[str, Any]:
     assert config.sweep is not None
     space = config.sweep.space
     groups = tuple(f"{path}." for path in space if path in GROUPS)
+    own = {*space, "training.seed", *(["training.epochs"] if config.sweep.oracle == "hyperband" else [])}
     return {
         path: value
         for path, value in flatten(to_dict(config)).items()
-        if path not in space and path not in BUDGET and not path.startswith(groups)
+        if path not in own and path not in BUDGET and not path.startswith(groups)
     }
 
 

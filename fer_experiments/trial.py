@@ -11,7 +11,7 @@ from typing import Any
 from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir, to_dict, to_yaml
 from fer_experiments.errors import UserError
-from fer_experiments.executors import Shared
+from fer_experiments.executors import Lost, Shared
 from fer_experiments.experiment import describe_run, fit_and_record
 from fer_experiments.lost import StoreLost, full_disk, lost_store
 from fer_experiments.prepare import Prepared
@@ -66,8 +66,9 @@ def impossible_trial(job: Job, reason: Exception) -> dict[str, Any]:
     """
     started = time.perf_counter()
     done: dict[str, Any] = {"score": None}
-    if isinstance(reason, UserError):
-        done["impossible"] = True  # of these values, not of this machine: many in a row stop no sweep
+    # Of these values many in a row stop no sweep; of this machine (its cache, its workers) they do.
+    if isinstance(reason, UserError) and not isinstance(reason.__cause__, (OSError, Lost)):
+        done["impossible"] = True
     try:
         with _open_run(job, {}) as run:
             done["run_id"] = run.id

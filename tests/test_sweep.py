@@ -244,6 +244,15 @@ def test_what_cannot_be_built_fails_as_a_trial_and_stops_no_sweep(mixed: tuple[C
     assert any("FAILED: head=conv needs a spatial map" in line for line in said)
 
 
+def test_what_this_machine_cannot_do_stops_the_sweep_after_three_trials(paths: list[str], tmp_path: Path):
+    """A cache that cannot be written is no fault of the values."""
+    (tmp_path / "file").write_text("where a folder should be")
+    entry = "backbone.layers: {type: choice, values: [[stage2], [stage3], [pool], [stage2, stage3]]}"
+    config = with_space(tmp_path, [f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/file/cache"], entry)
+    with pytest.raises(UserError, match=r"3 trials failed in a row \(0, 1, 2\), the last with .*cannot be written"):
+        run(config)
+
+
 def test_a_key_whose_condition_does_not_hold_is_absent_from_the_record(mixed: tuple[Config, State, list[str]]):
     config, state, said = mixed
     linear = [t for t in state.trials if t["values"]["head"] == "linear"]
@@ -277,7 +286,7 @@ def test_the_parent_run_shows_what_the_best_trial_had(mixed: tuple[Config, State
     assert parent.tags["fer.best.backbone.pooling"] == best["values"]["backbone.pooling"]
     filters = best["values"].get("head.filters")
     assert parent.tags["fer.best.head.filters"] == (json.dumps(filters) if filters else "absent")
-    searched = ("backbone.layers", "backbone.pooling", "head.", "sweep.max_trials")
+    searched = ("backbone.layers", "backbone.pooling", "head.", "training.seed", "sweep.max_trials")
     assert not [name for name in parent.params if name.startswith(searched)]  # of no trial, and of this one least
     assert {"backbone.name", "training.batch_size", "sweep.space"} <= set(parent.params)
 
