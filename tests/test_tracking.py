@@ -376,15 +376,19 @@ def test_both_splits_are_inputs_of_the_run(uri, mlruns):
     assert profiles["binary/train"] == {"images": 8, "classes": {"negative": 5, "happy": 3}}
 
 
-def test_the_environment_is_recorded(uri, mlruns):
+def test_the_environment_is_recorded(uri, mlruns, monkeypatch):
     from fer_experiments import environment
     from fer_experiments.config import project_root
 
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")  # other roundings
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     with start(uri, mlruns) as run:
         run.log_environment(project_root() / "requirements.lock")
     there = artifacts(mlruns, run) / "environment"
     assert json.loads((there / "versions.json").read_text())["numpy"] == np.__version__
     assert json.loads((there / "hardware.json").read_text())["cores"] >= 1
+    variables = json.loads((there / "variables.json").read_text())
+    assert variables["TF_ENABLE_ONEDNN_OPTS"] == "0" and "NVIDIA_TF32_OVERRIDE" not in variables
     assert (there / "requirements.lock").is_file() == (project_root() / "requirements.lock").is_file()
     assert (there / "git.diff").is_file() == bool(environment.git_state(project_root()).dirty)
 
