@@ -57,8 +57,8 @@ class DataConfig:
     path: a file or folder; None looks at $FER2013, then data/fer2013*. `source` names the origin in a backbone's
     `seen`. `emotions` says what the source's labels or class folders mean ({1: surprise, 2: fear}), None leaves it to
     their names, and to FER2013's numbers where that is the source. `classes` groups emotions, None makes every emotion
-    a class. `clean` is "all", "none" or a list out of constant, conflicting, duplicates. `limit` keeps that many images
-    of each split, stratified by class.
+    a class. `clean` is "all", "none" or a list out of constant, conflicting, duplicates, near_twins. `limit` keeps that
+    many images of each split, stratified by class.
     """
 
     name: str = MISSING
