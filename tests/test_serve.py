@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import io
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -38,9 +40,10 @@ import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 from fer_experiments.config import from_dict
-from fer_experiments.use.serve import serve
+from fer_experiments.use import serve
+serve.SECONDS = 3600  # a body that waits here may wait however slow the machine is
 try:
-    serve(from_dict(json.loads(sys.argv[1])), port=0)
+    serve.serve(from_dict(json.loads(sys.argv[1])), port=0)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -56,7 +59,7 @@ class Server:
     def ask(self, body: Any = None, method: str = "POST", path: str = "/invocations", **headers: str) -> Any:
         """Status and content of an answer; lists and objects are sent as JSON."""
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         sent = {"Content-Type": "application/json"} | {key.replace("_", "-"): value for key, value in headers.items()}
         try:
             connection.request(method, path, content, sent)
@@ -260,7 +263,7 @@ def test_large_body_is_refused_and_not_held(server):
     piece = b" " * (1 << 20)
     length = 5 * room.LIMIT
     for headers in ({"Content-Length": str(length)}, {"Transfer-Encoding": "chunked"}):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         body = (piece for _ in range(length // len(piece)))
         headers = {"Content-Type": "application/json"} | headers
         connection.request("POST", "/invocations", body, headers, encode_chunked="Transfer-Encoding" in headers)
@@ -277,7 +280,7 @@ def test_many_large_bodies_at_once_are_refused_and_small_ones_answered(server):
     large = {"inputs": FACES.tolist(), "more": " " * 2 * room.SMALL}
     try:
         for _ in range(room.HELD // room.LIMIT):
-            half_sent.append(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            half_sent.append(socket.create_connection(("127.0.0.1", server.port), timeout=300))
             half_sent[-1].sendall(f"{head}{room.LIMIT}\r\n\r\n".encode() + b" " * (room.LIMIT - 1))
         while (told := server.ask(large))[0] != 429:  # what was sent has not all arrived yet
             assert told[0] == 400
@@ -293,13 +296,37 @@ def test_many_large_bodies_at_once_are_refused_and_small_ones_answered(server):
 @pytest.mark.parametrize("length", ["10", "1000000", "99999999999999999999", "-1", "x"])
 def test_content_length_that_lies_hurts_nobody(server, length):
     body = json.dumps({"inputs": FACES.tolist()}).encode()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=300) as client:
         head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}"
         client.sendall(f"{head}\r\n\r\n".encode() + body)
         client.shutdown(socket.SHUT_WR)
         answer = client.recv(1000)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert server.ask({"inputs": FACES.tolist()})[0] == 200
+
+
+def test_body_that_does_not_arrive_is_given_up(monkeypatch):
+    async def ask() -> list[Any]:
+        async def receive() -> dict[str, Any]:
+            if not asked:
+                asked.append(True)
+                return {"type": "http.request", "body": b"{", "more_body": True}
+            return await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asked, sent = [], []
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": headers, "query_string": b""}
+        await served(scope, receive, send)
+        return sent
+
+    monkeypatch.setattr(room, "SECONDS", 0.01)
+    about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1)
+    served = room.ServedModel(about, about, "champion", None)
+    start, body = asyncio.run(ask())
+    assert start["status"] == 408 and b"has not arrived within" in body["body"] and served.held == 0
 
 
 def test_huge_picture_in_few_bytes_is_refused(server):
