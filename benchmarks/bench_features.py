@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.backbones import load_backbone
+from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.config import BackboneConfig
 from fer_experiments.features import open_features
 from fer_experiments.forward import check_parity, compile_forward

@@ -39,7 +39,7 @@ def register_demo(folder: Path) -> Config:
     """A config with a champion of random weights on the pocket backbone."""
     import keras
 
-    from fer_experiments.backbones import load_backbone
+    from fer_experiments.backbones.networks import load_backbone
     from fer_experiments.tracking import models
 
     config = compose(["data=demo", "backbone=pocket", f"paths.mlruns={folder}/mlruns", f"paths.cache={folder}/cache"])

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_experiments.backbones import load_backbone
+from fer_experiments.backbones.networks import load_backbone
+from fer_experiments.backbones.preprocessing import LUMA
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
-from fer_experiments.preprocessing import LUMA
 
 if TYPE_CHECKING:
     import keras

@@ -280,11 +280,11 @@ def _listed(verb: str, config: Config) -> str:
 
 def _check(verb: str, config: Config) -> None:
     """Finds what is missing while nothing heavy is imported yet."""
+    from fer_experiments.backbones.preprocessing import parse_scaling
+    from fer_experiments.backbones.weights import obtain_weights
     from fer_experiments.data import find_source
     from fer_experiments.data.cleaning import clean_steps
-    from fer_experiments.preprocessing import parse_scaling
     from fer_experiments.space import check_space, searched_backbones
-    from fer_experiments.weights import obtain_weights
 
     if verb == "sweep":
         check_space(config)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fer_experiments import metrics, plots, tracking
-from fer_experiments.backbones import seen_near_twins
+from fer_experiments.backbones.networks import seen_near_twins
 from fer_experiments.config import Config, cache_dir, flatten, mlruns_dir, project_root, to_dict, to_yaml
 from fer_experiments.data import Dataset, TestSplit, open_test_split
 from fer_experiments.errors import FitError, UserError

@@ -17,14 +17,14 @@ import numpy as np
 from filelock import FileLock
 
 from fer_experiments import termination
-from fer_experiments.backbones import Backbone, load_backbone
+from fer_experiments.backbones.networks import Backbone, load_backbone
+from fer_experiments.backbones.weights import weights_file
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors import Executor, Lost, Shared
 from fer_experiments.forward import Forward, check_parity, compile_forward
 from fer_experiments.shards import is_intact, read_manifest, write_atomically, write_manifest, write_shard
 from fer_experiments.terminal import size
-from fer_experiments.weights import weights_file
 
 Echo = Callable[[str], None]
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from fer_experiments.backbones import backbone_fingerprint
+from fer_experiments.backbones.networks import backbone_fingerprint
 from fer_experiments.config import BackboneConfig, FeaturesConfig, project_root
 from fer_experiments.errors import UserError
 from fer_experiments.executors import Executor, Shared

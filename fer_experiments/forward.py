@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.backbones import Backbone
+from fer_experiments.backbones.networks import Backbone
 from fer_experiments.errors import UserError
 
 Forward = Callable[[np.ndarray], list[np.ndarray]]

@@ -16,8 +16,9 @@ import keras
 import numpy as np
 import pandas as pd
 
-from fer_experiments import metrics, pocket, termination
+from fer_experiments import metrics, termination
 from fer_experiments.augment import augment
+from fer_experiments.backbones import pocket
 from fer_experiments.config import PretrainConfig
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments import backbones
+from fer_experiments.backbones import networks
 from fer_experiments.config import Config, cache_dir, to_dict
 from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
@@ -117,8 +117,8 @@ def prepare(config: Config, echo: Echo = print, executor: Executor | None = None
 
 
 def _prepare(config: Config, dataset: Dataset, echo: Echo, executor: Executor | None) -> Prepared:
-    backbones.check_not_seen(config.backbone, dataset)
-    if near := backbones.seen_near_twins(config.backbone, dataset):
+    networks.check_not_seen(config.backbone, dataset)
+    if near := networks.seen_near_twins(config.backbone, dataset):
         echo(
             f"backbone={config.backbone.name} has learned from near twins of {near:,} of the {len(dataset.val):,} "
             "validation images, which flatters its scores"
@@ -136,7 +136,7 @@ def _prepare(config: Config, dataset: Dataset, echo: Echo, executor: Executor | 
     )
     tags = {
         "fer.dataset": dataset.fingerprint,
-        "fer.backbone": backbones.backbone_fingerprint(config.backbone),
+        "fer.backbone": networks.backbone_fingerprint(config.backbone),
         "fer.features": features.fingerprint,
     }
     return Prepared(config, dataset, features, tags)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fer_experiments import pocket, tracking
+from fer_experiments import tracking
+from fer_experiments.backbones import pocket
 from fer_experiments.config import Config, PretrainConfig, cache_dir, mlruns_dir, to_dict
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fer_experiments.assemble import CHECKED, TOLERANCE, Agreement, assemble, compare
-from fer_experiments.backbones import load_backbone
+from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.config import BackboneConfig, FeaturesConfig, HeadConfig
 from fer_experiments.data.images import read_picture
 from fer_experiments.errors import UserError

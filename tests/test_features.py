@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from fer_experiments.backbones import load_backbone
+from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
 from fer_experiments.features import FeatureSet, extract_features, open_features

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_experiments import pocket
 from fer_experiments.augment import augment
+from fer_experiments.backbones import pocket
 from fer_experiments.config import Config, DataConfig, PathsConfig, PretrainConfig, TrackingConfig
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fer_experiments.backbones.weights import POCKET_WEIGHTS
 from fer_experiments.compose import compose
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.data import dataset as data_room
@@ -28,7 +29,6 @@ from fer_experiments.executors import Inline
 from fer_experiments.state import State, load_state
 from fer_experiments.sweep import run_sweep
 from fer_experiments.tracking import find_runs
-from fer_experiments.weights import POCKET_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["data.limit=60", "data.demo_size=600", "training.epochs=2", "tracking.system_metrics=false"]

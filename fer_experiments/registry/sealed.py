@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fer_experiments import metrics, plots, tracking
-from fer_experiments.backbones import check_part_not_seen
+from fer_experiments.backbones.networks import check_part_not_seen
 from fer_experiments.bootstrap import Interval, evaluate
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset, TestSplit

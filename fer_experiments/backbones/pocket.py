@@ -18,9 +18,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from fer_experiments.backbones.weights import POCKET_WEIGHTS
+
 SIZE = 48
 SCALING = {"mean": 127.5, "scale": 127.5}  # what the input went through; any other would do: the network standardises
-WEIGHTS = Path(__file__).parent / "assets" / "pocket.npz"
 RELU_GAIN = 1.71  # keeps the variance of a standard normal through ReLU
 BRANCH_GAIN = 0.5  # of what a block adds to its shortcut
 
@@ -132,7 +133,7 @@ def save(path: Path, widths: Sequence[int], blocks: Sequence[int], weights: dict
         np.savez_compressed(file, allow_pickle=False, widths=np.array(widths), blocks=np.array(blocks), **weights)
 
 
-def load_classifier(path: Path = WEIGHTS) -> keras.Model:
+def load_classifier(path: Path = POCKET_WEIGHTS) -> keras.Model:
     """Return the network stored at `path`, in float32: scaled gray faces [b, 48, 48, 1] to seven logits."""
     with np.load(path) as stored:
         arrays = dict(stored)
@@ -140,7 +141,7 @@ def load_classifier(path: Path = WEIGHTS) -> keras.Model:
     return with_weights(widths, blocks, arrays)
 
 
-def load_trunk(path: Path = WEIGHTS) -> keras.Model:
+def load_trunk(path: Path = POCKET_WEIGHTS) -> keras.Model:
     """Return the network without its classifier, in float32: scaled gray faces [b, 48, 48, 1] to `pool`."""
     classifier = load_classifier(path)
     return keras.Model(classifier.input, classifier.get_layer("pool").output, name="pocket")

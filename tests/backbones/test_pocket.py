@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_experiments import pocket
+from fer_experiments.backbones import pocket
+from fer_experiments.backbones.weights import POCKET_WEIGHTS
 from fer_experiments.data.faces import EMOTIONS
 from fer_experiments.pocket_training import predict
 
@@ -61,7 +62,7 @@ def test_embedded_trunk_has_readable_cuts_and_keras_own_layers_only() -> None:
 
 
 def test_embedded_weights_are_small() -> None:
-    assert pocket.WEIGHTS.stat().st_size < 3_000_000
+    assert POCKET_WEIGHTS.stat().st_size < 3_000_000
     assert 1_000_000 < pocket.load_classifier().count_params() < 1_400_000
 
 

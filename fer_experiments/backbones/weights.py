@@ -19,7 +19,7 @@ from fer_experiments.ambient import keras_home
 from fer_experiments.config import BackboneConfig, project_root
 from fer_experiments.errors import UserError
 
-POCKET_WEIGHTS = Path(__file__).parent / "assets" / "pocket.npz"
+POCKET_WEIGHTS = Path(__file__).parents[1] / "assets" / "pocket.npz"
 IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 # Path below IMAGENET_URL, size in MB, and the MD5 that Keras checks (it checks none for MobileNetV2), as in

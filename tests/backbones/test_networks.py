@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 from keras import layers
 
-from fer_experiments import backbones, weights
-from fer_experiments.backbones import (
+from fer_experiments.backbones import networks, weights
+from fer_experiments.backbones.networks import (
     backbone_fingerprint,
     check_not_seen,
     check_part_not_seen,
     load_backbone,
     seen_near_twins,
 )
+from fer_experiments.backbones.preprocessing import preprocess
 from fer_experiments.compose import compose
 from fer_experiments.config import BackboneConfig, config_dir
 from fer_experiments.errors import UserError
-from fer_experiments.preprocessing import preprocess
 
 MOBILE = BackboneConfig(name="mobile", kind="application", architecture="MobileNetV2", weights=None, input_size=32)
 SHIPPED = ["InceptionResNetV2", "InceptionV3", "ResNet50", "MobileNetV2", "EfficientNetV2B0"]
@@ -276,15 +276,9 @@ def test_without_network_the_message_says_where_the_file_belongs(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     cfg = replace(MOBILE, architecture="InceptionResNetV2", weights="imagenet")
     with pytest.raises(UserError) as caught:
-        backbones.backbone_fingerprint(cfg)
+        networks.backbone_fingerprint(cfg)
     message = str(caught.value)
     file = tmp_path / "models" / "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5"
     for part in (str(file), "219 MB", "backbone.weights=null", "backbone=pocket"):
         assert part in message
     assert "\n" not in message
-
-
-def test_the_pocket_backbones_weights_are_where_its_room_puts_them() -> None:
-    from fer_experiments import pocket
-
-    assert weights.POCKET_WEIGHTS == pocket.WEIGHTS

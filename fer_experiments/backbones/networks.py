@@ -19,11 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_experiments.backbones.preprocessing import parse_scaling, preprocess
+from fer_experiments.backbones.weights import (
+    IMAGENET,
+    how_to_go_on,
+    impatient,
+    obtain_weights,
+    weights_file,
+    weights_identity,
+)
 from fer_experiments.config import BackboneConfig, close
 from fer_experiments.data.known import known_images
 from fer_experiments.errors import UserError
-from fer_experiments.preprocessing import parse_scaling, preprocess
-from fer_experiments.weights import IMAGENET, how_to_go_on, impatient, obtain_weights, weights_file, weights_identity
 
 if TYPE_CHECKING:
     import keras
@@ -174,7 +181,7 @@ def _trunk(cfg: BackboneConfig) -> keras.Model:
 
 
 def _pocket(path: Path) -> keras.Model:
-    from fer_experiments import pocket
+    from fer_experiments.backbones import pocket
 
     try:
         return pocket.load_trunk(path)
