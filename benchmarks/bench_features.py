@@ -23,9 +23,9 @@ import numpy as np
 
 from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.config import BackboneConfig
-from fer_experiments.features import open_features
-from fer_experiments.forward import check_parity, compile_forward
-from fer_experiments.shards import write_manifest, write_shard
+from fer_experiments.features.cache import open_features
+from fer_experiments.features.engine import check_parity, compile_forward
+from fer_experiments.features.shards import write_manifest, write_shard
 
 
 def machine() -> dict[str, Any]:

@@ -29,9 +29,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from fer_experiments import tracking, use
-from fer_experiments.compose import compose
+from fer_experiments import tracking
 from fer_experiments.config import Config, from_dict, mlruns_dir, to_dict
+from fer_experiments.config.compose import compose
+from fer_experiments.serving import loading
 from fer_experiments.tracking import models
 
 
@@ -65,7 +66,7 @@ def serve_mlflow(config: Config, port: int) -> None:
     import uvicorn
     from mlflow.pyfunc import scoring_server
 
-    model = mlflow.pyfunc.load_model(str(use.find_model(config, "champion")[1]))
+    model = mlflow.pyfunc.load_model(str(loading.find_model(config, "champion")[1]))
     app = scoring_server.init(model)
     uvicorn.run(app, port=port, log_level="warning", access_log=False, lifespan="off", ws="none")
 
@@ -108,8 +109,8 @@ def measure(config: Config, repeats: int) -> dict[str, list[float]]:
     import mlflow.pyfunc
     from PIL import Image
 
-    version, folder = use.find_model(config, "champion")
-    with use.loading(version, folder):
+    version, folder = loading.find_model(config, "champion")
+    with loading.loading(version, folder):
         pyfunc = mlflow.pyfunc.load_model(str(folder))
         classifier, network = pyfunc.unwrap_python_model(), models.load_network(folder)
     image = np.random.default_rng(0).integers(0, 256, (1, *classifier.size), dtype=np.uint8)
@@ -148,7 +149,7 @@ def main() -> None:
     parser.add_argument("--config", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        from fer_experiments.use.serve import serve
+        from fer_experiments.serving.serve import serve
 
         {"ours": serve, "mlflow": serve_mlflow}[options.serve](from_dict(json.loads(options.config)), port=options.port)
         return

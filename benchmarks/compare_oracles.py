@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer_experiments import search
-from fer_experiments.compose import compose
 from fer_experiments.config import SweepConfig, with_values
-from fer_experiments.metrics import classification_metrics
-from fer_experiments.plots.style import COLOURS, counted, finish
-from fer_experiments.prepare import Prepared, prepare
-from fer_experiments.space import decode
-from fer_experiments.training import FitError, fit_head, forget
+from fer_experiments.config.compose import compose
+from fer_experiments.evaluation.metrics import classification_metrics
+from fer_experiments.evaluation.style import COLOURS, counted, finish
+from fer_experiments.experiment.prepare import Prepared, prepare
+from fer_experiments.search.identity import seed_of
+from fer_experiments.search.oracle import ask, make_oracle, tell
+from fer_experiments.search.space import decode
+from fer_experiments.training.fit import FitError, fit_head, forget
 
 ORACLES = ("random", "bayesian", "tpe", "hyperband")
 EPOCHS = 12
@@ -86,8 +87,8 @@ def explore(prepared: Prepared, name: str, seed: int, budget: int) -> dict[str, 
             sweep = SweepConfig(
                 name, name, seed=seed + 1000 * restart, max_trials=10**6, max_epochs=EPOCHS, space=SPACE
             )
-            oracle, weights, number = search.make_oracle(sweep), {}, 0
-        trial = search.ask(oracle, number)
+            oracle, weights, number = make_oracle(sweep), {}, 0
+        trial = ask(oracle, number)
         asking += time.perf_counter() - before
         if trial.status != "RUNNING":
             oracle, restart = None, restart + 1
@@ -96,9 +97,9 @@ def explore(prepared: Prepared, name: str, seed: int, budget: int) -> dict[str, 
         cost = int(raw.get("tuner/epochs", EPOCHS)) - int(raw.get("tuner/initial_epoch", 0))
         if spent + cost > budget:
             break
-        score = fit(prepared, raw, search.seed_of(seed, trials + 1), weights, trial.trial_id)
+        score = fit(prepared, raw, seed_of(seed, trials + 1), weights, trial.trial_id)
         before = time.perf_counter()
-        search.tell(oracle, trial, score)
+        tell(oracle, trial, score)
         asking += time.perf_counter() - before
         spent, best = spent + cost, max(best, score or 0.0)
         trials, failed, number = trials + 1, failed + (score is None), number + 1

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_experiments.compose import compose
+from fer_experiments.config.compose import compose
 from fer_experiments.data import TestSplit, open_test_split
 from fer_experiments.registry.sealed import recorded_probabilities
 from fer_experiments.tracking import find_runs, models

@@ -197,7 +197,7 @@ def import_everything() -> None:
     import mlflow.keras  # noqa: F401
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-    import fer_experiments.sweep  # noqa: F401
+    import fer_experiments.search.sweep  # noqa: F401
 
 
 def main() -> None:

@@ -180,7 +180,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
         print(fetch())
         return 0
-    from fer_experiments.compose import compose, split_multirun
+    from fer_experiments.config.compose import compose, split_multirun
 
     if verb in ("report", "promote", "rollback", "predict", "serve", "export"):
         return _with_record(verb, overrides, parsed.pictures, getattr(parsed, "form", "table"))
@@ -197,7 +197,7 @@ def _run(parsed: argparse.Namespace) -> int:
     if verb != "data":
         _import_backend()
     if multirun:
-        from fer_experiments.experiment import train_many
+        from fer_experiments.experiment.train import train_many
 
         train_many(configs)
     else:
@@ -207,8 +207,8 @@ def _run(parsed: argparse.Namespace) -> int:
 
 def _with_record(verb: str, arguments: list[str], pictures: list[str], form: str) -> int:
     """The verbs that work on what is recorded: they take a few arguments of their own besides overrides."""
-    from fer_experiments.compose import compose
     from fer_experiments.config.checks import EMPTY
+    from fer_experiments.config.compose import compose
 
     own = {"report": ("sweep",), "promote": ("sweep", "run"), "rollback": ("version",), "predict": ("version",)}
     own |= {"serve": ("version", "host", "port"), "export": ("version", "format", "output")}
@@ -220,7 +220,7 @@ def _with_record(verb: str, arguments: list[str], pictures: list[str], form: str
         overrides = ["promote=default", *(["gate=default"] if not _given("gate", overrides) else []), *overrides]
     config = compose(overrides)
     if verb == "report":
-        from fer_experiments.report import write_report
+        from fer_experiments.report.report import write_report
 
         print(write_report(config, named.get("sweep")))
     elif verb == "promote":
@@ -243,18 +243,18 @@ def _use(verb: str, config: Config, named: dict[str, str], pictures: list[str], 
     """The verbs that use a registered model."""
     version = named.get("version", "champion")
     if verb == "predict":
-        from fer_experiments.use.predict import predict
+        from fer_experiments.serving.predict import predict
 
         return predict(config, pictures, form, version=version)
     if verb == "serve":
-        from fer_experiments.use.serve import serve
+        from fer_experiments.serving.serve import serve
 
         port = named.get("port", "5001")
         if not port.isdecimal() or int(port) > 65535:
             raise UserError(f"port={port}: must be a number up to 65535")
         serve(config, named.get("host", "127.0.0.1"), int(port), version=version)
     else:
-        from fer_experiments.use.export import NEEDED, export
+        from fer_experiments.serving.export import NEEDED, export
 
         if not (named.get("format") and named.get("output")):
             raise UserError(f"say format=<one of {', '.join(NEEDED)}> and output=<path>")
@@ -273,7 +273,7 @@ def _listed(verb: str, config: Config) -> str:
         from fer_experiments.registry.versions import list_models
 
         return list_models(config)
-    from fer_experiments.state import list_sweeps
+    from fer_experiments.search.state import list_sweeps
 
     return list_sweeps(mlruns_dir(config) / "sweeps")
 
@@ -284,7 +284,7 @@ def _check(verb: str, config: Config) -> None:
     from fer_experiments.backbones.weights import obtain_weights
     from fer_experiments.data import find_source
     from fer_experiments.data.cleaning import clean_steps
-    from fer_experiments.space import check_space, searched_backbones
+    from fer_experiments.search.space import check_space, searched_backbones
 
     if verb == "sweep":
         check_space(config)
@@ -303,25 +303,25 @@ def _check(verb: str, config: Config) -> None:
 def _work(verb: str, config: Config) -> None:
     """Hands over to the room that does it; imported here, so that only its own weight is carried."""
     if verb == "data":
-        from fer_experiments.sheets import show_data
+        from fer_experiments.experiment.look import show_data
 
         show_data(config)
     elif verb == "features":
-        from fer_experiments.executors import open_executor
-        from fer_experiments.prepare import prepare, smoke
+        from fer_experiments.executors.executor import open_executor
+        from fer_experiments.experiment.prepare import prepare, smoke
 
         with open_executor(config.compute) as executor:
             prepare(smoke(config), executor=executor)
     elif verb == "train":
-        from fer_experiments.experiment import train
+        from fer_experiments.experiment.train import train
 
         train(config)
     elif verb == "sweep":
-        from fer_experiments.sweep import run_sweep
+        from fer_experiments.search.sweep import run_sweep
 
         run_sweep(config)
     elif verb == "pretrain":
-        from fer_experiments.pretrain import run_pretrain
+        from fer_experiments.experiment.pretrain import run_pretrain
 
         run_pretrain(config)
     elif verb == "doctor":
@@ -338,8 +338,8 @@ def _import_backend() -> None:
 
 def _default_sweep() -> str:
     """The real thing where FER2013 is at hand, else the demo; says so."""
+    from fer_experiments.config.commands import get_data_command
     from fer_experiments.data import find_fer2013
-    from fer_experiments.terminal import get_data_command
 
     found = find_fer2013()
     if found is None:

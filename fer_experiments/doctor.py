@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from fer_experiments import environment, tracking
 from fer_experiments.backbones.weights import IMAGENET, weights_file
 from fer_experiments.config import BackboneConfig, Config, cache_dir, config_dir, mlruns_dir
+from fer_experiments.config.commands import command, get_data_command, is_checkout
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import command, get_data_command, is_checkout, size
+from fer_experiments.terminal import size
 
 PACKAGES = ("tensorflow", "keras", "keras-tuner", "mlflow", "numpy")
 LOW_DISK = 5e9  # bytes

@@ -1,9 +1,13 @@
-"""Files that several processes share."""
+"""Files that are written whole or not at all, and locks that several processes see."""
 
 from __future__ import annotations
 
 import fcntl
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 
 def is_held(lock: Path) -> bool:
@@ -16,3 +20,23 @@ def is_held(lock: Path) -> bool:
     except OSError:  # not there, or not for us to see
         return False
     return False
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file that is there in full or not at all, whatever is killed or full."""
+    temporary = path.with_name(f"{path.name}.tmp")  # the lock sees to it that there is one writer
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON with `write_atomically`."""
+    text = json.dumps(content, indent=1).encode()
+    write_atomically(path, lambda file: file.write(text))

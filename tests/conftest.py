@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from browser_room import missing, open_browser
 from hypothesis import settings
-from use_room import register
+from serving_room import register
 
 import fer_experiments.tracking  # noqa: F401  before a test imports MLflow, which reads the environment only then
-from fer_experiments import use
 from fer_experiments.config import Config
+from fer_experiments.serving import loading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -50,7 +50,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def classifier(registered: Config) -> Any:
     """That champion."""
-    return use.load_model(registered, "champion")[1]
+    return loading.load_model(registered, "champion")[1]
 
 
 @pytest.fixture(scope="module")

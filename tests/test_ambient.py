@@ -31,14 +31,14 @@ PROGRAM = """
 import hashlib, json, sys
 import numpy as np
 from rooms import make_dataset
-from fer_experiments.compose import compose
+from fer_experiments.config.compose import compose
 from fer_experiments.config import ComputeConfig, TrainingConfig
-from fer_experiments.executors import open_executor
+from fer_experiments.executors.executor import open_executor
 
 def digests(cache):
     from pathlib import Path
     from fer_experiments.features import extract_features
-    from fer_experiments.training import fit_head
+    from fer_experiments.training.fit import fit_head
     config = compose(["data=demo", "backbone=pocket", "head=paper"])
     dataset = make_dataset(np.arange(90) % 2, ("a", "b"))
     features = extract_features(dataset.images, "x", config.backbone, config.features, Path(cache), echo=lambda line: 0)
@@ -101,11 +101,11 @@ numpy.save(sys.argv[3], table.filter(regex="^probability_").to_numpy())
 def test_a_registered_model_without_the_package_is_independent_of_keras_settings(
     settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from fer_experiments.assemble import assemble
-    from fer_experiments.compose import compose
-    from fer_experiments.fresh import predict_fresh
-    from fer_experiments.heads import build_head
+    from fer_experiments.config.compose import compose
+    from fer_experiments.tracking.fresh import predict_fresh
     from fer_experiments.tracking.models import save_classifier
+    from fer_experiments.training.heads import build_head
+    from fer_experiments.training.whole import assemble
 
     config = compose(["data=demo", "backbone=pocket", "head=conv", "head.normalize=false"])
     head = build_head(config.head, [(6, 6, 160)], 2, precision="mixed_bfloat16")

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from read_only_room import fer_read_only
 
-from fer_experiments import use
 from fer_experiments.config import Config, mlruns_dir
-from fer_experiments.terminal import override
+from fer_experiments.config.commands import override
+from fer_experiments.serving import loading
 from fer_experiments.tracking import models
 
 
@@ -66,7 +66,7 @@ def test_a_downloaded_model_needs_no_cache(registered: Config, tmp_path: Path, m
     """As of a server, whose files are elsewhere."""
     monkeypatch.setattr(models, "is_here", lambda uri, version: False)
     (tmp_path / "cache").write_text("a file where a folder should be")
-    version, folder = use.find_model(
+    version, folder = loading.find_model(
         Config(registered.data, tracking=registered.tracking, paths=type(registered.paths)(
             str(mlruns_dir(registered)), str(tmp_path / "cache")
         )), "champion",

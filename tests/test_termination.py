@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fer_experiments import search, termination
-from fer_experiments.compose import compose
-from fer_experiments.sweep import run_sweep
+from fer_experiments import termination
+from fer_experiments.config.compose import compose
+from fer_experiments.search import sweep
+from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
 
 
@@ -58,14 +59,14 @@ def test_ignored_and_foreign_handlers_stay(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_sweep_stops_though_its_signal_was_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    ask = search.ask
+    ask = sweep.ask
 
     def ask_swallowing(oracle, number):
         if number == 1:
             swallowed(signal.SIGTERM)
         return ask(oracle, number)
 
-    monkeypatch.setattr(search, "ask", ask_swallowing)
+    monkeypatch.setattr(sweep, "ask", ask_swallowing)
     options = ["sweep=quick", "data.limit=60", "data.demo_size=600", "training.epochs=2"]
     options += ["tracking.system_metrics=false"]
     options += [f"paths.mlruns={tmp_path / 'm'}", f"paths.cache={tmp_path / 'c'}"]

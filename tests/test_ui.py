@@ -14,10 +14,10 @@ import pytest
 from browser_room import PATIENCE, mlflow_ui
 from PIL import Image
 
-from fer_experiments.compose import compose
+from fer_experiments.config.compose import compose
 from fer_experiments.registry.promote import promote
-from fer_experiments.state import State
-from fer_experiments.sweep import run_sweep
+from fer_experiments.search.state import State
+from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import models
 from fer_experiments.tracking.store import client_of
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fer_experiments.config import DataConfig, check_data
+from fer_experiments.config.commands import get_data_command
 from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
 from fer_experiments.data.faces import EMOTIONS, Faces
 from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
@@ -20,7 +21,6 @@ from fer_experiments.data.near_twins import NearTwins, find_twins
 from fer_experiments.data.readers import find_fer2013, read_faces
 from fer_experiments.data.splits import PARTS, SET_ASIDE, Rows, split_notes, split_rows
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import get_data_command
 
 SMOKE_LIMIT = 32  # images a split
 SMOKE_DEMO_SIZE = 600

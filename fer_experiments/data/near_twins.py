@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from fer_experiments.data.registration import SIDE, blur, scores
-from fer_experiments.shards import write_atomically
+from fer_experiments.files import write_atomically
 
 VERSION = 1  # raise it when other pairs come to be found
 THRESHOLD = 0.95  # of the score: docs/results.md has what lies around it

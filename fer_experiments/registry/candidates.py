@@ -14,13 +14,13 @@ from omegaconf import OmegaConf
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, flatten, from_dict, mlruns_dir, to_dict
+from fer_experiments.config.commands import command, ui_command
 from fer_experiments.errors import UserError
-from fer_experiments.experiment import describe_run, fit_and_record
-from fer_experiments.prepare import Preparations, Prepared
-from fer_experiments.state import find_sweep
-from fer_experiments.terminal import command, ui_command
+from fer_experiments.experiment.prepare import Preparations, Prepared
+from fer_experiments.experiment.record import describe_run, fit_and_record
+from fer_experiments.search.state import find_sweep
 from fer_experiments.tracking.store import artifact_text, client_of
-from fer_experiments.training import FitError, forget
+from fer_experiments.training.fit import FitError, forget
 
 HERE = ("paths", "tracking", "compute", "promote", "gate")  # of this command, not of the run that is refitted
 KINDS = ("trial", "train")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fer_experiments.bootstrap import Interval
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset
+from fer_experiments.evaluation.bootstrap import Interval
 from fer_experiments.registry.candidates import Choice, Refitted
 from fer_experiments.registry.gate import Condition
 from fer_experiments.registry.sealed import Outcome

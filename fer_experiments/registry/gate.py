@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fer_experiments.bootstrap import GROUPS, LOWER_IS_BETTER, paired_bootstrap
 from fer_experiments.config import GateConfig, close
 from fer_experiments.errors import UserError
-from fer_experiments.metrics import mcnemar
+from fer_experiments.evaluation.bootstrap import GROUPS, LOWER_IS_BETTER, paired_bootstrap
+from fer_experiments.evaluation.metrics import mcnemar
 from fer_experiments.registry.sealed import Outcome
 
 METRICS = [name for names in GROUPS for name in names]

@@ -14,23 +14,23 @@ from pathlib import Path
 import numpy as np
 
 from fer_experiments import environment, tracking
-from fer_experiments.assemble import CHECKED, TOLERANCE, assemble, compare
 from fer_experiments.config import Config, flatten, mlruns_dir, project_root, to_dict
+from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
-from fer_experiments.executors import open_executor
-from fer_experiments.experiment import describe_run
-from fer_experiments.lost import said_in_a_line
-from fer_experiments.prepare import Preparations, Prepared
+from fer_experiments.executors.executor import open_executor
+from fer_experiments.experiment.prepare import Preparations, Prepared
+from fer_experiments.experiment.record import describe_run
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
 from fer_experiments.registry.sealed import Outcome, open_and_test, recorded_probabilities
 from fer_experiments.registry.versions import crown, only_one_promotes
-from fer_experiments.terminal import command, model_words
 from fer_experiments.tracking import models
+from fer_experiments.tracking.lost import said_in_a_line
 from fer_experiments.tracking.models import CHAMPION, Version
 from fer_experiments.tracking.store import client_of
-from fer_experiments.training import predict
+from fer_experiments.training.fit import predict
+from fer_experiments.training.whole import CHECKED, TOLERANCE, assemble, compare
 
 Echo = Callable[[str], None]
 

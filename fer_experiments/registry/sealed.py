@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fer_experiments import metrics, plots, tracking
+from fer_experiments import tracking
 from fer_experiments.backbones.networks import check_part_not_seen
-from fer_experiments.bootstrap import Interval, evaluate
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset, TestSplit
-from fer_experiments.experiment import open_sealed_test
-from fer_experiments.sheets import worst_mistakes
+from fer_experiments.evaluation import curves, figures, metrics
+from fer_experiments.evaluation.bootstrap import Interval, evaluate
+from fer_experiments.evaluation.faces import worst_mistakes
+from fer_experiments.experiment.record import open_sealed_test
 from fer_experiments.tracking.store import artifact_text, client_of, openings
 
 PROBABILITIES = "metrics/test_probabilities.csv"
@@ -88,15 +89,15 @@ def _record(run: tracking.Run, tested: Outcome) -> None:
     run.log_metrics(values)
     matrix = metrics.confusion(test.labels, probabilities)
     run.log_json({"classes": list(test.classes), "matrix": matrix.tolist()}, "metrics/confusion_matrix_test.json")
-    figures = {
-        "confusion_matrix": plots.confusion_matrix(matrix, test.classes),
-        "roc_curve": plots.roc_curve(test.labels, probabilities, test.classes),
-        "precision_recall": plots.precision_recall_curve(test.labels, probabilities, test.classes),
-        "calibration": plots.calibration_curve(test.labels, probabilities),
-        "emotion_errors": plots.emotion_errors(tested.emotions),
+    drawn = {
+        "confusion_matrix": figures.confusion_matrix(matrix, test.classes),
+        "roc_curve": curves.roc_curve(test.labels, probabilities, test.classes),
+        "precision_recall": curves.precision_recall_curve(test.labels, probabilities, test.classes),
+        "calibration": curves.calibration_curve(test.labels, probabilities),
+        "emotion_errors": figures.emotion_errors(tested.emotions),
         "worst_mistakes": worst_mistakes(test.images, test.emotions, test.labels, probabilities, test.classes),
     }
-    for name, figure in figures.items():
+    for name, figure in drawn.items():
         run.log_figure(figure, f"plots/{name}_test.png")
     run.log_csv(tested.emotions, "metrics/emotion_errors_test.csv")
     columns = {f"probability_{name}": probabilities[:, i] for i, name in enumerate(test.classes)}

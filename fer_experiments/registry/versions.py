@@ -12,8 +12,9 @@ from filelock import FileLock, Timeout
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir
+from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import command, table
+from fer_experiments.terminal import table
 from fer_experiments.tracking import models
 from fer_experiments.tracking.models import CHAMPION, PREVIOUS, Version
 

@@ -10,10 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fer_experiments.leaderboard import ABSENT, written
-from fer_experiments.plots.style import BLUE, GRAY, ORANGE, PURPLE, VERMILION
+from fer_experiments.evaluation.style import BLUE, GRAY, ORANGE, PURPLE, VERMILION
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import Scale, escaped, scale_of
+from fer_experiments.search.leaderboard import ABSENT, written
 
 INK = "#1d2530"  # as in page.css; page.js changes it in dark mode
 GRID = "rgba(128,128,128,0.25)"  # on white and on black

@@ -9,14 +9,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from omegaconf import OmegaConf
 
-from fer_experiments import leaderboard
+from fer_experiments.config.commands import LEFT_OUT, train_command
 from fer_experiments.errors import UserError
-from fer_experiments.importance import FEWEST_TRIALS, FORESTS, importances
-from fer_experiments.leaderboard import written
 from fer_experiments.report import figures, results
-from fer_experiments.report.command import LEFT_OUT, train_command
 from fer_experiments.report.markup import figure, folded, paragraph, section, table, to_copy
 from fer_experiments.report.record import Record
+from fer_experiments.search import leaderboard
+from fer_experiments.search.importance import FEWEST_TRIALS, FORESTS, importances
+from fer_experiments.search.leaderboard import written
 
 
 def best(record: Record) -> str:

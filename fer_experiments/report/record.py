@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from fer_experiments.config import SweepConfig
 from fer_experiments.errors import UserError
-from fer_experiments.state import State, is_locked
+from fer_experiments.search.state import State, is_locked
 from fer_experiments.tracking.store import artifact_text, client_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fer_experiments.plots.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from fer_experiments.evaluation.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from fer_experiments.report.figures import finish
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import escaped, short

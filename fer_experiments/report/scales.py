@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fer_experiments.leaderboard import ABSENT, written
+from fer_experiments.search.leaderboard import ABSENT, written
 
 SHORT = 24  # characters of a tick's text
 

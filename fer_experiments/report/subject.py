@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fer_experiments.data.describe import REASONS
-from fer_experiments.leaderboard import written
 from fer_experiments.report.markup import facts, folded, paragraph, section, table
 from fer_experiments.report.record import Record
-from fer_experiments.space import GROUPS
+from fer_experiments.search.leaderboard import written
+from fer_experiments.search.space import GROUPS
 
 KNOWN = {
     "oracle": "sweep.oracle",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
+from fer_experiments.config.commands import mlflow_command, without_password
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import mlflow_command, without_password
 from fer_experiments.termination import signals_as_exceptions
 from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import this_process

@@ -15,8 +15,8 @@ import numpy as np
 from fer_experiments import environment
 from fer_experiments.config import DataConfig
 from fer_experiments.errors import UserError
-from fer_experiments.fresh import predict_fresh
 from fer_experiments.quiet import silenced
+from fer_experiments.tracking.fresh import predict_fresh
 from fer_experiments.tracking.moved import present
 from fer_experiments.tracking.outages import is_full_disk, is_outage
 from fer_experiments.tracking.store import client_of

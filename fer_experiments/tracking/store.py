@@ -13,8 +13,8 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from fer_experiments.config import Config, PathsConfig, TrackingConfig
+from fer_experiments.config.commands import command, mlflow_command
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import command, mlflow_command
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import is_moved, present, settle
 from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage

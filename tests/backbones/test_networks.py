@@ -26,8 +26,8 @@ from fer_experiments.backbones.networks import (
     seen_near_twins,
 )
 from fer_experiments.backbones.preprocessing import preprocess
-from fer_experiments.compose import compose
 from fer_experiments.config import BackboneConfig, config_dir
+from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 
 MOBILE = BackboneConfig(name="mobile", kind="application", architecture="MobileNetV2", weights=None, input_size=32)

@@ -12,8 +12,8 @@ from face_files import csv_text, png, random_faces, write_folder
 from PIL import Image
 
 from fer_experiments.backbones.networks import check_not_seen, check_part_not_seen
-from fer_experiments.compose import compose
 from fer_experiments.config import DataConfig
+from fer_experiments.config.compose import compose
 from fer_experiments.data import Faces, known, load_dataset
 from fer_experiments.data.known import known_images, part_digests
 from fer_experiments.data.readers import read_faces

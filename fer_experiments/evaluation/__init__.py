@@ -1,0 +1,1 @@
+"""How good a result is: metrics, how sure they are, and figures."""

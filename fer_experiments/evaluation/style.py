@@ -1,0 +1,23 @@
+"""Colours and finish that the figures share; matplotlib's object interface alone is used, which any thread may."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+
+# Okabe and Ito (2008): told apart by colour-blind readers.
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000",
+)  # fmt: skip
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK)
+GRAY = "#777777"
+
+
+def finish(axes: Axes) -> None:
+    """A faint grid, and no frame at the top and the right."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: 1 trial, 1,200 trials."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""One experiment: what a config says is prepared, fitted and recorded."""

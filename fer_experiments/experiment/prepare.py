@@ -1,0 +1,170 @@
+"""What trials stand on: data and features by config, each distinct value prepared once and shared with the workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fer_experiments.backbones import networks
+from fer_experiments.config import Config, cache_dir, to_dict
+from fer_experiments.data import Dataset, load_dataset, remarks
+from fer_experiments.errors import UserError
+from fer_experiments.executors.executor import Executor, Shared
+from fer_experiments.features.cache import FeatureSet, extract_features
+from fer_experiments.features.travel import Travelling, pack
+from fer_experiments.training.fit import feature_moments
+from fer_experiments.training.heads import Moments
+
+Echo = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a fit stands on: the data and its stored features. tags: the fingerprints, as tags of a run."""
+
+    config: Config
+    dataset: Dataset
+    features: FeatureSet
+    tags: dict[str, str]
+
+    @cached_property
+    def moments(self) -> list[Moments]:
+        """Of the training split's features; computed once."""
+        return feature_moments(self.features, self.dataset.train)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A Prepared on its way to a worker. travelling: the features' files, for a machine that does not have them."""
+
+    config: Config
+    dataset: Shared
+    features: FeatureSet
+    tags: dict[str, str]
+    travelling: Travelling | None
+
+    @cached_property
+    def here(self) -> Prepared:
+        """The same on this machine, with the features in its cache."""
+        features = self.travelling.unpack(cache_dir(self.config)) if self.travelling else self.features
+        return Prepared(self.config, self.dataset.get(), features, self.tags)
+
+
+class Preparations:
+    """Prepares configs, those that say the same of data, backbone and features once; the first is the base.
+
+    The validation images of all are those of the first: else their scores could not be compared.
+    """
+
+    def __init__(self, executor: Executor | None = None, echo: Echo = print) -> None:
+        self._executor, self._echo = executor, echo
+        self._datasets: dict[str, Dataset] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self._sent: dict[str, Shared] = {}
+        self._shared_datasets: dict[str, Shared] = {}
+
+    def dataset(self, config: Config) -> Dataset:
+        """The data of a config.
+
+        Raises:
+            UserError: data that cannot be read, or other validation images than those of the first config.
+        """
+        key = _key(config, "data")
+        if key not in self._datasets:
+            loaded = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
+            for line in remarks(loaded):
+                self._echo(line)
+            first = next(iter(self._datasets.values()), loaded)
+            if not _same_validation(first, loaded):
+                raise UserError("data: its validation images are others than those of the other trials")
+            self._datasets[key] = loaded
+        return self._datasets[key]
+
+    def of(self, config: Config) -> Prepared:
+        """Data and features of a config, the features from the cache or through the backbone, where the executor runs.
+
+        Raises:
+            UserError: data, weights or a cut layer that are not there; a backbone that cannot be built so, or that has
+                seen the validation images.
+        """
+        key = _key(config, "data", "backbone", "features")
+        if key not in self._prepared:
+            self._prepared[key] = _prepare(config, self.dataset(config), self._echo, self._executor)
+        return self._prepared[key]
+
+    def shared(self, config: Config) -> Shared:
+        """A handle of `of(config)` for the executor's calls, which get a Sent; a dataset is sent once."""
+        prepared, executor = self.of(config), self._executor
+        assert executor is not None
+        key = _key(config, "data", "backbone", "features")
+        if key not in self._sent:
+            data = _key(config, "data")
+            if data not in self._shared_datasets:
+                self._shared_datasets[data] = executor.share(prepared.dataset)
+            travelling = pack(prepared.features, executor) if executor.foreign_hosts() else None
+            parts = (prepared.config, self._shared_datasets[data], prepared.features, prepared.tags, travelling)
+            self._sent[key] = executor.share(Sent(*parts))
+        return self._sent[key]
+
+
+def prepare(config: Config, echo: Echo = print, executor: Executor | None = None) -> Prepared:
+    """Data and features of one config; see `Preparations.of`."""
+    return Preparations(executor, echo).of(config)
+
+
+def _prepare(config: Config, dataset: Dataset, echo: Echo, executor: Executor | None) -> Prepared:
+    networks.check_not_seen(config.backbone, dataset)
+    if near := networks.seen_near_twins(config.backbone, dataset):
+        echo(
+            f"backbone={config.backbone.name} has learned from near twins of {near:,} of the {len(dataset.val):,} "
+            "validation images, which flatters its scores"
+        )
+    if executor is not None and executor.slots == 1 and not executor.foreign_hosts():
+        executor = None
+    features = extract_features(
+        dataset.images,
+        dataset.images_fingerprint,
+        config.backbone,
+        config.features,
+        cache_dir(config),
+        echo=echo,
+        executor=executor,
+    )
+    tags = {
+        "fer.dataset": dataset.fingerprint,
+        "fer.backbone": networks.backbone_fingerprint(config.backbone),
+        "fer.features": features.fingerprint,
+    }
+    return Prepared(config, dataset, features, tags)
+
+
+def _same_validation(one: Dataset, other: Dataset) -> bool:
+    return one is other or (
+        np.array_equal(one.images[one.val], other.images[other.val])
+        and np.array_equal(one.labels[one.val], other.labels[other.val])
+    )
+
+
+def _key(config: Config, *sections: str) -> str:
+    """What tells the configs of two trials apart in these sections."""
+    container: dict[str, Any] = to_dict(config)
+    return json.dumps({section: container[section] for section in sections}, sort_keys=True)
+
+
+def smoke(config: Config) -> Config:
+    """The same config with a few images and one step of everything, when training.smoke asks for it."""
+    if not config.training.smoke:
+        return config
+    sweep = config.sweep and replace(config.sweep, max_trials=2, max_epochs=1)
+    return replace(
+        config,
+        data=replace(config.data, demo_size=min(config.data.demo_size, 400)),
+        training=replace(config.training, epochs=1, batch_size=16),
+        tracking=replace(config.tracking, system_metrics=False),
+        sweep=sweep,
+    )

@@ -1,0 +1,113 @@
+"""`fer pretrain`: trains the pocket backbone from scratch, records the run, and writes the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from fer_experiments import tracking
+from fer_experiments.backbones import pocket
+from fer_experiments.config import Config, PretrainConfig, cache_dir, mlruns_dir, to_dict
+from fer_experiments.data import Dataset, load_dataset
+from fer_experiments.errors import UserError
+from fer_experiments.experiment.record import describe_run, log_scores, open_sealed_test, record
+from fer_experiments.training.pixels import PretrainResult, predict, pretrain, recipe
+
+__all__ = ["PretrainResult", "pretrain", "run_pretrain"]
+
+SECTIONS = ("data", "pretrain", "tracking", "paths")  # of the config: what a pretraining depends on
+
+
+def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict[str, float]:
+    """One logged run of kind `train`; returns its final metrics.
+
+    A training that was stopped goes on, and one that is finished is only recorded: its state is in the cache, under
+    a hash of recipe and dataset. With pretrain.open_test the test split is opened, once the epoch has been chosen.
+
+    Raises:
+        UserError: no recipe, or data that are not 48x48 gray faces.
+    """
+    started = time.perf_counter()
+    config, settings = _settings(config)
+    dataset = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
+    if dataset.images.shape[1:] != (pocket.SIZE, pocket.SIZE):
+        shape = "x".join(map(str, dataset.images.shape[1:]))
+        raise UserError(f"data={config.data.name}: images of {shape}; pocket learns from 48x48 gray faces")
+    folder = checkpoint_dir(config, settings, dataset)
+    described = {name: section for name, section in to_dict(config).items() if name in SECTIONS}
+    with tracking.start_run(
+        uri=tracking.connect(config.tracking, mlruns_dir(config)),
+        mlruns=mlruns_dir(config),
+        experiment=f"fer/{config.data.task}",
+        kind="train",
+        name=f"pretrain-{settings.name}",
+        config=described,
+        tags={"fer.dataset": dataset.fingerprint},
+        system_metrics=config.tracking.system_metrics,
+    ) as run:
+        describe_run(run, dataset, described)
+        live: list[int] = []
+
+        def on_epoch(epoch: int, row: dict[str, float]) -> None:
+            run.log_epochs(pd.DataFrame([row], index=[epoch]))
+            live.append(epoch)
+            echo(f"epoch {epoch + 1} of {settings.epochs}: " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
+
+        echo(f"training {settings.epochs} epochs on {len(dataset.train):,} faces; state in {folder}")
+        result = pretrain(dataset, settings, checkpoint_dir=folder, on_epoch=on_epoch)
+        earlier = len(result.history) - len(live)
+        if earlier:
+            note = f"{earlier} of {len(result.history)} epochs were trained before this run and found in the cache: "
+            run.describe(f"{note}`time/fit_s` counts them, `time/total_s` does not.")
+        final = record(run, dataset, result, logged=live)
+        _write_weights(run, settings, result)
+        if settings.open_test:
+            final |= _open_test(run, config, dataset, result)
+        run.log_metrics({"time/total_s": time.perf_counter() - started})
+    echo("  ".join(f"{name.removeprefix('final/')} {value:.4f}" for name, value in final.items()))
+    return final
+
+
+def checkpoint_dir(config: Config, settings: PretrainConfig, dataset: Dataset) -> Path:
+    """Return where the state of this recipe on this dataset is kept."""
+    identity = json.dumps([recipe(settings), dataset.fingerprint], sort_keys=True)
+    return cache_dir(config) / "pretrain" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _settings(config: Config) -> tuple[Config, PretrainConfig]:
+    """Return the config and its recipe, made small where training.smoke asks for it."""
+    if config.pretrain is None:
+        raise UserError("pretrain: no recipe; say pretrain=pocket")
+    settings = config.pretrain
+    if len(settings.widths) != len(settings.blocks) or not settings.widths:
+        raise UserError(
+            f"pretrain.widths={settings.widths}, pretrain.blocks={settings.blocks}: one number a stage in each"
+        )
+    if config.training.smoke:
+        settings = replace(settings, epochs=1, batch_size=16, widths=[8] * len(settings.widths))
+        config = replace(config, pretrain=settings, tracking=replace(config.tracking, system_metrics=False))
+    return config, settings
+
+
+def _write_weights(run: tracking.Run, settings: PretrainConfig, result: PretrainResult) -> None:
+    """Log the weights as they ship, in float16, and write them to pretrain.output."""
+    run.log_head(result.model, dtype="float32")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "pocket.npz"
+        pocket.save(weights, settings.widths, settings.blocks, result.weights)
+        run.log_file(weights, "weights/pocket.npz")
+    if settings.output:
+        pocket.save(Path(settings.output).expanduser(), settings.widths, settings.blocks, result.weights)
+
+
+def _open_test(run: tracking.Run, config: Config, dataset: Dataset, result: PretrainResult) -> dict[str, float]:
+    """Score the sealed test split; return its metrics."""
+    test = open_sealed_test(run, config, dataset)
+    return log_scores(run, "test", test.labels, predict(result.model, test.images), test.classes)

@@ -1,0 +1,115 @@
+"""What goes on the run of a fit: what it was made of, what it gave; and the one door to the sealed test split."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fer_experiments import tracking
+from fer_experiments.backbones.networks import seen_near_twins
+from fer_experiments.config import Config, cache_dir, project_root, to_yaml
+from fer_experiments.data import Dataset, TestSplit, open_test_split
+from fer_experiments.errors import UserError
+from fer_experiments.evaluation import curves, figures, metrics
+from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
+from fer_experiments.experiment.prepare import Prepared
+from fer_experiments.training.fit import FitResult, fit_head
+
+if TYPE_CHECKING:
+    from fer_experiments.training.pixels import PretrainResult
+
+
+def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
+    """What a run was made of goes on it: the config (as plain containers), data and cleaning, the environment."""
+    run.log_text(to_yaml(container), "config.yaml")
+    run.log_json(dataset.cleaning, "data/cleaning.json")
+    run.log_csv(counts_table(dataset), "data/counts.csv")
+    run.log_bytes(_sheet(dataset, sample_faces), "data/faces.png")
+    if dataset.twins:
+        run.log_bytes(_sheet(dataset, near_twins), "data/near_twins.png")
+    run.log_dataset(dataset)
+    run.log_environment(project_root() / "requirements.lock")
+
+
+# By dataset: every trial of a sweep shows the same faces, and drawing takes a while.
+_sheets: dict[tuple[str, str], bytes] = {}
+
+
+def _sheet(dataset: Dataset, draw: Callable[[Dataset], Figure]) -> bytes:
+    """Sample faces, or pairs of near twins, as a PNG."""
+    key = (dataset.fingerprint, draw.__name__)
+    if key not in _sheets:
+        png = io.BytesIO()
+        draw(dataset).savefig(png)
+        _sheets[key] = png.getvalue()
+    return _sheets[key]
+
+
+def fit_and_record(
+    run: tracking.Run, prepared: Prepared, config: Config, **options: Any
+) -> tuple[FitResult, dict[str, float]]:
+    """Fits the config's head on the prepared features, with the options of `fit_head`; fit and head go on the run."""
+    fit = fit_head(
+        prepared.features,
+        prepared.dataset,
+        config.head,
+        config.training,
+        moments=prepared.moments if config.head.normalize else None,
+        **options,
+    )
+    final = record(run, prepared.dataset, fit)
+    if near := seen_near_twins(config.backbone, prepared.dataset):
+        run.set_tags({"fer.seen_near_twins": f"{near} of {len(prepared.dataset.val)} validation images"})
+    run.log_head(fit.model, prepared.features.dtype)
+    return fit, final
+
+
+def record(
+    run: tracking.Run, dataset: Dataset, fit: FitResult | PretrainResult, *, logged: Sequence[int] = ()
+) -> dict[str, float]:
+    """What a fit gave goes on its run, epochs in `logged` being there already; returns the final metrics by name."""
+    final = log_scores(run, "val", dataset.labels[dataset.val], fit.val_probabilities, dataset.classes)
+    run.log_epochs(fit.history.drop(index=list(logged)))
+    run.log_metrics({"time/fit_s": fit.seconds, "best_epoch": float(fit.best_epoch)})
+    run.log_figure(curves.learning_curves(fit.history, fit.best_epoch), "plots/learning_curves.png")
+    run.log_csv(fit.history.rename_axis("epoch").reset_index(), "metrics/history.csv")
+    return final
+
+
+def log_scores(
+    run: tracking.Run, split: str, labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, float]:
+    """Metrics and figures of a split ("val" or "test") go on the run; returns the metrics, accuracy with interval."""
+    suffix = "" if split == "val" else f"_{split}"
+    scores = metrics.classification_metrics(labels, probabilities)
+    low, high = metrics.bootstrap_interval(labels, probabilities)
+    scores |= {"accuracy_low": low, "accuracy_high": high}
+    final = {f"final/{split}_{name}": value for name, value in scores.items()}
+    matrix = metrics.confusion(labels, probabilities)
+    run.log_metrics(final)
+    run.log_figure(figures.confusion_matrix(matrix, classes), f"plots/confusion_matrix{suffix}.png")
+    run.log_figure(curves.roc_curve(labels, probabilities, classes), f"plots/roc_curve{suffix}.png")
+    run.log_json({"classes": list(classes), "matrix": matrix.tolist()}, f"metrics/confusion_matrix{suffix}.json")
+    return final
+
+
+def open_sealed_test(run: tracking.Run, config: Config, dataset: Dataset) -> TestSplit:
+    """The sealed test split; the run is on record as having opened it before any of it is read. The only door.
+
+    dataset: the training and validation splits of the same data, whose fingerprint covers the test split.
+
+    Raises:
+        UserError: the data are others by now.
+    """
+    run.set_tags({tracking.OPENED: dataset.fingerprint})
+    test = open_test_split(config.data, smoke=config.training.smoke, cache=cache_dir(config))
+    if test.fingerprint != dataset.fingerprint:
+        raise UserError(
+            f"data={config.data.name}: changed while this command ran ({dataset.fingerprint[:8]}, now "
+            f"{test.fingerprint[:8]}); bring back what it was, and give the same command again"
+        )
+    return test

@@ -1,0 +1,91 @@
+"""`fer train`: one logged run, or one for each job of a multirun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, flatten, mlruns_dir, to_dict
+from fer_experiments.data import Dataset
+from fer_experiments.errors import FitError, UserError
+from fer_experiments.experiment.prepare import Echo, prepare, smoke
+from fer_experiments.experiment.record import describe_run, fit_and_record
+from fer_experiments.training.fit import FitResult
+
+if TYPE_CHECKING:
+    pass
+
+
+def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> dict[str, float]:
+    """One logged run of kind `train`; returns its final metrics."""
+    config = smoke(config)
+    started = time.perf_counter()
+    uri = tracking.connect(config.tracking, mlruns_dir(config))
+    tracking.close_orphans(uri, f"fer/{config.data.task}")
+    prepared = prepare(config, echo)
+    with tracking.start_run(
+        uri=uri,
+        mlruns=mlruns_dir(config),
+        experiment=f"fer/{config.data.task}",
+        kind="train",
+        name=f"{config.backbone.name}-{config.head.name}",
+        config=to_dict(config),
+        tags=prepared.tags,
+        parent=parent,
+        system_metrics=config.tracking.system_metrics,
+    ) as run:
+        describe_run(run, prepared.dataset, to_dict(config))
+        fit, final = fit_and_record(run, prepared, config, description=config.head.name)
+        run.log_metrics({"time/total_s": time.perf_counter() - started})
+    echo(summary(prepared.dataset, final, fit))
+    return final
+
+
+def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
+    """The jobs of a multirun, each a run under one parent run; one whose fit comes to nothing does not keep the others.
+
+    Raises:
+        UserError: after the last job, naming those that failed; at once for what would fail every job.
+    """
+    first = configs[0]
+    failed: list[int] = []
+    with tracking.start_run(
+        uri=tracking.connect(first.tracking, mlruns_dir(first)),
+        mlruns=mlruns_dir(first),
+        experiment=f"fer/{first.data.task}",
+        kind="train",
+        name=f"multirun of {len(configs)}",
+        config={},
+        tags={"fer.multirun": str(len(configs))},
+        system_metrics=False,
+    ) as parent:
+        for number, config in enumerate(configs):
+            echo(f"job {number + 1} of {len(configs)}: {differences(config, configs)}")
+            try:
+                train(config, parent=parent.id, echo=echo)
+            except FitError as error:
+                failed.append(number + 1)
+                echo(f"job {number + 1} failed: {error}")
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(configs)} jobs failed ({', '.join(map(str, failed))}); the others are recorded"
+            )
+
+
+def differences(config: Config, configs: Sequence[Config]) -> str:
+    """The config paths of one job that are not the same in all jobs, with their values."""
+    flat = [flatten(to_dict(c)) for c in configs]
+    own = flatten(to_dict(config))
+    return ", ".join(f"{path}={value}" for path, value in own.items() if any(f.get(path) != value for f in flat))
+
+
+def summary(dataset: Dataset, final: dict[str, float], fit: FitResult) -> str:
+    """The result of a run in two lines, the accuracy with its 95 % interval."""
+    accuracy, low, high = (final[f"final/val_accuracy{end}"] for end in ("", "_low", "_high"))
+    others = "  ".join(f"{k.removeprefix('final/val_')} {v:.4f}" for k, v in final.items() if "accuracy" not in k)
+    return (
+        f"validation accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {len(dataset.val):,} images), "
+        f"best epoch {fit.best_epoch} of {len(fit.history)}, fitted in {fit.seconds:.0f} s\n{others}"
+    )

@@ -1,0 +1,1 @@
+"""Features of a frozen backbone: computed once, stored, read as memory maps."""

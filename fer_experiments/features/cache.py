@@ -1,0 +1,171 @@
+"""Features of a frozen backbone: computed once, stored, read as memory maps.
+
+    <cache>/features/<fingerprint>/<view>/   shards and manifest (see `shards`)
+
+The backbone is a pure function of the pixels, so that the fingerprints of images and backbone, and the dtype, say which
+folder holds the features. Each view in it is complete or not on its own: a view that is there is never computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from fer_experiments.backbones.networks import backbone_fingerprint
+from fer_experiments.config import BackboneConfig, FeaturesConfig, project_root
+from fer_experiments.errors import UserError
+from fer_experiments.executors.executor import Executor
+from fer_experiments.features.extraction import Echo, extract
+from fer_experiments.features.shards import open_shards, read_manifest
+from fer_experiments.terminal import size
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Stored features of `count` images, in the order of the images.
+
+    layers: names of the cut layers. shapes: of one image's features, one a layer. views: original, flip.
+    dtype: float16 or float32. fingerprint: sha256 (hex) of images, backbone, dtype and views.
+    """
+
+    path: Path
+    layers: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    views: tuple[str, ...]
+    dtype: str
+    count: int
+    fingerprint: str
+
+    def take(self, rows: np.ndarray, view: str = "original") -> list[np.ndarray]:
+        """The features of these rows, in this order: an array [len(rows), *shape] of `dtype` for each layer.
+
+        Raises:
+            UserError: a view that is not in `views`. IndexError: a row that is not there.
+        """
+        if view not in self.views:
+            raise UserError(f"features.views={list(self.views)}: the view {view} is asked for, and is not among them")
+        rows = np.asarray(rows)
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.count:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {self.count} images")
+        size, layers = self._shards[view]
+        shard, row = (part.tolist() for part in np.divmod(rows, size))
+        taken = []
+        for shards, shape in zip(layers, self.shapes, strict=True):
+            out = np.empty((len(rows), *shape), self.dtype)
+            for i, (s, r) in enumerate(zip(shard, row, strict=True)):  # one copy a row: faster than fancy indexing
+                out[i] = shards[s][r]
+            taken.append(out)
+        return taken
+
+    @property
+    def bytes(self) -> int:
+        """The size of all views and layers."""
+        per_image = sum(int(np.prod(shape)) for shape in self.shapes) * np.dtype(self.dtype).itemsize
+        return self.count * per_image * len(self.views)
+
+    @cached_property
+    def _shards(self) -> dict[str, tuple[int, list[list[np.ndarray]]]]:
+        """Of each view: images a shard, and memory maps [layer][shard]."""
+        opened = {}
+        for view in self.views:
+            manifest = read_manifest(self.path / view)
+            if manifest is None:
+                raise UserError(f"{self.path / view}: changed or gone since it was read; run the same command again")
+            opened[view] = (int(manifest["shard_size"]), open_shards(self.path / view, manifest))
+        return opened
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the memory maps: pickled, they would travel as arrays."""
+        return {key: value for key, value in self.__dict__.items() if key != "_shards"}
+
+
+def open_features(path: Path, views: tuple[str, ...]) -> FeatureSet | None:
+    """The features in a folder of the cache, or None when one of the views is not complete or has changed."""
+    manifests = [read_manifest(path / view) for view in views]
+    first = manifests[0]
+    if first is None or None in manifests:
+        return None
+    return FeatureSet(
+        path=path,
+        layers=tuple(first["layers"]),
+        shapes=tuple(tuple(shape) for shape in first["layers"].values()),
+        views=views,
+        dtype=first["dtype"],
+        count=first["count"],
+        fingerprint=_sha256([first["fingerprint"], sorted(views)]),
+    )
+
+
+def extract_features(
+    images: np.ndarray,
+    images_fingerprint: str,
+    backbone_cfg: BackboneConfig,
+    features_cfg: FeaturesConfig,
+    cache: Path,
+    *,
+    echo: Echo = print,
+    executor: Executor | None = None,
+) -> FeatureSet:
+    """The features of all images: from the cache when complete (no backbone is built then), else through the backbone.
+
+    images: uint8 [n, h, w] or [n, h, w, 3]. images_fingerprint: of their pixels and order. A killed extraction goes on
+    at the shard it was in; a damaged shard is computed again; of several processes one works and the others wait.
+    executor: computes the shards, in this process when there is none.
+
+    Raises:
+        UserError: a cache that cannot be written or is too small; features that do not fit the dtype; what
+            `load_backbone` and `check_parity` raise.
+    """
+    parts = [images_fingerprint, backbone_fingerprint(backbone_cfg), features_cfg.dtype]
+    fingerprint = _sha256(parts + ([features_cfg.precision] if features_cfg.precision != "float32" else []))
+    path = cache / "features" / fingerprint[:16]
+    views = tuple(dict.fromkeys(features_cfg.views))
+    features, how = open_features(path, views), ""
+    if features is None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with locked(path, echo):
+                if open_features(path, views) is None:
+                    content = {"fingerprint": fingerprint, "images": images_fingerprint}
+                    wanted = replace(features_cfg, views=list(views))
+                    how = extract(images, backbone_cfg, wanted, path, content, echo, executor)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error}): free space, or say paths.cache=<folder>") from error
+        features = open_features(path, views)
+        if features is None:
+            raise UserError(f"{path}: changed while features were written; run the same command again")
+    what = f"features: {len(images):,} images" + (f" × {len(views)} views" if len(views) > 1 else "")
+    where = path.relative_to(project_root()) if path.is_relative_to(project_root()) else path
+    if how:
+        echo(f"{what} through {backbone_cfg.name} in {how}, {size(features.bytes)} in {where}")
+    else:
+        echo(f"{what} from {where} (no image forwarded)")
+    return features
+
+
+@contextmanager
+def locked(path: Path, echo: Echo) -> Iterator[None]:
+    """The only one at work in this folder. The lock of a process that dies is released by the kernel."""
+    lock = FileLock(path / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        echo("features: another process is extracting the same ones; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,0 +1,35 @@
+"""JAX: a jitted stateless call on batches of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fer_experiments.backbones.networks import Backbone
+from fer_experiments.errors import UserError
+
+
+def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """See `engine.compile_forward`; the last batch is padded, so that it is compiled once.
+
+    Raises:
+        UserError: bfloat16.
+    """
+    if precision != "float32":
+        raise UserError(
+            f"features.precision={precision}: only with the TensorFlow backend; say features.precision=float32"
+        )
+    import jax
+    import keras
+
+    model = backbone.model
+    trainable = [variable.value for variable in model.trainable_variables]
+    fixed = [variable.value for variable in model.non_trainable_variables]
+    call = jax.jit(lambda images, a, b: keras.tree.flatten(model.stateless_call(a, b, images, training=False)[0]))
+
+    def forward(images: np.ndarray) -> list[np.ndarray]:
+        padding = [(0, batch_size - len(images))] + [(0, 0)] * (images.ndim - 1)
+        return [np.asarray(x)[: len(images)] for x in call(np.pad(images, padding), trainable, fixed)]
+
+    return forward

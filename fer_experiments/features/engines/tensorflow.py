@@ -1,0 +1,41 @@
+"""TensorFlow: a concrete function with the weights as constants, which its graph optimiser folds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fer_experiments.backbones.networks import Backbone
+
+BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's graph optimiser of that name
+
+
+def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """See `engine.compile_forward`; convolutions are in bfloat16 when asked for."""
+    # TensorFlow by name: Keras has no call that traces a function with constant weights, which is what lets the graph
+    # optimiser fold batch normalisation into the convolutions.
+    import keras
+    import tensorflow as tf
+
+    model = backbone.model
+    trainable = [variable.numpy() for variable in model.trainable_variables]
+    fixed = [variable.numpy() for variable in model.non_trainable_variables]
+
+    def call(images: Any) -> Any:
+        constants = [tf.constant(value) for value in trainable], [tf.constant(value) for value in fixed]
+        return keras.tree.flatten(model.stateless_call(*constants, images, training=False)[0])
+
+    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+    function = tf.function(call, autograph=False).get_concrete_function(spec)
+
+    def forward(images: np.ndarray) -> list[np.ndarray]:
+        # The options of the moment of the call decide how its graph is optimised.
+        tf.config.optimizer.set_experimental_options({BFLOAT16: precision == "bfloat16"})
+        try:
+            return [features.numpy() for features in function(tf.constant(images))]
+        finally:
+            tf.config.optimizer.set_experimental_options({BFLOAT16: False})
+
+    return forward

@@ -1,0 +1,1 @@
+"""Sweeps: a space, an oracle, trials, and what came of them."""

@@ -1,0 +1,56 @@
+"""What makes two sweeps the same, and the config of each of their trials."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fer_experiments.config import Config, flatten, to_dict
+from fer_experiments.search.space import GROUPS, apply
+
+# Where things are, how fast they are made and when it ends change no trial's result.
+BUDGET = {"sweep.max_trials", "sweep.max_hours", "sweep.target", "sweep.fresh", "sweep.retry_failed"}
+NOT_IDENTITY = BUDGET | {"data.path", "features.batch_size", "features.shard_size"}
+# Keys younger than sweeps that go on: left out while they say what was so before them.
+YOUNGER: dict[str, Any] = {"data.emotions": None}
+CLEAN_ALL = ["constant", "conflicting", "duplicates"]  # what data.clean=all meant to those
+
+
+def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], number: int) -> Config:
+    """The base config with a trial's values, its seed, and the epochs that Hyperband grants it."""
+    assert config.sweep is not None
+    extra: dict[str, Any] = {"training.seed": seed_of(config.sweep.seed, number + 1)}
+    if "tuner/epochs" in raw:
+        extra["training.epochs"] = int(raw["tuner/epochs"])
+    return replace(apply(config, {**extra, **values}), sweep=None)
+
+
+def of_all_trials(config: Config) -> dict[str, Any]:
+    """The config, flat, without what trials differ in and without the budget, which a later start may change."""
+    assert config.sweep is not None
+    space = config.sweep.space
+    groups = tuple(f"{path}." for path in space if path in GROUPS)
+    own = {*space, "training.seed", *(["training.epochs"] if config.sweep.oracle == "hyperband" else [])}
+    return {
+        path: value
+        for path, value in flatten(to_dict(config)).items()
+        if path not in own and path not in BUDGET and not path.startswith(groups)
+    }
+
+
+def identity_of(config: Config, tags: dict[str, str]) -> dict[str, Any]:
+    """What makes two sweeps the same, flat: space, oracle, objective, base config, fingerprints of all its trials."""
+    flat = flatten(to_dict(config))
+    elsewhere = ("paths.", "tracking.", "compute.")
+    kept = {k: v for k, v in flat.items() if k not in NOT_IDENTITY and not k.startswith(elsewhere)}
+    kept = {k: v for k, v in kept.items() if k not in YOUNGER or v != YOUNGER[k]}
+    if kept["data.clean"] == CLEAN_ALL:  # the dataset's fingerprint tells it from what `all` means now
+        kept["data.clean"] = "all"
+    return {**kept, **tags}
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of a trial: from the sweep's seed and the trial's number, below 2**31."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)

@@ -1,0 +1,205 @@
+"""What a sweep found: leaderboard, best config, pictures, and the next commands to type."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, SweepConfig, mlruns_dir, to_dict, to_yaml
+from fer_experiments.config.commands import command, ui_command, without_password
+from fer_experiments.search.identity import trial_config
+from fer_experiments.terminal import shown
+
+if TYPE_CHECKING:
+    from fer_experiments.search.state import State
+    from fer_experiments.tracking import Run
+
+
+NOTHING_MORE = "which has nothing more to try"  # how a sweep ends whose oracle is exhausted
+ABSENT = "absent"  # the value of a key whose condition (`when`) did not hold
+
+
+def written(value: Any) -> str:
+    """A value as text, as a config says it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
+    """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, and what it took."""
+    rows = [
+        {
+            "trial": trial["number"],
+            sweep.objective: trial["score"],
+            **{path: _plain(trial["values"].get(path)) for path in sweep.space},
+            "epochs": trial.get("epochs"),
+            "best_epoch": trial.get("best_epoch"),
+            "seconds": round(trial["seconds"]),
+            "status": trial["status"],
+            "run_id": trial.get("run_id"),
+        }
+        for trial in state.ended
+    ]
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame = frame.astype({"epochs": "Int64", "best_epoch": "Int64"})  # failed trials have none
+    frame = frame.sort_values(
+        sweep.objective, ascending=sweep.direction == "min", na_position="last", kind="stable", ignore_index=True
+    )
+    frame.insert(0, "rank", range(1, len(frame) + 1))
+    return frame
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown, numbers shortened to be read, columns aligned."""
+    cells = [list(map(str, frame.columns)), *([_short(v) for v in row] for row in frame.itertuples(index=False))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def _readable(frame: pd.DataFrame, sweep: SweepConfig) -> pd.DataFrame:
+    """The table for people: keys that were absent are said to be."""
+    searched = [path for path in sweep.space if path in frame]  # none where no trial has ended
+    columns = {path: frame[path].astype(object).where(frame[path].notna(), ABSENT) for path in searched}
+    return frame.assign(**columns)
+
+
+def trial_line(trial: dict[str, Any], sweep: SweepConfig) -> str:
+    """One line about a trial that has just ended."""
+    values = ", ".join(f"{path}={_short(value)}" for path, value in trial["values"].items())
+    if trial["score"] is None:
+        return f"trial {trial['number']}: FAILED: {trial['error']} ({values})"
+    how = f"{trial['epochs']} epoch{'s'[: trial['epochs'] != 1]} in {trial['seconds']:.0f} s"
+    if trial["status"] == "repeated":
+        how = f"as trial {trial['of']} had it, not run again"
+    elif trial["status"] == "pruned":
+        how += ", worse than the median: pruned"
+    elif trial.get("out_of_time"):
+        how += ", out of time"
+    return f"trial {trial['number']}: {sweep.objective} {trial['score']:.4f}, {how} ({values})"
+
+
+def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
+    """What `fer sweep` ends with on a terminal."""
+    assert config.sweep is not None
+    best, sweep = state.best(), config.sweep
+    if best is None:
+        return f"sweep {state.id}: no trial finished"
+    frame = _readable(table(state, sweep), sweep).drop(columns=["run_id"])
+    more = f"\n({len(frame) - rows} more in {shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
+    low, high = (best["metrics"][f"final/val_accuracy_{end}"] for end in ("low", "high"))
+    uri = tracking.address(config.tracking, mlruns_dir(config))
+    commands = {
+        "compare the runs": ui_command(config, uri),
+        "train the best again": command("train", f"experiment={shown(folder / 'best.yaml')}", config=config),
+        "put it to use": command("promote", f"sweep={state.id}", config=config),
+    }
+    if not (state.reason or "").endswith(NOTHING_MORE):
+        commands["go on searching"] = _again(state, config)
+    return "\n".join(
+        [
+            "",
+            markdown(frame.head(rows)) + more,
+            "",
+            f"sweep {state.id}: {len(frame)} trial{'s'[: len(frame) != 1]}, best {best['number']}: "
+            f"{sweep.objective} {best['score']:.4f}",
+            f"  its accuracy's 95 % interval: {low:.4f} to {high:.4f}; the best of many is flattered by being chosen,",
+            "  the sealed test split tells",
+            "next:",
+            *(f"  {purpose:20}  {command}" for purpose, command in commands.items()),
+        ]
+    )
+
+
+def write(state: State, config: Config, folder: Path) -> None:
+    """Writes leaderboard.csv, leaderboard.md and best.yaml, for `fer train experiment=<file>`, to this folder."""
+    assert config.sweep is not None
+    frame = table(state, config.sweep)
+    frame.to_csv(folder / "leaderboard.csv", index=False)
+    (folder / "leaderboard.md").write_text(markdown(_readable(frame, config.sweep)) + "\n", encoding="utf-8")
+    best = state.best()
+    if best is not None:
+        container = to_dict(trial_config(config, best["values"], best["raw"], best["number"]))
+        for section in ("paths", "tracking"):
+            container.pop(section)
+        head = f"# Trial {best['number']} of sweep {state.id}: {config.sweep.objective} {best['score']:.4f}\n"
+        (folder / "best.yaml").write_text(head + to_yaml(container), encoding="utf-8")
+
+
+def log_progress(parent: Run, state: State, last: dict[str, Any], sweep: SweepConfig) -> None:
+    """The objective of the trial that ended last and the best so far, as series over trials on the parent run.
+
+    What the best had stands beside its metrics as tags and in the run's description: a param could not change.
+    """
+    best = state.best()
+    values = {} if last["score"] is None else {"sweep/objective": last["score"]}
+    if best is not None:
+        values |= {"sweep/best": best["score"], **best["metrics"]}
+    parent.log_metrics(values, step=last["number"])
+    if best is last:
+        had = {path: written(best["values"][path]) if path in best["values"] else ABSENT for path in sweep.space}
+        parent.set_tags({"fer.best_trial": best["number"], **{f"fer.best.{path}": text for path, text in had.items()}})
+        lines = [f"| {path} | {text} |" for path, text in had.items()]
+        parent.describe(
+            f"Best so far: trial {best['number']}, {sweep.objective} {best['score']:.4f}\n\n"
+            + "\n".join(["| searched | in the best trial |", "|---|---|", *lines])
+        )
+
+
+def log(parent: Run, state: State, sweep: SweepConfig, folder: Path) -> None:
+    """Leaderboard, best config and the three pictures, on the parent run."""
+    from fer_experiments.search import sweep_figures
+    from fer_experiments.search.importance import importances
+
+    for name in ("leaderboard.csv", "leaderboard.md", "best.yaml"):
+        if (folder / name).exists():
+            parent.log_file(folder / name, name)
+    if not state.ended:
+        return
+    trials = table(state, sweep).sort_values("trial", ignore_index=True)
+    space = trials[[sweep.objective, *sweep.space]]
+    scores = [trial["score"] for trial in state.ended]
+    parent.log_figure(
+        sweep_figures.objective_over_trials(scores, sweep.direction, sweep.objective), "plots/objective.png"
+    )
+    parent.log_figure(
+        sweep_figures.parallel_coordinates(space, sweep.objective, sweep.direction), "plots/parallel_coordinates.png"
+    )
+    parent.log_figure(sweep_figures.importances(importances(space, sweep.objective)), "plots/importances.png")
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def _short(value: Any) -> str:
+    if value is pd.NA:
+        return ""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}" if abs(value) < 0.01 or abs(value) >= 1000 else f"{value:.4f}"
+    return "" if value is None else str(value)
+
+
+def _again(state: State, config: Config) -> str:
+    """The command that goes on, with the arguments that make a sweep this one: all but its budget."""
+    more = f"sweep.max_trials={2 * len(state.trials)}"
+    if sys.argv[1:2] != ["sweep"]:
+        return command("sweep", f"sweep={state.name}", more, config=config)
+    elsewhere = (
+        "sweep.max_trials=",
+        "sweep.max_hours=",
+        "sweep.target=",
+        "sweep.fresh=",
+        "sweep.retry_failed=",
+        "compute.address=",
+    )
+    said = [without_password(a) for a in sys.argv[2:] if not a.startswith(elsewhere)]
+    if not any(a.startswith("sweep=") for a in said):
+        said.insert(0, f"sweep={state.name}")
+    return command("sweep", *said, more)

@@ -1,0 +1,137 @@
+"""One trial, wherever it runs: fit a head on what was prepared for it, and record it as a run under its sweep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, mlruns_dir, to_dict, to_yaml
+from fer_experiments.errors import UserError
+from fer_experiments.executors.executor import Lost, Shared
+from fer_experiments.experiment.prepare import Prepared
+from fer_experiments.experiment.record import describe_run, fit_and_record
+from fer_experiments.tracking.lost import StoreLost, full_disk, lost_store
+from fer_experiments.training.fit import forget
+from fer_experiments.training.stopping import Deadline, Median
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told of a trial.
+
+    config: resolved, with the trial's values and seed. driver: `this_process` of the sweep. came_from: id of the run
+    whose head the fit goes on with (Hyperband), at initial_epoch. medians: of the other trials, when hopeless ones end.
+    """
+
+    number: int
+    config: Config
+    uri: str
+    sweep_id: str
+    parent: str
+    driver: str
+    objective: str
+    direction: str
+    came_from: str | None = None
+    initial_epoch: int = 0
+    medians: Sequence[float] | None = None
+    max_seconds: float | None = None
+
+
+def run_trial(shared: Shared, job: Job) -> dict[str, Any]:
+    """Runs a trial and returns what its sweep keeps of it; an exception in it fails the trial alone.
+
+    Raises:
+        StoreLost: the store is gone, or its disk is full.
+    """
+    started = time.perf_counter()
+    done: dict[str, Any] = {"score": None}
+    try:
+        _fit_and_record(shared.get().here, job, done, started)
+    except Exception as error:
+        _fail(job, done, error, started)
+    finally:
+        forget()
+    return done
+
+
+def impossible_trial(job: Job, reason: Exception) -> dict[str, Any]:
+    """Records a trial for which nothing could be prepared, and returns what its sweep keeps of it.
+
+    Raises:
+        StoreLost: the store is gone, or its disk is full.
+    """
+    started = time.perf_counter()
+    done: dict[str, Any] = {"score": None}
+    # Of these values many in a row stop no sweep; of this machine (its cache, its workers) they do.
+    if isinstance(reason, UserError) and not isinstance(reason.__cause__, (OSError, Lost)):
+        done["impossible"] = True
+    try:
+        with _open_run(job, {}) as run:
+            done["run_id"] = run.id
+            run.log_text(to_yaml(to_dict(job.config)), "config.yaml")
+            raise reason
+    except Exception as error:
+        _fail(job, done, error, started)
+    return done
+
+
+def _fail(job: Job, done: dict[str, Any], error: Exception, started: float) -> None:
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    text = f"{kind}{' '.join(str(error).split())}"[:1000]
+    if tracking.is_full_disk(error):
+        raise StoreLost(full_disk(job.config)) from None
+    if tracking.is_outage(error):
+        raise StoreLost(lost_store(job.uri, error)) from None
+    done |= {"status": "failed", "error": text, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _open_run(job: Job, tags: Mapping[str, str]) -> AbstractContextManager[tracking.Run]:
+    config = job.config
+    return tracking.start_run(
+        uri=job.uri,
+        mlruns=mlruns_dir(config),
+        experiment=f"fer/{config.data.task}",
+        kind="trial",
+        name=f"trial {job.number}",
+        config=to_dict(config),
+        tags={**tags, "fer.sweep_id": job.sweep_id, "fer.trial_number": str(job.number)},
+        parent=job.parent,
+        system_metrics=config.tracking.system_metrics,
+        driver=job.driver,
+    )
+
+
+def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started: float) -> None:
+    config = job.config
+    with _open_run(job, prepared.tags) as run:
+        done["run_id"] = run.id
+        describe_run(run, prepared.dataset, to_dict(config))
+        monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
+        median = Median(monitor, job.direction, job.medians) if job.medians is not None else None
+        deadline = Deadline(job.max_seconds) if job.max_seconds else None
+        fit, final = fit_and_record(
+            run,
+            prepared,
+            config,
+            initial_epoch=job.initial_epoch,
+            initial_weights=tracking.load_head_weights(job.uri, job.came_from) if job.came_from else None,
+            callbacks=[callback for callback in (median, deadline) if callback],
+            description=f"trial {job.number}",
+        )
+        done |= {"metrics": final, "epochs": len(fit.history), "best_epoch": fit.best_epoch, "status": "finished"}
+        done |= {"score": final[job.objective], "fit_s": round(fit.seconds, 2)}
+        if median is not None:
+            done["curve"] = median.curve
+            if median.epoch is not None:
+                done["status"] = "pruned"
+                run.set_tags({"fer.pruned": f"worse than the median of the other trials after epoch {median.epoch}"})
+        if deadline is not None and deadline.over:
+            done["out_of_time"] = True
+            run.set_tags({"fer.out_of_time": f"sweep.max_trial_minutes={deadline.seconds / 60:g}"})
+        done["seconds"] = round(time.perf_counter() - started, 2)
+        run.log_metrics({"time/total_s": done["seconds"]})
+        run.log_json(done, tracking.RECORD)  # the last thing: a sweep that dies now takes it from here

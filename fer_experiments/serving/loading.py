@@ -1,0 +1,121 @@
+"""A registered model in use: predictions for pictures, over HTTP, and in the formats of other runtimes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, cache_dir, mlruns_dir
+from fer_experiments.config.commands import command, model_words
+from fer_experiments.errors import UserError
+from fer_experiments.quiet import silenced
+from fer_experiments.tracking import models
+from fer_experiments.tracking.lost import said_in_a_line
+
+if TYPE_CHECKING:
+    from fer_experiments.tracking.classifier import FaceClassifier
+    from fer_experiments.tracking.models import Version
+
+
+def find_model(config: Config, which: str) -> tuple[Version, Path]:
+    """The version of fer-<data.task> with this alias or number, and the folder of its files.
+
+    Files that another machine keeps are downloaded once, into paths.cache/models.
+
+    Raises:
+        UserError: no such model or version, files that are gone, a store that is lost, a full disk.
+    """
+    name = models.model_name(config.data)
+    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
+    with said_in_a_line(config, uri):
+        version = models.find_version(uri, name, which)
+        if version is None:
+            raise UserError(_missing(config, uri, name, which))
+        return version, _fetch(uri, version, cache_dir(config) / "models")
+
+
+def load_model(config: Config, which: str) -> tuple[Version, FaceClassifier]:
+    """What `find_model` finds, ready to be called.
+
+    Raises:
+        UserError: what `find_model` raises, and files that are no model of this program.
+    """
+    version, folder = find_model(config, which)
+    with loading(config, version, folder):
+        return version, models.load_classifier(folder)
+
+
+@contextmanager
+def loading(config: Config, version: Version, folder: Path) -> Iterator[None]:
+    """Imports Keras for what loads the model's files, keeps warnings back, and says what fails in a line.
+
+    Raises:
+        UserError: files that are no model of this program.
+    """
+    with silenced():  # lines that TensorFlow writes when it is imported
+        import keras  # noqa: F401
+    try:
+        with warnings.catch_warnings(record=True):  # MLflow would have type hints, with which it reads lists slowly
+            yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        back = command("rollback", *model_words(config.data), config=config)
+        remedy = f"restore it, or go back to the one before with `{back}`"
+        raise UserError(
+            f"{version.uri}: {folder} cannot be loaded ({type(error).__name__}: {reason}); {remedy}"
+        ) from error
+
+
+def _missing(config: Config, uri: str, name: str, which: str) -> str:
+    promote = command("promote", config=config)
+    if known := models.versions(uri, name):
+        numbers = ", ".join(" ".join([str(v.number), *(f"({alias})" for alias in v.aliases)]) for v in known[:10])
+        return f"{name} has no version {which}; it has {numbers}: choose with version=, or `{promote}` another"
+    names = [n.removeprefix(models.PREFIX) for n in models.model_names(uri)]
+    others = f"; there are models of data.task={', '.join(names)}" if names else ""
+    return f"no model {name} in {uri}: `{promote}` registers one{others}"
+
+
+def _may_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return True
+    except OSError:
+        return False
+
+
+def _fetch(uri: str, version: Version, cache: Path) -> Path:
+    """The folder of a version's files: in place if they are on this machine, else in the cache, there whole or not.
+
+    Where the cache may only be read, they are this process's own until its end.
+    """
+    # With its run: another server has another version of this name and number.
+    kept = cache / f"{version.name}-{version.number}-{version.run_id[:8]}"
+    if kept.is_dir():
+        return kept
+    if not models.is_here(uri, version) and not _may_write(cache):
+        folder = Path(tempfile.mkdtemp(prefix="fer-model-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return models.fetch_model(uri, version, folder)
+    unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+    try:
+        folder = models.fetch_model(uri, version, unfinished)
+        if not folder.is_relative_to(unfinished):
+            return folder
+        try:
+            folder.rename(kept)
+        except OSError:
+            if not kept.is_dir():  # else another process was faster
+                raise
+        return kept
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

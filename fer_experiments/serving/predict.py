@@ -1,0 +1,243 @@
+"""`fer predict`: pictures in files, folders or standard input to the probability of each class."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from fer_experiments.config import Config
+from fer_experiments.data.folders import read_plain, walk
+from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture
+from fer_experiments.errors import UserError
+
+BATCH = 64  # pictures that are held at once
+FORMS = ("table", "json", "csv")
+STDIN = "-"
+
+Echo = Callable[[str], None]
+
+
+class Row(NamedTuple):
+    """A picture's name and the probability of each class, float32 [classes]."""
+
+    name: str
+    probabilities: np.ndarray
+
+
+def predict(
+    config: Config,
+    paths: Sequence[str],
+    form: str = "table",
+    echo: Echo = print,
+    version: str = "champion",
+) -> int:
+    """Prints what the registered model says of pictures; returns the exit code, 2 when one could not be read.
+
+    What cannot be read is named on standard error, a line each, and the rest goes on; so are pictures of one gray
+    level, which no model can tell anything of, and how many files of folders are none. Rows come out as batches are
+    done. No face is looked for, which the end of a table says.
+
+    Args:
+        config: data.task says which model.
+        paths: pictures, folders of them, or "-": a picture, or a list of files, on standard input.
+        form: table, json or csv.
+        echo: takes each line.
+        version: alias or number.
+
+    Raises:
+        UserError: an unknown form, no path, no such model.
+    """
+    if form not in FORMS:
+        raise UserError(f"format={form}: choose one of {', '.join(FORMS)}")
+    if not paths:
+        raise UserError("nothing to predict: name pictures, a folder of them, or - for standard input")
+    said = _Said()
+    present = [path for path in paths if path == STDIN or _exists(path, said)]
+    if not present:
+        return 2  # without the seconds that it takes to load a model
+    from fer_experiments.serving.loading import load_model
+
+    _, classifier = load_model(config, version)
+
+    def rows() -> Iterator[Row]:
+        pictures = _pictures(present, classifier.size, said)
+        while batch := list(itertools.islice(pictures, BATCH)):
+            names, pixels = zip(*batch, strict=True)
+            yield from map(Row, names, classifier.probabilities(np.stack(pixels)))
+
+    {"table": _table, "json": _json, "csv": _csv}[form](rows(), classifier.classes, echo)
+    said.end(form)
+    return 2 if said.failures else 0
+
+
+class _Said:
+    """What is said on standard error: what could not be read, and what is odd."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.ignored: list[str] = []
+
+    def failure(self, error: UserError) -> None:
+        self.failures += 1
+        self.line(str(error))
+
+    def line(self, text: str) -> None:
+        print(f"fer predict: {text}", file=sys.stderr)
+
+    def end(self, form: str) -> None:
+        if self.ignored:
+            self.line(f"other files ignored: {len(self.ignored)}, the first {_shown(self.ignored[0])}")
+        if form == "table":
+            self.line("no face is looked for: every picture is taken for a face that fills it")
+
+
+def _exists(path: str, said: _Said) -> bool:
+    if os.path.exists(path):  # noqa: PTH110  Path.exists raises of a name that is too long
+        return True
+    said.failure(UserError(f"{path}: no such file or folder"))
+    return False
+
+
+def _pictures(paths: Iterable[str], size: tuple[int, int], said: _Said) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and pixels uint8 [h, w] of what can be read."""
+    for name, content in _contents(paths, said):
+        try:
+            pixels = read_picture(content, name, size)
+        except UserError as error:
+            said.failure(error)
+            continue
+        if np.ptp(pixels) == 0:
+            said.line(f"{_shown(name)}: constant, one gray level throughout: its label says nothing")
+        yield name, pixels
+
+
+def _contents(paths: Iterable[str], said: _Said) -> Iterator[tuple[str, bytes]]:
+    for path in paths:
+        if path == STDIN:
+            yield from _from_stdin(sys.stdin.buffer, said)
+        else:
+            yield from _from_path(path, said)
+
+
+def _from_path(path: str, said: _Said) -> Iterator[tuple[str, bytes]]:
+    """The file's bytes, or those of all pictures in the folder."""
+
+    def refuse(error: OSError) -> None:
+        said.failure(UserError(f"{error.filename}: cannot be read ({error.strerror})"))
+
+    for name in _files(path, refuse, said) if Path(path).is_dir() else [path]:
+        try:
+            with Path(name).open("rb") as file:
+                content = _limited(file, name)
+            yield name, content
+        except OSError as error:
+            refuse(error)
+        except (UserError, ValueError) as error:  # ValueError: a NUL in a name
+            said.failure(error if isinstance(error, UserError) else UserError(f"{name!r}: {error}"))
+
+
+def _files(top: str, refuse: Callable[[OSError], None], said: _Said) -> Iterator[str]:
+    """The pictures in a folder and below, by the rule of the data's readers: those by name, and those by content."""
+    found = False
+    for folder, _, names in walk(Path(top), refuse):
+        for file in (Path(folder) / name for name in names):
+            if _is_picture(file):
+                found = True
+                yield str(file)
+            else:
+                said.ignored.append(str(file))
+    if not found:
+        said.failure(UserError(f"{top}: no picture in this folder"))
+
+
+def _is_picture(file: Path) -> bool:
+    try:
+        return promises_picture(file.name) or begins_picture(read_plain(file, HEAD))
+    except OSError:  # a pipe, a link upwards, a file that may not be read
+        return False
+
+
+def _from_stdin(stream: BinaryIO, said: _Said) -> Iterator[tuple[str, bytes]]:
+    """A picture's bytes, or the contents of the files that it lists."""
+    head = stream.read(4096)
+    if b"\0" in head:  # as in the first bytes of every binary format, and in no name
+        try:
+            yield STDIN, _limited(stream, STDIN, head)
+        except UserError as error:
+            said.failure(error)
+        return
+    lines = itertools.chain((head + stream.readline()).splitlines(), stream)
+    for name in (os.fsdecode(line.rstrip(b"\r\n")) for line in lines):
+        if name.strip():
+            yield from _from_path(name, said)
+
+
+def _limited(file: BinaryIO, name: str, head: bytes = b"") -> bytes:
+    content = head + file.read(LIMIT + 1 - len(head))
+    if len(content) > LIMIT:
+        raise UserError(f"{name}: larger than {LIMIT >> 20} MB; give a smaller picture")
+    return content
+
+
+def _label(row: Row, classes: Sequence[str]) -> str:
+    return classes[int(row.probabilities.argmax())]
+
+
+def _table(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
+    """Aligned columns, as wide as the first batch needs."""
+    first = list(itertools.islice(rows, BATCH))
+    file = max((len(_shown(row.name)) for row in first), default=0)
+    label, number = max(map(len, ("label", *classes))), [max(6, len(name)) for name in classes]
+    if first:
+        echo("  ".join(["file".ljust(file), "label".ljust(label), *map(str.rjust, classes, number)]))
+    for row in itertools.chain(first, rows):
+        values = (f"{p:{width}.4f}" for p, width in zip(row.probabilities, number, strict=True))
+        echo("  ".join([_shown(row.name).ljust(file), _label(row, classes).ljust(label), *values]))
+
+
+def _json(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
+    """A list of objects, a line each."""
+    echo("[")
+    last = ""
+    for row in rows:
+        if last:
+            echo(f"{last},")
+        values = {name: _plain(p) for name, p in zip(classes, row.probabilities, strict=True)}
+        last = json.dumps({"file": row.name, "label": _label(row, classes), "probabilities": values})
+    echo(f"{last}\n]" if last else "]")
+
+
+def _csv(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
+    """With a header, whose names are those of the served model's answers."""
+
+    def line(cells: Iterable[object]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(cells)
+        return text.getvalue()
+
+    echo(line(["file", "label", *(f"probability_{name}" for name in classes)]))
+    for row in rows:
+        echo(line([_encodable(row.name), _label(row, classes), *map(_plain, row.probabilities)]))
+
+
+def _plain(probability: np.float32) -> float:
+    """Without the digits that float32 does not have."""
+    return float(f"{probability:.8g}")
+
+
+def _encodable(name: str) -> str:
+    """A name whose bytes are not UTF-8 can be printed too."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _shown(name: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in _encodable(name))

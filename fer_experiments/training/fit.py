@@ -1,0 +1,259 @@
+"""Fits a head on stored features."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from fer_experiments import termination
+from fer_experiments.config import HeadConfig, TrainingConfig
+from fer_experiments.data import Dataset
+from fer_experiments.errors import FitError
+from fer_experiments.training.heads import Moments, build_head
+
+
+class Features(Protocol):
+    """What training asks of stored features; `fer_experiments.features.FeatureSet` is one."""
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of one image's features, one tuple a cut layer."""
+        ...
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The stored views; "original" is one of them."""
+        ...
+
+    def take(self, rows: np.ndarray, view: str = "original") -> list[np.ndarray]:
+        """The features of these rows, one array a cut layer."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted head, its best epoch's weights restored.
+
+    history: a row an epoch from 0, columns train/loss, train/accuracy, val/loss, val/accuracy, learning_rate; the
+    losses include the L2 penalty, as minimised. val_probabilities: float32 [val images, classes], averaged over views.
+    """
+
+    model: keras.Model
+    history: pd.DataFrame
+    best_epoch: int
+    val_probabilities: np.ndarray
+    seconds: float
+
+
+class FeatureBatches(keras.utils.PyDataset):
+    """Batches of stored features, shuffled anew each epoch when `seed` is given, a random view of each image."""
+
+    def __init__(self, features: Features, rows: np.ndarray, labels: np.ndarray, size: int, seed: int | None) -> None:
+        super().__init__()
+        self.features, self.rows, self.labels, self.size = features, rows, labels, size
+        self.random = np.random.default_rng(seed) if seed is not None else None
+        self.order = np.arange(len(rows))
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.size)
+
+    def __getitem__(self, index: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        batch = self.order[index * self.size : (index + 1) * self.size]
+        arrays = self.features.take(self.rows[batch])
+        if self.random is not None and len(self.features.views) > 1:
+            view = self.random.integers(len(self.features.views), size=len(batch))
+            for number, name in enumerate(self.features.views):
+                chosen = np.flatnonzero(view == number)
+                if name != "original" and len(chosen):
+                    for array, other in zip(arrays, self.features.take(self.rows[batch[chosen]], name), strict=True):
+                        array[chosen] = other
+        return tuple(arrays), self.labels[batch]
+
+    def on_epoch_end(self) -> None:
+        """Shuffles for the next epoch."""
+        if self.random is not None:
+            self.order = self.random.permutation(len(self.rows))
+
+
+def fit_head(
+    features: Features,
+    dataset: Dataset,
+    head: HeadConfig,
+    training: TrainingConfig,
+    *,
+    moments: Sequence[Moments] | None = None,
+    initial_epoch: int = 0,
+    initial_weights: Sequence[np.ndarray] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    description: str = "fit",
+) -> FitResult:
+    """Fits a head with early stopping, and scores it on the validation split.
+
+    Args:
+        features: of dataset.images, row by row.
+        dataset: labels, and the rows of the training and validation splits.
+        head: what is fitted.
+        training: how. `deterministic` makes every operation of this process deterministic.
+        moments: `feature_moments` of the training split, when a head that normalises shares them with others.
+        initial_epoch: where to go on, of training.epochs (Hyperband's later rounds).
+        initial_weights: as `get_weights` gives them, to start from.
+        callbacks: of Keras, besides its own; they may end the fit.
+        description: of the progress bar.
+
+    Raises:
+        FitError: the loss is not a number.
+    """
+    make_reproducible(training)
+    classes = len(dataset.classes)
+    if head.normalize and moments is None:
+        moments = feature_moments(features, dataset.train)
+    model = build_head(head, features.shapes, classes, moments=moments, precision=training.precision)
+    model.compile(
+        optimizer=_optimizer(training),
+        loss="binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    if initial_weights is not None:
+        model.set_weights(initial_weights)
+    labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels
+    batches = FeatureBatches(features, dataset.train, labels[dataset.train], training.batch_size, training.seed)
+    validation = FeatureBatches(features, dataset.val, labels[dataset.val], 4 * training.batch_size, None)
+    progress = EpochProgress(training.epochs - initial_epoch, description)
+    started = time.perf_counter()
+    model.fit(
+        batches,
+        validation_data=validation,
+        epochs=training.epochs,
+        initial_epoch=initial_epoch,
+        class_weight=dataset.class_weight,
+        verbose=0,
+        shuffle=False,  # FeatureBatches shuffles
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.EarlyStopping(
+                training.monitor,
+                mode="min" if training.monitor == "val_loss" else "max",
+                patience=training.patience,
+                restore_best_weights=True,
+            ),
+            progress,
+            *callbacks,
+        ],
+    )
+    history = pd.DataFrame(progress.rows)
+    if history.empty or not np.isfinite(history[["train/loss", "val/loss"]].to_numpy()).all():
+        raise FitError(f"the loss is not a number after {len(history)} epochs: try a smaller training.learning_rate")
+    history.index = pd.RangeIndex(initial_epoch, initial_epoch + len(history), name="epoch")
+    series = history[training.monitor.replace("val_", "val/")].to_numpy()
+    best = initial_epoch + int(series.argmin() if training.monitor == "val_loss" else series.argmax())
+    return FitResult(
+        model=model,
+        history=history,
+        best_epoch=best,
+        val_probabilities=predict(model, features, dataset.val),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def predict(model: keras.Model, features: Features, rows: np.ndarray, batch_size: int = 512) -> np.ndarray:
+    """Class probabilities of these rows, averaged over the stored views: float32 [rows, classes]."""
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        chunk = rows[start : start + batch_size]
+        views = [model.predict_on_batch(features.take(chunk, view)) for view in features.views]
+        parts.append(np.mean(np.stack(views), axis=0, dtype="float32"))
+    probabilities = np.concatenate(parts)
+    if probabilities.shape[1] == 1:
+        probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
+    return probabilities
+
+
+def feature_moments(features: Features, rows: np.ndarray, chunk: int = 1024) -> list[Moments]:
+    """Mean and variance of each channel over these rows, one pair a cut layer, float32."""
+    count = [0] * len(features.shapes)
+    total = [np.zeros(shape[-1]) for shape in features.shapes]
+    squares = [np.zeros(shape[-1]) for shape in features.shapes]
+    for start in range(0, len(rows), chunk):
+        for i, array in enumerate(features.take(rows[start : start + chunk])):
+            flat = array.reshape(-1, array.shape[-1]).astype("float32")
+            count[i] += len(flat)
+            total[i] += flat.sum(axis=0, dtype="float64")
+            squares[i] += np.square(flat).sum(axis=0, dtype="float64")
+    moments = []
+    for n, s, q in zip(count, total, squares, strict=True):
+        mean = s / n
+        moments.append((mean.astype("float32"), np.maximum(q / n - mean**2, 0).astype("float32")))
+    return moments
+
+
+def make_reproducible(training: TrainingConfig) -> None:
+    """Seeds Python, NumPy and the backend, and makes operations deterministic when asked to."""
+    keras.utils.set_random_seed(training.seed)
+    if training.deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf  # Keras has no switch of its own for deterministic operations
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def forget() -> None:
+    """Drops what fits leave behind in this process, so that the thousandth costs no more than the first."""
+    keras.utils.clear_session(free_memory=False)
+    if keras.backend.backend() == "tensorflow":
+        # TensorFlow 2.21 registers the gradient of each use of a custom gradient under a name of its own, and keeps it,
+        # and with it the graph, for ever: 4 MB a fit. A graph that is built needs it no more.
+        from tensorflow.python.framework import ops
+
+        registered = ops.gradient_registry._registry
+        for name in [name for name in registered if name.startswith("CustomGradient-")]:
+            del registered[name]
+
+
+def _optimizer(training: TrainingConfig) -> keras.optimizers.Optimizer:
+    made = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+    }
+    return made[training.optimizer](training.learning_rate)
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """A progress bar over epochs, and the history as rows named the way they are logged."""
+
+    def __init__(self, epochs: int, description: str) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+        self.bar = tqdm(
+            total=epochs, desc=description, unit="epoch", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Records the epoch and moves the bar."""
+        termination.check()
+        logs = logs or {}
+        nan = float("nan")
+        self.rows.append(
+            {
+                "train/loss": float(logs.get("loss", nan)),
+                "train/accuracy": float(logs.get("accuracy", nan)),
+                "val/loss": float(logs.get("val_loss", nan)),
+                "val/accuracy": float(logs.get("val_accuracy", nan)),
+                "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            }
+        )
+        self.bar.set_postfix(val_accuracy=f"{self.rows[-1]['val/accuracy']:.4f}", refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes the bar away."""
+        self.bar.close()

@@ -1,0 +1,45 @@
+"""Callbacks that end a fit early: out of time, or hopeless beside the other trials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from fer_experiments.training.pruning import hopeless
+
+
+class Deadline(keras.callbacks.Callback):
+    """Ends the fit after so many seconds, in the middle of an epoch if need be."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.over = seconds, False
+        self.started = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the clock; Keras still validates what the epoch has come to."""
+        if time.monotonic() - self.started > self.seconds:
+            self.over = self.model.stop_training = True
+
+
+class Median(keras.callbacks.Callback):
+    """Ends a fit that is worse than the median of the other trials (see `pruning`); `epoch` is the last one then.
+
+    monitor: a key of Keras' logs, val_accuracy or val_loss. curve: its values.
+    """
+
+    def __init__(self, monitor: str, direction: str, medians: Sequence[float]) -> None:
+        super().__init__()
+        self.monitor, self.direction, self.medians = monitor, direction, medians
+        self.curve: list[float] = []
+        self.epoch: int | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compares the curve so far."""
+        self.curve.append(float((logs or {})[self.monitor]))
+        if hopeless(self.curve, self.medians, self.direction):
+            self.epoch = epoch
+            self.model.stop_training = True

@@ -1,0 +1,204 @@
+"""Commands that are printed: bash and Hydra read them as they were meant."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_experiments.config import Config, PathsConfig, TrackingConfig, commands, project_root
+from fer_experiments.config.commands import command, model_words, override, place, ui_command
+from fer_experiments.config.compose import compose
+from fer_experiments.search import leaderboard
+from fer_experiments.search.state import State, find_sweep
+from fer_experiments.terminal import size
+
+NASTY = st.text(st.sampled_from("aZ09 äß中=,:;()[]{}'\"\\/#&!*?~%$`|<>-+.@^\n\t"), min_size=1, max_size=12)
+TEXTS = NASTY | st.sampled_from(["null", "True", "1e5", "07", "-", "~/a", "a b", "nan", "off", "'", '"', "\\", "a\\"])
+
+
+@settings(max_examples=50)
+@given(TEXTS.filter(lambda text: "${" not in text))
+def test_hydra_reads_an_override_as_the_value_it_was_made_of(text: str):
+    assert compose([override("data.path", text)]).data.path == text
+
+
+@settings(max_examples=20)
+@given(st.lists(TEXTS, min_size=1, max_size=8))
+def test_bash_hands_a_commands_words_on_as_they_are(texts: list[str]):
+    words = shlex.split(command())
+    line = command(*texts).removeprefix(shlex.join(words)).strip()
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0")[:-1] == texts
+
+
+def test_the_default_places_are_not_named():
+    assert place(Config()) == []
+    assert place(Config(paths=PathsConfig(str(project_root() / "mlruns"), "cache"))) == []
+
+
+def test_other_places_are_named_so_that_they_are_found_again():
+    config = Config(
+        tracking=TrackingConfig("http://host:5000", credentials="some where"), paths=PathsConfig("/a b/m", "c{}")
+    )
+    again = compose(place(config))
+    assert (again.paths, again.tracking) == (config.paths, config.tracking)
+
+
+def test_a_server_of_ours_is_named_with_its_group():
+    config = compose(["tracking=server", "tracking.uri=http://host:5000", "paths.mlruns=/m"])
+    assert "tracking.credentials" not in " ".join(place(config))
+    assert compose(place(config)).tracking == config.tracking
+
+
+def test_a_password_is_not_shown():
+    config = Config(tracking=TrackingConfig("postgresql://me:secret@host/db"))
+    assert "secret" not in command("sweep", config=config) + ui_command(config, str(config.tracking.uri))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], []),
+        (["data=demo"], ["data=demo"]),
+        (["data=fer2013_seven"], ["data=fer2013_seven"]),
+        (["data.task=mine"], ["data.task=mine"]),
+        (["data.name=nowhere", "data.task=mine"], ["data.task=mine"]),
+        (["data=demo", "data.name=nowhere"], ["data.source=demo"]),
+    ],
+)
+def test_a_model_is_asked_for_by_its_data(overrides: list[str], words: list[str]):
+    from fer_experiments.tracking.models import model_name
+
+    data = compose(overrides).data
+    assert model_words(data) == words
+    assert model_name(compose(words).data) == model_name(data)
+
+
+def test_fer_is_named_as_it_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "fer"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    for called, cwd, expected in (
+        ("bin/fer", tmp_path, "bin/fer"),
+        (str(script), tmp_path, "bin/fer"),
+        (str(script), Path("/usr"), str(script)),
+        ("./fer", script.parent, "./fer"),
+    ):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [called, "sweep"])
+        assert command("sweeps") == f"{expected} sweeps"
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    assert command("sweeps") == "fer sweeps"
+
+
+def test_without_a_checkout_no_command_needs_make(monkeypatch: pytest.MonkeyPatch):
+    uri = f"sqlite:///{project_root() / 'mlruns' / 'mlflow.db'}"
+    assert "make" in ui_command(Config(), uri) and "make" in commands.get_data_command()
+    monkeypatch.setattr(commands, "is_checkout", lambda: False)
+    assert shlex.split(ui_command(Config(), uri))[1:] == ["ui", "--backend-store-uri", uri]
+    assert commands.get_data_command() == command("download")
+
+
+def test_another_store_is_shown_by_mlflow_itself():
+    uri = "sqlite:////a b/mlflow.db"
+    assert shlex.split(ui_command(Config(), uri))[1:] == ["ui", "--backend-store-uri", uri]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (31_000, "31.0 kB"), (2.5e9, "2.5 GB")]
+)
+def test_a_size_has_the_unit_that_fits_it(count: float, text: str):
+    assert size(count) == text
+
+
+def swept(folder: Path, *overrides: str) -> tuple[Config, State]:
+    """A sweep of one trial as it is left on disk, where the folder has a space in its name."""
+    config = compose(
+        ["sweep=quick", override("paths.mlruns", f"{folder}/ml runs"), override("paths.cache", "a {cache}"), *overrides]
+    )
+    values = {"head.l2": 0.1, "head.dense_widths": [], "training.learning_rate": 0.1}
+    metrics = {"final/val_accuracy_low": 0.4, "final/val_accuracy_high": 0.6}
+    trial: dict[str, Any] = {
+        **{"number": 0, "values": values, "raw": values, "status": "finished", "score": 0.5, "metrics": metrics},
+        **{"seconds": 1.0, "run_id": "b" * 32, "trial_id": "0"},
+    }
+    identity = {"sweep.objective": "final/val_accuracy", "sweep.direction": "max"}
+    state = State("quick-12345678", "quick", identity, run_id="a" * 32, trials=[trial], order=[0, 0])
+    state.save(folder / "ml runs" / "sweeps" / state.id)
+    leaderboard.write(state, config, folder / "ml runs" / "sweeps" / state.id)
+    return config, state
+
+
+def printed(text: str) -> dict[str, list[str]]:
+    """The commands after "next:", by their verb, as bash reads them."""
+    lines = [line[2:].split("  ", 1)[1].strip() for line in text.partition("next:")[2].splitlines() if line.strip()]
+    words = [shlex.split(line) for line in lines]
+    start = len(shlex.split(command()))
+    return {("ui" if "ui" in w[:3] else w[start]): w[start + 1 :] if "ui" not in w[:3] else w for w in words}
+
+
+def test_a_sweep_ends_with_commands_that_find_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config, state = swept(tmp_path / "a b")
+    next_ = printed(leaderboard.text(state, config, tmp_path / "a b" / "ml runs" / "sweeps" / state.id))
+    assert set(next_) == {"ui", "train", "promote", "sweep"}
+    assert next_["ui"][-1] == f"sqlite:///{tmp_path}/a b/ml runs/mlflow.db"
+    again = compose(next_["train"])
+    assert (again.paths, again.head.l2) == (config.paths, 0.1)
+    assert compose([w for w in next_["promote"] if not w.startswith("sweep=")]).paths == config.paths
+    assert f"sweep={state.id}" in next_["promote"]
+    more = compose(next_["sweep"])
+    assert more.sweep is not None and more.sweep.max_trials == 2
+    assert replace(more, sweep=None) == replace(config, sweep=None)
+
+
+def test_going_on_repeats_what_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config, state = swept(tmp_path / "a b", "data.demo_size=700")
+    typed = ["sweep=quick", override("paths.mlruns", config.paths.mlruns), 'paths.cache="a {cache}"']
+    typed += ["data.demo_size=700", "sweep.max_trials=3", "sweep.fresh=true", "compute.address=host:1"]
+    monkeypatch.setattr(sys, "argv", ["fer", "sweep", *typed])
+    more = compose(printed(leaderboard.text(state, config, tmp_path / "a b"))["sweep"])
+    assert more.sweep is not None and (more.sweep.max_trials, more.sweep.fresh) == (2, False)
+    assert replace(more, sweep=None) == replace(config, sweep=None)
+
+
+def test_the_sweep_that_was_chosen_by_itself_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config, state = swept(tmp_path / "a b")
+    monkeypatch.setattr(sys, "argv", ["fer", "sweep", override("paths.mlruns", config.paths.mlruns)])
+    assert printed(leaderboard.text(state, config, tmp_path / "a b"))["sweep"][0] == "sweep=quick"
+
+
+def test_printed_commands_run_in_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those that take no time, from a folder with a space in its name, where the store is none of the defaults."""
+    config, state = swept(tmp_path / "a b")
+    here = tmp_path / "a b" / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for verb, code, said in (("sweeps", 0, state.id), ("models", 2, "nothing is recorded there yet")):
+        line = command(verb, config=config)
+        done = subprocess.run(["bash", "-c", line], cwd=here, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert said in done.stdout + done.stderr
+    remedy = done.stderr.split("`")[1]  # of `fer models`: the sweep that comes first
+    assert compose(shlex.split(remedy)[len(shlex.split(command())) + 1 :]).paths.mlruns == config.paths.mlruns
+
+
+def test_an_error_names_the_command_for_its_own_store(tmp_path: Path):
+    from fer_experiments.errors import UserError
+
+    with pytest.raises(UserError) as raised:
+        find_sweep(tmp_path / "a b" / "sweeps")
+    words = shlex.split(str(raised.value).split("`")[1])
+    assert compose(words[len(shlex.split(command())) + 1 :]).paths.mlruns == str(tmp_path / "a b")

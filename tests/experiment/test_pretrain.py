@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_experiments.backbones import pocket
+from fer_experiments.config import Config, DataConfig, PathsConfig, PretrainConfig, TrackingConfig
+from fer_experiments.data import Dataset, load_dataset
+from fer_experiments.errors import UserError
+from fer_experiments.experiment.pretrain import PretrainResult, pretrain, run_pretrain
+from fer_experiments.tracking import connect
+from fer_experiments.training.augment import augment
+
+RECIPE = PretrainConfig(name="tiny", widths=[8, 8], blocks=[1, 1], epochs=3, batch_size=16, warmup_epochs=1, ema=0.9)
+OFF = {"shift": 0.0, "rotation": 0.0, "zoom": 0.0, "gamma": 0.0, "erasing": 0.0}
+CLASSES = {"negative": ["angry", "fear", "sad"], "positive": ["happy"]}
+DEMO = DataConfig(name="demo", task="demo", source="demo", classes=CLASSES, demo_size=160)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset(DEMO)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("finished")
+
+
+@pytest.fixture(scope="module")
+def whole(dataset: Dataset, finished: Path) -> PretrainResult:
+    return pretrain(dataset, RECIPE, checkpoint_dir=finished)
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 48, 48), dtype=np.uint8)
+
+
+def same(first: PretrainResult, second: PretrainResult) -> None:
+    pd.testing.assert_frame_equal(first.history, second.history, rtol=1e-4)
+    assert first.best_epoch == second.best_epoch
+    np.testing.assert_allclose(first.val_probabilities, second.val_probabilities, atol=1e-3)
+
+
+def test_history_has_a_row_an_epoch_and_warms_up_and_cools_down(whole: PretrainResult) -> None:
+    expected = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "learning_rate"]
+    assert list(whole.history) == expected
+    assert len(whole.history) == RECIPE.epochs
+    rate = whole.history["learning_rate"]
+    assert rate[0] == pytest.approx(RECIPE.learning_rate)
+    assert rate[2] < rate[1] < rate[0]
+
+
+def test_probabilities_are_those_of_the_best_epoch(whole: PretrainResult, dataset: Dataset) -> None:
+    np.testing.assert_allclose(whole.val_probabilities.sum(axis=1), 1, atol=1e-5)
+    accuracy = np.mean(whole.val_probabilities.argmax(axis=1) == dataset.labels[dataset.val])
+    assert accuracy == whole.history["val/accuracy"][whole.best_epoch] == whole.history["val/accuracy"].max()
+
+
+def test_a_killed_training_goes_on_to_the_same_end(whole: PretrainResult, dataset: Dataset, tmp_path: Path) -> None:
+    def kill(epoch: int, row: dict[str, float]) -> None:
+        if epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        pretrain(dataset, RECIPE, checkpoint_dir=tmp_path, on_epoch=kill)
+    epochs: list[int] = []
+    resumed = pretrain(dataset, RECIPE, checkpoint_dir=tmp_path, on_epoch=lambda epoch, row: epochs.append(epoch))
+    assert epochs == [2]
+    same(resumed, whole)
+
+
+def test_a_finished_training_trains_no_more(whole: PretrainResult, dataset: Dataset, finished: Path) -> None:
+    def refuse(epoch: int, row: dict[str, float]) -> None:
+        raise AssertionError("trained again")
+
+    same(pretrain(dataset, RECIPE, checkpoint_dir=finished, on_epoch=refuse), whole)
+
+
+def test_a_training_whose_loss_is_not_a_number_stores_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a number in epoch 1: try a smaller pretrain\.learning_rate"):
+        pretrain(dataset, replace(RECIPE, learning_rate=1e30, warmup_epochs=0), checkpoint_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_records_the_training_and_opens_the_test_only_when_asked(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    config = Config(
+        data=DEMO,
+        pretrain=replace(RECIPE, epochs=1, output=str(tmp_path / "out" / "pocket.npz")),
+        paths=PathsConfig(mlruns=str(tmp_path / "mlruns"), cache=str(tmp_path / "cache")),
+        tracking=TrackingConfig(system_metrics=False),
+    )
+    lines: list[str] = []
+    final = run_pretrain(config, echo=lines.append)
+    assert "final/val_accuracy" in final
+    assert not any(name.startswith("final/test") for name in final)
+
+    opened = replace(config, pretrain=replace(config.pretrain, open_test=True))
+    again = run_pretrain(opened, echo=lines.append)
+    assert {name: again[name] for name in final} == pytest.approx(final)
+    assert sum(line.startswith("epoch 1 of 1") for line in lines) == 1  # the second run found it finished
+
+    client = MlflowClient(connect(config.tracking, tmp_path / "mlruns"))
+    experiment = client.get_experiment_by_name("fer/demo")
+    assert experiment is not None
+    latest, first = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+    assert "fer.test_opened" not in first.data.tags
+    assert latest.data.tags["fer.test_opened"] == latest.data.tags["fer.dataset"]
+    assert latest.data.metrics["final/test_accuracy"] == pytest.approx(again["final/test_accuracy"])
+    assert len(client.get_metric_history(latest.info.run_id, "val/accuracy")) == 1
+    assert list(files(client, latest.info.run_id, "weights")) == ["weights/pocket.npz"]
+    assert pocket.load_classifier(tmp_path / "out" / "pocket.npz").output_shape == (None, 2)
+
+
+def files(client: object, run_id: str, folder: str) -> Iterator[str]:
+    return (file.path for file in client.list_artifacts(run_id, folder))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Config(data=DEMO), "pretrain=pocket"),
+        (Config(data=DEMO, pretrain=replace(RECIPE, blocks=[1])), "pretrain.blocks"),
+    ],
+)
+def test_a_recipe_that_makes_no_network_is_refused(config: Config, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run_pretrain(config)
+
+
+def test_augmentation_keeps_range_and_is_repeatable(images: np.ndarray) -> None:
+    first, second = (augment(images, RECIPE, np.random.default_rng(3)) for _ in range(2))
+    assert first.dtype == np.float32
+    assert first.shape == images.shape
+    assert first.min() >= 0
+    assert first.max() <= 255
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, images)
+
+
+def test_with_all_else_off_an_image_is_itself_or_its_mirror(images: np.ndarray) -> None:
+    seen = set()
+    for image, changed in zip(images, augment(images, replace(RECIPE, **OFF), np.random.default_rng(0)), strict=True):
+        mirrored = not np.allclose(changed, image, atol=1e-2)
+        np.testing.assert_allclose(changed, image[:, ::-1] if mirrored else image, atol=1e-2)
+        seen.add(mirrored)
+    assert seen == {True, False}
+
+
+def test_a_shift_moves_the_image_by_at_most_that_share(images: np.ndarray) -> None:
+    spot = np.zeros_like(images)
+    spot[:, 24, 24] = 255
+    moved = augment(spot, replace(RECIPE, **{**OFF, "shift": 0.1}), np.random.default_rng(0))
+    rows, columns = np.nonzero(moved.max(axis=0) > 1)
+    assert max(abs(rows - 23.5).max(), abs(columns - 23.5).max()) <= 4.8 + 1.5
+
+
+def test_erasing_fills_one_rectangle_of_at_most_that_share(images: np.ndarray) -> None:
+    config = replace(RECIPE, **{**OFF, "erasing": 0.25})
+    erased = augment(images, config, np.random.default_rng(0))
+    kept = augment(images, replace(config, erasing=0.0), np.random.default_rng(0))
+    changed = (erased != kept).mean(axis=(1, 2))
+    assert (changed > 0).any()
+    assert changed.max() <= 0.25 * 1.2

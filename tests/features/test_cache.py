@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from fer_experiments.backbones.networks import load_backbone
+from fer_experiments.config import BackboneConfig, FeaturesConfig
+from fer_experiments.errors import UserError
+from fer_experiments.features.cache import FeatureSet, extract_features, open_features
+from fer_experiments.features.engine import check_parity, compile_forward
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 12, 12), dtype=np.uint8)
+SMALL = FeaturesConfig(batch_size=8, shard_size=16)
+
+# What a second process runs: <weights> <cache> <images> <shard size>
+PROCESS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_features import backbone_of, extract, many
+extract(Path(sys.argv[2]), backbone_of(sys.argv[1]), many(int(sys.argv[3])), shard_size=int(sys.argv[4]))
+"""
+
+
+def backbone_of(weights: Path | str) -> BackboneConfig:
+    return BackboneConfig(
+        name="small",
+        kind="keras_file",
+        weights=str(weights),
+        input_size=16,
+        layers=["second", "first"],
+        scaling={"mean": 127.5, "scale": 128},
+    )
+
+
+def many(count: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, 12, 12), dtype=np.uint8)
+
+
+def extract(
+    cache: Path, backbone: BackboneConfig, images: np.ndarray, said: list[str] | None = None, **changes: object
+) -> FeatureSet:
+    def echo(line: str) -> None:
+        print(line, flush=True)
+        if said is not None:
+            said.append(line)
+
+    return extract_features(images, f"of {len(images)}", backbone, replace(SMALL, **changes), cache, echo=echo)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same", name="first")(pixels)
+    x = layers.BatchNormalization()(x)
+    x = layers.Conv2D(6, 3, strides=2, padding="same", name="second")(x)
+    path = tmp_path_factory.mktemp("trunk") / "trunk.keras"
+    keras.Model(pixels, x).save(path)
+    return backbone_of(path)
+
+
+def shards(cache: Path, view: str = "original") -> list[Path]:
+    return sorted(cache.glob(f"features/*/{view}/*.npy"))
+
+
+def expected(backbone: BackboneConfig, images: np.ndarray) -> list[np.ndarray]:
+    return load_backbone(backbone, images.shape[1:]).model.predict(images, verbose=0)
+
+
+def test_features_are_what_keras_predicts_in_the_order_that_is_asked_for(
+    tmp_path: Path, backbone: BackboneConfig
+) -> None:
+    features = extract(tmp_path, backbone, IMAGES)
+    assert features.layers == ("second", "first")
+    assert features.shapes == ((4, 4, 6), (8, 8, 4)) and features.count == 50 and features.dtype == "float16"
+    rows = np.array([49, 0, 17, 16, 15, 17])
+    for ours, theirs in zip(features.take(rows), expected(backbone, IMAGES), strict=True):
+        assert ours.dtype == np.float16
+        np.testing.assert_allclose(ours, theirs[rows], atol=5e-3)
+    with pytest.raises(IndexError):
+        features.take(np.array([50]))
+    with pytest.raises(UserError, match="flip"):
+        features.take(rows, "flip")
+
+
+def test_the_flip_view_sees_mirrored_faces(tmp_path: Path, backbone: BackboneConfig) -> None:
+    features = extract(tmp_path, backbone, IMAGES, views=["original", "flip"], dtype="float32")
+    mirrored = expected(backbone, np.ascontiguousarray(IMAGES[:, :, ::-1]))
+    for ours, theirs in zip(features.take(np.arange(50), "flip"), mirrored, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_second_extraction_does_not_even_import_keras(tmp_path: Path, backbone: BackboneConfig) -> None:
+    first = extract(tmp_path, backbone, IMAGES)
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from fer_experiments.config import BackboneConfig, FeaturesConfig
+from fer_experiments.features import extract_features
+images = np.random.default_rng(0).integers(0, 256, (50, 12, 12), dtype=np.uint8)
+print(extract_features(images, "of 50", {backbone!r}, {SMALL!r}, Path({str(tmp_path)!r})).fingerprint)
+print("keras" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    said, fingerprint, keras_imported = done.stdout.strip().splitlines()
+    assert said.startswith("features: 50 images from ") and said.endswith("(no image forwarded)")
+    assert (fingerprint, keras_imported) == (first.fingerprint, "False")
+
+
+def test_a_view_that_is_there_is_not_computed_again(tmp_path: Path, backbone: BackboneConfig) -> None:
+    one = extract(tmp_path, backbone, IMAGES)
+    before = [path.stat().st_mtime_ns for path in shards(tmp_path)]
+    both = extract(tmp_path, backbone, IMAGES, views=["original", "flip"], shard_size=32)
+    assert [path.stat().st_mtime_ns for path in shards(tmp_path)] == before
+    assert (both.path, both.views) == (one.path, ("original", "flip"))
+    assert both.fingerprint != one.fingerprint
+    said: list[str] = []
+    assert extract(tmp_path, backbone, IMAGES, said).fingerprint == one.fingerprint
+    assert "no image forwarded" in said[-1]
+
+
+def test_each_ingredient_has_its_own_folder(tmp_path: Path, backbone: BackboneConfig) -> None:
+    sets = [
+        extract(tmp_path, backbone, IMAGES),
+        extract(tmp_path, backbone, IMAGES, dtype="float32"),
+        extract(tmp_path, backbone, IMAGES[:40]),
+        extract(tmp_path, replace(backbone, pooling="avg"), IMAGES),
+    ]
+    assert len({features.path for features in sets}) == len({features.fingerprint for features in sets}) == 4
+
+
+def test_bfloat16_is_close_has_its_own_folder_and_leaves_float32_exact(
+    tmp_path: Path, backbone: BackboneConfig
+) -> None:
+    rough = extract(tmp_path, backbone, IMAGES, precision="bfloat16")
+    exact = extract(tmp_path, backbone, IMAGES)
+    assert rough.path != exact.path and rough.fingerprint != exact.fingerprint
+    rows = np.arange(len(IMAGES))
+    for ours, float32, keras_own in zip(rough.take(rows), exact.take(rows), expected(backbone, IMAGES), strict=True):
+        assert np.linalg.norm(ours.astype("float32") - keras_own) < 0.05 * np.linalg.norm(keras_own)
+        np.testing.assert_allclose(float32, keras_own, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
+def test_a_damaged_shard_is_computed_again_and_no_other(tmp_path: Path, backbone: BackboneConfig, damage: str) -> None:
+    before = extract(tmp_path, backbone, IMAGES).take(np.arange(50))
+    victim, *others = shards(tmp_path)
+    content = bytearray(victim.read_bytes())
+    times = {path: path.stat().st_mtime_ns for path in others if path.name[:7] != victim.name[:7]}
+    if damage == "gone":
+        victim.unlink()
+    else:
+        content[-1] ^= 1
+        victim.write_bytes(content[:-100] if damage == "truncated" else content)
+    said: list[str] = []
+    after = extract(tmp_path, backbone, IMAGES, said)
+    assert said[0] == "features: 3 of 4 shards are there already"
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for one, other in zip(before, after.take(np.arange(50)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_touched_shard_is_checked_and_kept(tmp_path: Path, backbone: BackboneConfig) -> None:
+    extract(tmp_path, backbone, IMAGES)
+    shards(tmp_path)[0].touch()
+    said: list[str] = []
+    extract(tmp_path, backbone, IMAGES, said)
+    assert len(said) == 1 and "no image forwarded" in said[0]
+
+
+@pytest.fixture
+def other_process(tmp_path: Path, backbone: BackboneConfig) -> Iterator[subprocess.Popen[str]]:
+    """An extraction of 4,000 images in shards of 8, caught in the act: some shards are there."""
+    command = [sys.executable, "-c", PROCESS, str(backbone.weights), str(tmp_path), "4000", "8"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    while len(list(tmp_path.glob("features/*/original/*.json"))) < 3:
+        assert process.poll() is None, "the extraction ended before it could be caught"
+        time.sleep(0.005)
+    yield process
+    process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def test_a_killed_extraction_is_taken_over_by_the_one_that_waits(
+    tmp_path: Path, backbone: BackboneConfig, other_process: subprocess.Popen[str]
+) -> None:
+    said: list[str] = []
+    waiting = threading.Thread(
+        target=lambda: extract(tmp_path, backbone, many(4000), said, shard_size=8), name="the second extraction"
+    )
+    waiting.start()
+    while not said:
+        time.sleep(0.005)
+    other_process.kill()
+    other_process.wait()
+    waiting.join()
+    assert "waiting" in said[0] and "shards are there already" in said[1] and "4,000 images through small" in said[2]
+    manifest = next(tmp_path.glob("features/*/original/manifest.json")).stat().st_mtime_ns
+    kept = int(said[1].split()[1])
+    assert 3 <= kept < 500 and len(shards(tmp_path)) == 1000
+    assert all(path.stat().st_mtime_ns <= manifest for path in shards(tmp_path))
+    features = open_features(next(tmp_path.glob("features/*")), ("original",))
+    assert features is not None
+    rows = np.arange(0, 4000, 37)
+    for ours, theirs in zip(features.take(rows), expected(backbone, many(4000)[rows]), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-3)
+
+
+def test_two_processes_that_want_the_same_do_the_work_once(
+    tmp_path: Path, backbone: BackboneConfig, other_process: subprocess.Popen[str]
+) -> None:
+    said: list[str] = []
+    extract(tmp_path, backbone, many(4000), said, shard_size=8)
+    assert "waiting" in said[0] and "no image forwarded" in said[1]
+    first, _ = other_process.communicate()
+    assert other_process.returncode == 0 and "4,000 images through small" in first
+
+
+def test_what_float16_cannot_hold_is_refused_with_the_remedy(tmp_path: Path, backbone: BackboneConfig) -> None:
+    loud, faint = ({"mean": 0, "scale": scale} for scale in (1e-6, 1e9))
+    with pytest.raises(UserError, match=r"over float16's 65,504: say features.dtype=float32"):
+        extract(tmp_path, replace(backbone, scaling=loud), IMAGES)
+    with pytest.raises(UserError, match=r"too small for float16 .* say features.dtype=float32"):
+        extract(tmp_path, replace(backbone, scaling=faint), IMAGES)
+    assert shards(tmp_path) == []
+    assert extract(tmp_path, replace(backbone, scaling=loud), IMAGES, dtype="float32").dtype == "float32"
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, backbone: BackboneConfig) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be written .* paths.cache=<folder>"):
+        extract(tmp_path / "file", backbone, IMAGES)
+
+
+def test_a_write_that_fails_half_way_is_named_and_leaves_no_half_file(tmp_path: Path, backbone: BackboneConfig) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # the second layer's 4 kB do not fit
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            extract(tmp_path, replace(backbone, layers=["first"]), IMAGES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.glob("features/*/original/*")) == []
+
+
+def test_a_compiled_network_that_disagrees_with_keras_is_stopped(backbone: BackboneConfig) -> None:
+    loaded = load_backbone(backbone, (12, 12))
+    right = compile_forward(loaded, 8)
+    check_parity(loaded, right, IMAGES[:8])
+    with pytest.raises(UserError, match="disagree on second"):
+        check_parity(loaded, lambda images: [1.1 * x for x in right(images)], IMAGES[:8])
+
+
+def test_features_travel_to_another_process_without_their_content(tmp_path: Path, backbone: BackboneConfig) -> None:
+    features = extract(tmp_path, backbone, IMAGES)
+    rows = np.arange(50)
+    before = features.take(rows)
+    pickled = pickle.dumps(features)
+    assert len(pickled) < 2000
+    for one, other in zip(before, pickle.loads(pickled).take(rows), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_batch_normalised_application_agrees_with_predict() -> None:
+    cfg = BackboneConfig(name="mobile", kind="application", architecture="MobileNetV2", weights=None, input_size=32)
+    loaded = load_backbone(cfg, (12, 12))
+    (ours,) = compile_forward(loaded, 8)(IMAGES[:5])
+    theirs = loaded.model.predict(IMAGES[:5], verbose=0)
+    assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(theirs)  # relative: random weights give 1e-12
+
+
+def test_facenet_gives_the_maps_of_its_readme_on_real_faces(fer2013_zip: Path) -> None:
+    import io
+    import zipfile
+
+    from PIL import Image
+
+    from fer_experiments.config.compose import compose
+
+    with zipfile.ZipFile(fer2013_zip) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][:4]
+        faces = np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names])
+    facenet = replace(compose(["backbone=facenet"]).backbone, layers=["Block17_10_out", "Block8_6_add", "Bottleneck"])
+    loaded = load_backbone(facenet, faces.shape[1:])
+    forward = compile_forward(loaded, 4)
+    check_parity(loaded, forward, faces)
+    assert [x.shape for x in forward(faces)] == [(4, 8, 8, 896), (4, 3, 3, 1792), (4, 512)]

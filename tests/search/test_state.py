@@ -1,0 +1,162 @@
+"""The file a sweep lives in, and the list of sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_experiments.errors import UserError
+from fer_experiments.search.state import State, find_state, find_sweep, is_locked, list_sweeps, load_state, only_one
+
+IDENTITY = {"sweep.objective": "final/val_accuracy", "sweep.direction": "max", "head.l2": 0.1}
+
+
+def state(**changes: Any) -> State:
+    return State(**{"id": "quick-1", "name": "quick", "identity": IDENTITY, **changes})
+
+
+def test_what_was_not_asked_yet_when_a_signal_struck_is_asked_again(tmp_path: Path):
+    state(trials=[trial(0, 0.5), trial(1, None, "asked"), trial(2, None, "asked")], order=[0, 0, 1]).save(tmp_path)
+    found = load_state(tmp_path)
+    assert found is not None
+    assert ([t["number"] for t in found.ended], [t["number"] for t in found.in_flight]) == ([0], [1])
+
+
+def trial(number: int, score: float | None, status: str = "finished") -> dict[str, Any]:
+    return {"number": number, "score": score, "status": status}
+
+
+def test_a_saved_state_comes_back(tmp_path: Path):
+    saved = state(trials=[trial(0, 0.5)], order=[0, 0], seconds=3.5)
+    saved.save(tmp_path / "new")
+    assert load_state(tmp_path / "new") == saved
+
+
+def test_no_state_is_none(tmp_path: Path):
+    assert load_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ['{"id": "x"', "[]", '{"id": "x", "unknown": 1}'])
+def test_a_damaged_state_is_named(tmp_path: Path, text: str):
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(UserError, match=r"state\.json: not a sweep's state"):
+        load_state(tmp_path)
+
+
+def test_a_state_killed_while_it_is_written_stays_readable(tmp_path: Path):
+    """SIGKILL in a tight loop of saving: the file is always one of the states that were saved."""
+    code = (
+        "import sys; from pathlib import Path; from fer_experiments.search.state import State\n"
+        "s = State('i', 'n', {'sweep.direction': 'max'}); print('ready', flush=True)\n"
+        "while True:\n"
+        "    s.trials.append({'number': len(s.trials), 'score': 0.5, 'status': 'finished', 'fill': 'x' * 2000})\n"
+        "    s.order += 2 * [len(s.order) // 2]\n"
+        "    s.save(Path(sys.argv[1]))\n"
+    )
+    longest = 0
+    for delay in (0.01, 0.03, 0.06, 0.1, 0.15, 0.2):
+        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stdout.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        found = load_state(tmp_path)
+        longest = max(longest, len(found.trials) if found else 0)
+    assert longest > 1
+
+
+def test_the_same_identity_finds_the_state_again_and_another_says_what_differs(tmp_path: Path):
+    first, folder, said = find_state(tmp_path, "quick", IDENTITY, fresh=False)
+    assert said == f"sweep {first.id}: a new one"
+    first.save(folder)
+    again, same, said = find_state(tmp_path, "quick", IDENTITY, fresh=False)
+    assert (again.id, same) == (first.id, folder) and "going on after 0 trials" in said
+    other, _, said = find_state(tmp_path, "quick", {**IDENTITY, "head.l2": 0.2}, fresh=False)
+    assert other.id != first.id and said.endswith(f"a new one, {first.id} differs in head.l2")
+    fresh, _, _ = find_state(tmp_path, "quick", IDENTITY, fresh=True)
+    assert fresh.id == f"{first.id}-2"
+
+
+def test_the_best_is_a_finished_trial_in_the_right_direction():
+    trials = [trial(0, 0.5), trial(1, 0.9, "pruned"), trial(2, 0.7), trial(3, None, "failed"), trial(4, 0.7)]
+    up, down = state(trials=trials).best(), state(trials=trials, identity={**IDENTITY, "sweep.direction": "min"}).best()
+    assert up is not None and up["number"] == 2
+    assert down is not None and down["number"] == 0
+
+
+def test_a_sweep_is_found_by_what_mlflow_calls_its_runs(tmp_path: Path):
+    for name, run, of_trial in (("a-1", "a" * 32, "b" * 32), ("b-1", "c" * 32, "d" * 32)):
+        trials = [trial(0, 0.5) | {"run_id": of_trial}, trial(1, None, "asked")]
+        state(id=name, name=name[0], run_id=run, trials=trials, order=[0, 0, 1]).save(tmp_path / name)
+    for sought in ("a" * 32, "b" * 32):
+        found, folder = find_sweep(tmp_path, sought)
+        assert (found.id, folder) == ("a-1", tmp_path / "a-1")
+    with pytest.raises(UserError, match=f"sweep={'e' * 32}: no such sweep"):
+        find_sweep(tmp_path, "e" * 32)
+
+
+def test_looking_whether_a_sweep_runs_writes_nothing_and_disturbs_nobody(tmp_path: Path):
+    assert not is_locked(tmp_path / "nowhere")
+    (tmp_path / "lock").touch(mode=0o444)
+    assert not is_locked(tmp_path) and [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write: Linux's /proc")
+def test_a_sweeps_folder_that_cannot_be_written_is_named():
+    with (
+        pytest.raises(UserError, match=r"^/proc/self/sweep: cannot be written \("),
+        only_one(Path("/proc/self/sweep"), "quick-1"),
+    ):
+        pass
+
+
+def test_a_sweep_has_one_process(tmp_path: Path):
+    with only_one(tmp_path, "quick-1"):
+        assert is_locked(tmp_path)
+        with pytest.raises(UserError, match=r"sweep quick-1: another process is running it"):
+            subprocess_lock(tmp_path)
+    assert not is_locked(tmp_path)
+
+
+def subprocess_lock(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from fer_experiments.search.state import only_one\n"
+        "from fer_experiments.errors import UserError\n"
+        "try:\n    with only_one(Path(sys.argv[1]), 'quick-1'): pass\n"
+        "except UserError as error: sys.exit(str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(done.stderr.strip())
+
+
+def test_the_list_tells_running_stopped_and_finished(tmp_path: Path):
+    for name, status in (("a", "running"), ("b", "running"), ("c", "finished")):
+        state(id=name, status=status, trials=[trial(0, 0.25), trial(1, None, "asked")], order=[0, 1, 0]).save(
+            tmp_path / name
+        )
+    with only_one(tmp_path / "a", "a"):
+        rows = {line.split()[0]: line.split() for line in list_sweeps(tmp_path).splitlines()}
+    assert [rows[name][1] for name in "abc"] == ["running", "stopped", "finished"]
+    assert rows["a"][2:5] == ["1", "0.2500", "final/val_accuracy"]
+
+
+def test_no_sweeps_says_how_to_start_one(tmp_path: Path):
+    assert "fer sweep" in list_sweeps(tmp_path / "nowhere")
+
+
+def test_fer_sweeps_needs_no_keras(tmp_path: Path):
+    state().save(tmp_path / "sweeps" / "quick-1")
+    code = "import sys; from fer_experiments.cli import main; main(sys.argv[1:]); assert 'keras' not in sys.modules"
+    command = [sys.executable, "-c", code, "sweeps", f"paths.mlruns={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    assert "quick-1  stopped" in done.stdout
+    assert json.loads((tmp_path / "sweeps" / "quick-1" / "state.json").read_text())["id"] == "quick-1"

@@ -1,0 +1,285 @@
+"""Pictures in files, folders and standard input to probabilities, by a registered model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving_room import CLASSES, SIZE
+
+from fer_experiments.config import Config
+from fer_experiments.errors import UserError
+from fer_experiments.serving import loading
+from fer_experiments.serving import predict as room
+from fer_experiments.serving.predict import predict
+from fer_experiments.tracking import models
+from fer_experiments.tracking.classifier import FaceClassifier
+
+
+def draw(path: Path, number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    pixels = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+@pytest.fixture(autouse=True)
+def one_model(monkeypatch: pytest.MonkeyPatch, classifier: FaceClassifier) -> None:
+    """Loading it takes a second, which `test_the_model_is_found` alone pays."""
+    monkeypatch.setattr(loading, "load_model", lambda config, which: (None, classifier))
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """A folder of three pictures, one of them further down, and two files that are none."""
+    folder = tmp_path / "faces"
+    (folder / "more").mkdir(parents=True)
+    names = ("face-9.png", "face-10.png", "more/face-1.png")
+    pixels = {str(folder / name): draw(folder / name, number) for number, name in enumerate(names)}
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "cut.png").write_bytes((folder / "face-9.png").read_bytes()[:60])
+    (folder / ".hidden.png").write_text("no picture")
+    return folder, pixels
+
+
+def said(config: Config, paths: list[str], form: str = "json") -> tuple[int, str]:
+    lines: list[str] = []
+    return predict(config, paths, form, lines.append), "\n".join(lines)
+
+
+def give(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_folder_is_read_in_natural_order_and_what_is_no_picture_is_named(registered, classifier, faces, capsys):
+    folder, pixels = faces
+    code, text = said(registered, [str(folder)])
+    rows = json.loads(text)
+    assert [row["file"] for row in rows] == list(pixels)
+    expected = classifier.probabilities(np.stack(list(pixels.values())))
+    got = [[row["probabilities"][name] for name in CLASSES] for row in rows]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert [row["label"] for row in rows] == [CLASSES[i] for i in expected.argmax(axis=1)]
+    assert np.ptp(expected, axis=0).max() > 0.01  # the network does look at the pixels
+    errors = capsys.readouterr().err.splitlines()
+    assert code == 2 and len(errors) == 2
+    assert "cut.png: cannot be read" in errors[0]
+    assert errors[1] == f"fer predict: other files ignored: 1, the first {folder}/notes.txt"
+
+
+def test_what_is_a_picture_is_told_by_content_and_a_name_that_promises_one_is_kept(registered, tmp_path, capsys):
+    draw(tmp_path / "a.png", 0)
+    (tmp_path / "a.png").rename(tmp_path / "a.strange")
+    draw(tmp_path / "b.png", 1)
+    (tmp_path / "b.png").rename(tmp_path / "b")
+    (tmp_path / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (tmp_path / "page.png").write_text("<html>403</html>")
+    os.mkfifo(tmp_path / "pipe")  # nobody ever writes to it
+    (tmp_path / "again").symlink_to(tmp_path)
+    code, text = said(registered, [str(tmp_path)])
+    assert code == 2 and [Path(row["file"]).name for row in json.loads(text)] == ["a.strange", "b"]
+    errors = capsys.readouterr().err.splitlines()
+    assert "page.png: cannot be read as a picture (an HTML page" in errors[0]
+    assert "other files ignored: 3" in errors[1] and len(errors) == 2
+
+
+def test_pictures_of_one_gray_level_are_named_and_a_table_says_that_no_face_is_looked_for(registered, tmp_path, capsys):
+    for name, level in (("black", 0), ("white", 255)):
+        Image.new("L", (48, 48), level).save(tmp_path / f"{name}.png")
+    draw(tmp_path / "face.png", 0)
+    assert said(registered, [str(tmp_path)])[0] == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert [f"{name}.png: constant" in line for name, line in zip(("black", "white"), errors, strict=True)] == [
+        True
+    ] * 2
+    said(registered, [str(tmp_path / "face.png")], "table")
+    assert capsys.readouterr().err.splitlines() == [
+        "fer predict: no face is looked for: every picture is taken for a face that fills it"
+    ]
+
+
+def test_forms_agree(registered, faces):
+    folder = faces[0]
+    rows = json.loads(said(registered, [str(folder)])[1])
+    table = said(registered, [str(folder)], "table")[1].splitlines()
+    assert table[0].split() == ["file", "label", *CLASSES]
+    assert len({len(line) for line in table}) == 1  # aligned
+    commas = list(csv.DictReader(io.StringIO(said(registered, [str(folder)], "csv")[1])))
+    for row, line, comma in zip(rows, table[1:], commas, strict=True):
+        values = [row["probabilities"][name] for name in CLASSES]
+        assert line.split() == [row["file"], row["label"], *(f"{value:.4f}" for value in values)]
+        assert (comma["file"], comma["label"]) == (row["file"], row["label"])
+        assert [float(comma[f"probability_{name}"]) for name in CLASSES] == values
+
+
+def test_missing_file_is_named_and_the_rest_goes_on(registered, faces, capsys):
+    folder, pixels = faces
+    path = next(iter(pixels))
+    code, text = said(registered, [str(folder / "nowhere.png"), path])
+    assert code == 2 and [row["file"] for row in json.loads(text)] == [path]
+    assert "nowhere.png: no such file" in capsys.readouterr().err
+    assert said(registered, [path])[0] == 0
+
+
+@pytest.mark.parametrize(("form", "text"), [("json", "[\n]"), ("csv", "file,label,"), ("table", "")])
+def test_nothing_that_can_be_read_is_an_empty_answer(registered, tmp_path, form, text):
+    (tmp_path / "notes.txt").write_text("no picture")
+    code, got = said(registered, [str(tmp_path)], form)
+    assert code == 2 and got.startswith(text) and len(got.splitlines()) <= 2
+
+
+def test_stdin_is_a_list_of_files_or_a_picture(registered, faces, monkeypatch):
+    pixels = faces[1]
+    give(monkeypatch, "\n".join([*pixels, ""]).encode())
+    code, listed = said(registered, ["-"])
+    assert code == 0 and [row["file"] for row in json.loads(listed)] == list(pixels)
+    give(monkeypatch, Path(next(iter(pixels))).read_bytes())
+    code, alone = said(registered, ["-"])
+    row = json.loads(alone)[0]
+    assert code == 0 and row["probabilities"] == pytest.approx(json.loads(listed)[0]["probabilities"], abs=1e-6)
+
+
+def test_long_list_on_stdin_is_read_to_its_end(registered, faces, monkeypatch):
+    path = next(iter(faces[1]))
+    names = [path] * (5000 // len(path) + room.BATCH)
+    give(monkeypatch, "\r\n".join(names).encode())
+    code, text = said(registered, ["-"], "csv")
+    assert code == 0 and len(text.splitlines()) == 1 + len(names)
+
+
+def test_pictures_are_held_in_batches_and_rows_come_out_as_they_are_done(registered, classifier, faces, monkeypatch):
+    lines: list[str] = []
+    seen = []
+
+    class Watching:
+        classes, size = classifier.classes, classifier.size
+
+        def probabilities(self, pixels):
+            seen.append((len(pixels), len(lines)))
+            return classifier.probabilities(pixels)
+
+    monkeypatch.setattr(loading, "load_model", lambda registered, which: (None, Watching()))
+    give(monkeypatch, "\n".join([next(iter(faces[1]))] * 150).encode())
+    assert predict(registered, ["-"], "csv", lines.append) == 0
+    assert seen == [(64, 1), (64, 65), (22, 129)]
+
+
+def test_large_colour_picture_is_brought_to_the_models_size(registered, classifier, tmp_path):
+    from fer_experiments.data.images import read_picture
+
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "large.png")
+    pixels = read_picture((tmp_path / "large.png").read_bytes(), "large", SIZE)
+    expected = classifier.probabilities(pixels[None])[0]
+    row = json.loads(said(registered, [str(tmp_path / "large.png")])[1])[0]
+    assert list(row["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_odd_names_are_printed(registered, tmp_path):
+    names = ['a,"b"\n.png', "é.png", "\udcff.png"]
+    for number, name in enumerate(names):
+        draw(tmp_path / name, number)
+    for form in ("table", "csv", "json"):
+        code, text = said(registered, [str(tmp_path)], form)
+        assert code == 0 and text.encode()  # UTF-8 throughout
+    assert {Path(row["file"]).name for row in json.loads(text)} == set(names)
+    assert len(said(registered, [str(tmp_path)], "table")[1].splitlines()) == 4
+
+
+def test_file_that_is_no_picture_by_its_size_is_not_read(registered, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(room, "LIMIT", 1000)
+    (tmp_path / "film.png").write_bytes(bytes(1001))
+    assert said(registered, [str(tmp_path / "film.png")]) == (2, "[\n]")
+    assert "larger than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("paths", "form", "message"), [(["x"], "xml", "format=xml"), ([], "json", "nothing to predict")]
+)
+def test_wrong_arguments_are_refused(registered, paths, form, message):
+    with pytest.raises(UserError, match=message):
+        predict(registered, paths, form)
+
+
+def test_files_that_are_missing_are_told_without_tensorflow():
+    code = (
+        "import sys; from fer_experiments.serving.predict import predict; from fer_experiments.config import Config\n"
+    )
+    code += "assert predict(Config(), ['/nowhere.png']) == 2; assert not {'tensorflow', 'mlflow'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "fer predict: /nowhere.png: no such file or folder\n")
+
+
+# Which model
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+
+def test_the_model_is_found_by_alias_and_number_in_place(registered, real):
+    for which in ("champion", "1"):
+        version, folder = loading.find_model(registered, which)
+        assert (version.name, version.number) == ("fer-demo", 1) and (folder / "MLmodel").is_file()
+    assert not (Path(registered.paths.cache) / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "which", "message"),
+    [
+        ("demo", "previous", r"fer-demo has no version previous; it has 1 \(champion\).*fer promote"),
+        ("demo", "7", "fer-demo has no version 7"),
+        ("other", "champion", "no model fer-other .*fer promote.* data.task=demo"),
+    ],
+)
+def test_missing_model_is_said_with_the_remedy(registered, real, task, which, message):
+    with pytest.raises(UserError, match=message):
+        loading.find_model(replace(registered, data=replace(registered.data, task=task, source=task)), which)
+
+
+def test_without_a_store_none_is_made(registered, real, tmp_path):
+    empty = replace(registered, paths=replace(registered.paths, mlruns=str(tmp_path / "mlruns")))
+    with pytest.raises(UserError, match=r"nothing is recorded there yet; `\S*fer sweep paths\.mlruns=\S+` comes first"):
+        loading.find_model(empty, "champion")
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_files_of_another_machine_are_downloaded_once_and_whole(registered, real, tmp_path, monkeypatch):
+    here = loading.find_model(registered, "champion")[1]
+    calls = []
+
+    def download(uri: str, version: models.Version, folder: Path) -> Path:
+        calls.append(folder)
+        shutil.copytree(here, folder / "model")
+        if len(calls) == 1:
+            raise UserError("cut off")
+        return folder / "model"
+
+    monkeypatch.setattr(models, "fetch_model", download)
+    remote = replace(registered, paths=replace(registered.paths, cache=str(tmp_path)))
+    with pytest.raises(UserError, match="cut off"):
+        loading.find_model(remote, "champion")
+    assert list((tmp_path / "models").iterdir()) == []
+    folders = [loading.find_model(remote, "champion")[1] for _ in range(2)]
+    assert len(calls) == 2 and folders[0] == folders[1] and (folders[0] / "MLmodel").is_file()
+    assert list((tmp_path / "models").iterdir()) == [folders[0]]
+
+
+def test_damaged_model_is_said_in_a_line(registered, real, tmp_path, monkeypatch):
+    version, folder = loading.find_model(registered, "champion")
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "artifacts" / "network.keras").write_bytes(b"cut")
+    monkeypatch.setattr(loading, "find_model", lambda registered, which: (version, tmp_path / "model"))
+    with pytest.raises(UserError, match=r"models:/fer-demo/1: .* cannot be loaded .*fer rollback") as error:
+        loading.load_model(registered, "champion")
+    assert "\n" not in str(error.value)

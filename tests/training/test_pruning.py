@@ -1,0 +1,95 @@
+"""The median rule, and that it decides as Optuna's where both are defined alike."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+from fer_experiments.training.pruning import hopeless, medians
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def test_a_median_is_of_the_best_so_far():
+    curves = [[0.1, 0.5, 0.2], [0.3, 0.1, 0.1], [0.2, 0.4, 0.6]]
+    assert medians(curves, "max", startup=3) == [0.2, 0.4, 0.5]
+    assert medians(curves, "min", startup=3) == [0.2, 0.1, 0.1]
+
+
+def test_medians_end_where_too_few_trials_came():
+    curves = [[0.1, 0.2, 0.3], [0.2, 0.3], [0.3], [], [0.4, 0.1, 0.6]]
+    assert medians(curves, "max", startup=3) == pytest.approx([0.25, 0.3])
+    assert medians(curves, "max", startup=2) == pytest.approx([0.25, 0.3, 0.45])
+    assert medians(curves, "max") == [] == medians([], "max", startup=0)
+
+
+def test_a_value_that_is_no_number_hides_no_other():
+    assert medians([[math.nan, 0.3, math.nan]], "max", startup=1)[1:] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("max", 1), ("min", -1)])
+def test_hopeless_is_worse_than_the_median_after_the_warmup(direction: str, sign: int):
+    found = [sign * 0.5] * 5
+    bad, good, equal = ([sign * value] * 4 for value in (0.4, 0.6, 0.5))
+    assert hopeless(bad, found, direction)
+    assert not hopeless(good, found, direction)
+    assert not hopeless(equal, found, direction)
+    assert not hopeless([sign * 0.6, *bad[:3]], found, direction)  # it was good once
+    assert not hopeless(bad[:3], found, direction)
+    assert hopeless(bad[:3], found, direction, warmup=2)
+    assert not hopeless(bad * 2, found, direction)  # beyond the medians
+    assert not hopeless([], found, direction, warmup=0)
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_decisions_are_those_of_optuna(direction: str):
+    """The definitions coincide on curves that only get better: the value at an epoch is then the best so far."""
+    random = np.random.default_rng(0)
+    better = np.maximum.accumulate if direction == "max" else np.minimum.accumulate
+    decisions = []
+    for _ in range(20):
+        lengths = random.integers(2, 12, size=random.integers(1, 12))
+        curves = [better(random.normal(size=n)).tolist() for n in lengths]
+        theirs = optuna.create_study(
+            direction=f"{direction}imize",
+            pruner=optuna.pruners.PercentilePruner(50.0, n_startup_trials=4, n_warmup_steps=2, n_min_trials=4),
+        )
+        for curve in curves:
+            theirs.add_trial(optuna.trial.create_trial(value=0.0, intermediate_values=dict(enumerate(curve))))
+        ours = medians(curves, direction, startup=4)
+        trial, curve = theirs.ask(), []
+        for epoch, value in enumerate(random.normal(size=12).tolist()):
+            curve.append(value)
+            trial.report(value, epoch)
+            decisions.append(trial.should_prune())
+            assert hopeless(curve, ours, direction, warmup=2) == decisions[-1]
+    assert True in decisions and False in decisions
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_decisions_on_curves_of_one_length_are_those_of_the_median_pruner(direction: str):
+    random = np.random.default_rng(1)
+    better = np.maximum.accumulate if direction == "max" else np.minimum.accumulate
+    theirs = optuna.create_study(
+        direction=f"{direction}imize", pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
+    )
+    curves: list[list[float]] = []
+    pruned = 0
+    for _ in range(40):
+        trial, curve, stopped = theirs.ask(), [], False
+        for epoch, value in enumerate(random.normal(size=10).tolist()):
+            curve = better([*curve, value]).tolist()
+            trial.report(curve[-1], epoch)
+            stopped = hopeless(curve, medians(curves, direction), direction)
+            assert stopped == trial.should_prune()
+            if stopped:
+                break
+        pruned += stopped
+        if not stopped:
+            curves.append(curve)
+        state = optuna.trial.TrialState.PRUNED if stopped else optuna.trial.TrialState.COMPLETE
+        theirs.tell(trial, None if stopped else curve[-1], state=state)
+    assert 0 < pruned < 40

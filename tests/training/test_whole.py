@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import itertools
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_experiments.backbones.networks import load_backbone
+from fer_experiments.config import BackboneConfig, FeaturesConfig, HeadConfig
+from fer_experiments.data.images import read_picture
+from fer_experiments.errors import UserError
+from fer_experiments.features.cache import FeatureSet, extract_features
+from fer_experiments.training.fit import feature_moments, predict
+from fer_experiments.training.heads import build_head
+from fer_experiments.training.whole import CHECKED, TOLERANCE, Agreement, assemble, compare
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (CHECKED, 12, 12), dtype=np.uint8)
+CONV = HeadConfig(name="conv", filters=[8, 8], dense_widths=[8], dropout=0.4, l2=1e-4, normalize=True)
+BOTH = ["original", "flip"]
+POCKET = BackboneConfig(
+    name="pocket",
+    kind="pocket",
+    weights="embedded",
+    input_size=48,
+    channels=1,
+    scaling={"mean": 127.5, "scale": 127.5},
+    layers=["stage3"],
+)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="first")(pixels)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Conv2D(6, 3, strides=2, padding="same", name="second")(x)
+    path = tmp_path_factory.mktemp("trunk") / "trunk.keras"
+    keras.Model(pixels, x).save(path)
+    scaling = {"mean": 127.5, "scale": 128}
+    layers = ["second", "first"]
+    return BackboneConfig(
+        name="small", kind="keras_file", weights=str(path), input_size=16, layers=layers, scaling=scaling
+    )
+
+
+def stored(cache: Path, images: np.ndarray, backbone: BackboneConfig, views: list[str], **options: Any) -> FeatureSet:
+    config = FeaturesConfig(views=views, batch_size=32, **options)
+    return extract_features(images, "images", backbone, config, cache, echo=lambda line: None)
+
+
+def head_for(features: FeatureSet, classes: int, config: HeadConfig = CONV, precision: str = "float32") -> keras.Model:
+    """A head that is sure of something: random weights on standardised features."""
+    keras.utils.set_random_seed(0)
+    moments = feature_moments(features, np.arange(features.count)) if config.normalize else None
+    head = build_head(config, features.shapes, classes, moments=moments, precision=precision)
+    head.layers[-1].set_weights([15 * weight for weight in head.layers[-1].get_weights()])
+    return head
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory, backbone: BackboneConfig) -> FeatureSet:
+    return stored(tmp_path_factory.mktemp("cache"), IMAGES, backbone, BOTH)
+
+
+def check_agreement(model: keras.Model, images: np.ndarray, want: np.ndarray, *limit: float, **least: int) -> Agreement:
+    return compare("the assembled model", model.predict(images, 64, verbose=0), want, *limit, **least)
+
+
+def expected(head: keras.Model, features: FeatureSet) -> np.ndarray:
+    return predict(head, features, np.arange(features.count))
+
+
+@pytest.mark.parametrize(
+    ("classes", "head"), [(2, CONV), (7, CONV), (2, HeadConfig(name="linear", l2=0.0)), (3, HeadConfig(name="paper"))]
+)
+def test_pixels_give_the_probabilities_that_stored_features_give(
+    backbone: BackboneConfig, features: FeatureSet, classes: int, head: HeadConfig
+) -> None:
+    config = replace(head, filters=head.filters or [8], dense_widths=head.dense_widths or [8])
+    trained = head_for(features, classes, config)
+    model = assemble(backbone, (12, 12), trained, BOTH, classes)
+    want = expected(trained, features)
+    agreement = check_agreement(model, IMAGES, want)
+    assert (model.output_shape, agreement.images) == ((None, classes), CHECKED)
+    assert agreement.other_class <= 2  # of nearly equal probabilities
+    assert 0 < agreement.mean <= agreement.largest < TOLERANCE["float32"]
+    assert np.ptp(want, axis=0).max() > 0.1  # probabilities that a mistake would move
+    probabilities = model.predict(IMAGES, verbose=0)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def test_only_the_rounding_of_stored_features_makes_a_difference(tmp_path: Path, backbone: BackboneConfig) -> None:
+    features = stored(tmp_path, IMAGES, backbone, BOTH, dtype="float32")
+    head = head_for(features, 7)
+    assert check_agreement(assemble(backbone, (12, 12), head, BOTH, 7), IMAGES, expected(head, features), 1e-5)
+
+
+def test_a_face_and_its_mirror_image_are_one_when_the_features_had_both(
+    backbone: BackboneConfig, features: FeatureSet
+) -> None:
+    head, mirrored = head_for(features, 2), np.ascontiguousarray(IMAGES[:, :, ::-1])
+    for views, atol in ((BOTH, 1e-6), (["original"], 0.02)):
+        model = assemble(backbone, (12, 12), head, views, 2)
+        difference = np.abs(model.predict(IMAGES, verbose=0) - model.predict(mirrored, verbose=0)).max()
+        assert (difference <= atol) == (views == BOTH)
+
+
+def test_any_size_is_taken_as_if_the_model_were_built_for_it(backbone: BackboneConfig, features: FeatureSet) -> None:
+    head = head_for(features, 2)
+    any_size = assemble(backbone, (None, None), head, BOTH, 2)
+    for shape in ((9, 31), (16, 16), (60, 40)):
+        images = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
+        wanted = assemble(backbone, shape, head, BOTH, 2).predict(images, verbose=0)
+        np.testing.assert_allclose(any_size.predict(images, verbose=0), wanted, atol=1e-6)
+
+
+def test_colour_becomes_gray_as_in_the_data(backbone: BackboneConfig, features: FeatureSet) -> None:
+    head = head_for(features, 2)
+    coloured = np.random.default_rng(1).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
+    gray = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in coloured])
+    wanted = assemble(backbone, (12, 12), head, BOTH, 2).predict(gray, verbose=0)
+    one = assemble(backbone, (None, None, 1), head, BOTH, 2).predict(gray[..., None], verbose=0)
+    three = assemble(backbone, (None, None, 3), head, BOTH, 2)
+    np.testing.assert_allclose(one, wanted, atol=1e-6)
+    np.testing.assert_allclose(three.predict(np.repeat(gray[..., None], 3, -1), verbose=0), wanted, atol=1e-6)
+    # A gray level that PIL's fixed-point arithmetic rounds the other way is allowed.
+    np.testing.assert_allclose(three.predict(coloured, verbose=0), wanted, atol=5e-3)
+
+
+def test_a_head_of_mixed_precision_computes_in_float32(backbone: BackboneConfig, features: FeatureSet) -> None:
+    trained = head_for(features, 7, precision="mixed_bfloat16")
+    model = assemble(backbone, (12, 12), trained, BOTH, 7)
+    assert {layer.compute_dtype for layer in flat(model) if layer.weights} == {"float32"}
+    assert not model.trainable_variables
+    same = head_for(features, 7)
+    same.set_weights(trained.get_weights())
+    check_agreement(model, IMAGES, expected(same, features))
+    assert "bfloat16" in {layer.compute_dtype for layer in trained.layers}  # the given head is left as it was
+
+
+def flat(model: keras.Model) -> list[keras.layers.Layer]:
+    return [inner for layer in model.layers for inner in (flat(layer) if isinstance(layer, keras.Model) else [layer])]
+
+
+def test_a_mismatch_stops_with_how_far_apart_they_are(backbone: BackboneConfig, features: FeatureSet) -> None:
+    head = head_for(features, 2)
+    want = expected(head, features)
+    wrong = {
+        "one view": assemble(backbone, (12, 12), head, ["original"], 2),
+        "another scaling": assemble(replace(backbone, scaling="raw255"), (12, 12), head, BOTH, 2),
+    }
+    for model in wrong.values():
+        with pytest.raises(UserError, match=r"disagree by up to 0\.\d+ .* of 256 images in another class") as caught:
+            check_agreement(model, IMAGES, want)
+        assert "\n" not in str(caught.value)
+    model = assemble(backbone, (12, 12), head, BOTH, 2)
+    with pytest.raises(UserError, match="disagree by up to nan"):
+        check_agreement(model, IMAGES, np.full_like(want, np.nan))
+    with pytest.raises(UserError, match=r"\(256, 2\) where features give \(256, 3\)"):
+        check_agreement(model, IMAGES, np.ones((CHECKED, 3)) / 3)
+
+
+def test_too_few_images_prove_nothing(backbone: BackboneConfig, features: FeatureSet) -> None:
+    head = head_for(features, 2)
+    model, want = assemble(backbone, (12, 12), head, BOTH, 2), expected(head, features)
+    with pytest.raises(ValueError, match="at least 256"):
+        check_agreement(model, IMAGES[:255], want[:255])
+    assert check_agreement(model, IMAGES[:20], want[:20], least=20).images == 20
+
+
+def test_parts_that_are_no_pair_are_refused(backbone: BackboneConfig, features: FeatureSet) -> None:
+    head = head_for(features, 7)
+    with pytest.raises(UserError, match="7 outputs, which do not fit 2 classes"):
+        assemble(backbone, (12, 12), head, BOTH, 2)
+    with pytest.raises(UserError, match="not a pair"):
+        assemble(replace(backbone, layers=["first"]), (12, 12), head, BOTH, 7)
+    with pytest.raises(UserError, match=r"must be \(h, w\)"):
+        assemble(backbone, (12, 12, 4), head, BOTH, 7)
+    with pytest.raises(UserError, match="turned is unknown"):
+        assemble(backbone, (12, 12), head, ["turned"], 7)
+
+
+@pytest.fixture(scope="module")
+def faces(fer2013_zip: Path) -> np.ndarray:
+    """Real faces of PublicTest, some of each emotion."""
+    with zipfile.ZipFile(fer2013_zip) as archive:
+        names = sorted(name for name in archive.namelist() if "PublicTest" in name)
+        chosen = itertools.islice(names, 0, None, len(names) // CHECKED)
+        return np.stack([read_picture(archive.read(name), name) for name in chosen])[:CHECKED]
+
+
+@pytest.mark.parametrize("name", ["pocket", "mobilenet_v2"])
+def test_real_faces_agree_and_so_does_an_export(name: str, shared: Path, faces: np.ndarray, tmp_path: Path) -> None:
+    mobile = BackboneConfig(
+        name="mobilenet_v2",
+        kind="application",
+        architecture="MobileNetV2",
+        weights=str(shared / "weights" / "mobilenet_v2_imagenet_notop.weights.h5"),
+        input_size=96,
+    )
+    backbone = {"pocket": POCKET, "mobilenet_v2": mobile}[name]
+    features = stored(tmp_path / "cache", faces, backbone, BOTH)
+    head = head_for(features, 7)
+    want = expected(head, features)
+    model = assemble(backbone, (48, 48), head, BOTH, 7)
+    assert check_agreement(model, faces, want).largest < TOLERANCE["float32"]
+    # An exported MobileNetV2 gave features near zero while predict was right.
+    model.export(tmp_path / "exported", verbose=False)
+    exported = keras.layers.TFSMLayer(tmp_path / "exported", call_endpoint="serve")
+    np.testing.assert_allclose(np.asarray(exported(faces)), want, atol=TOLERANCE["float32"])
+
+
+def test_the_backbone_in_the_model_is_frozen(backbone: BackboneConfig, features: FeatureSet) -> None:
+    model = assemble(backbone, (12, 12), head_for(features, 2), BOTH, 2)
+    before = [np.array(weight) for weight in model.weights]
+    model(IMAGES[:32], training=True)
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    assert len(load_backbone(backbone, (12, 12)).model.weights) + len(head_for(features, 2).weights) == len(before)
