@@ -29,7 +29,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from test_features import backbone_of, extract, many
+from test_cache import backbone_of, extract, many
 extract(Path(sys.argv[2]), backbone_of(sys.argv[1]), many(int(sys.argv[3])), shard_size=int(sys.argv[4]))
 """
 
