@@ -19,7 +19,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_experiments.config import Config, check, close, config_dir, one_line, schema, sweeps_dir
+from fer_experiments.config import Config, check, close, config_dir, one_line, options, schema, sweeps_dir
 from fer_experiments.config.overrides import (
     FILE_GROUPS,
     OPEN_DICTS,
@@ -93,7 +93,7 @@ def group_section(group: str, name: str) -> dict[str, Any]:
     Raises:
         UserError: no such YAML in conf/<group>.
     """
-    if not (config_dir() / group / f"{name}.yaml").is_file():
+    if name not in options(group):
         raise UserError(_unknown(group, name))
     return dict(_group_section(group, name))
 
@@ -117,8 +117,8 @@ def _file_of(word: Word) -> Path | None:
     folder = sweeps_dir() if word.key == "sweep" else config_dir() / "experiment"
     path = Path(value).expanduser() if value.endswith((".yaml", ".yml")) else folder / f"{value}.yaml"
     if not path.is_file():
-        options = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UserError(f"{word}: no such file; choose one of {options}, or give the path of a .yaml file")
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UserError(f"{word}: no such file; choose one of {names}, or give the path of a .yaml file")
     return path
 
 
@@ -171,5 +171,4 @@ def _readable(error: Exception) -> str:
 
 
 def _unknown(group: str, name: str) -> str:
-    options = ", ".join(sorted(p.stem for p in (config_dir() / group).glob("*.yaml")))
-    return f"{group}={name}: no such config; choose one of {options}"
+    return f"{group}={name}: no such config; choose one of {', '.join(options(group))}"

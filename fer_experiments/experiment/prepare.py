@@ -12,6 +12,7 @@ import numpy as np
 
 from fer_experiments.backbones import networks
 from fer_experiments.config import Config, cache_dir, to_dict
+from fer_experiments.config.parts import PREPARED_SECTIONS
 from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Shared
@@ -92,7 +93,7 @@ class Preparations:
             UserError: data, weights or a cut layer that are not there; a backbone that cannot be built so, or that has
                 seen the validation images.
         """
-        key = _key(config, "data", "backbone", "features")
+        key = _key(config, *PREPARED_SECTIONS)
         if key not in self._prepared:
             self._prepared[key] = _prepare(config, self.dataset(config), self._echo, self._executor)
         return self._prepared[key]
@@ -101,7 +102,7 @@ class Preparations:
         """A handle of `of(config)` for the executor's calls, which get a Sent; a dataset is sent once."""
         prepared, executor = self.of(config), self._executor
         assert executor is not None
-        key = _key(config, "data", "backbone", "features")
+        key = _key(config, *PREPARED_SECTIONS)
         if key not in self._sent:
             data = _key(config, "data")
             if data not in self._shared_datasets:

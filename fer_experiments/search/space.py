@@ -16,6 +16,7 @@ from typing import Any
 
 from fer_experiments.config import BackboneConfig, Config, check, close, flatten, from_dict, to_dict, with_values
 from fer_experiments.config.compose import group_section
+from fer_experiments.config.parts import EXPERIMENT_SECTIONS, PREPARED_SECTIONS, marked
 from fer_experiments.errors import UserError
 
 TYPES: dict[str, tuple[set[str], set[str]]] = {
@@ -25,17 +26,11 @@ TYPES: dict[str, tuple[set[str], set[str]]] = {
     "bool": (set(), {"when"}),
 }
 GROUPS = ("backbone", "head")  # can be searched as a whole: their values are names of YAMLs in conf/
-SECTIONS = ("head.", "training.", "backbone.", "features.")  # every key in them can be searched, but for these:
-REFUSED = {
-    "backbone.name": "is a label; search the group backbone",
-    "backbone.seen": "declares what the weights have seen, and cannot be tried",
-    "features.batch_size": "changes how fast features are made, not what they are",
-    "features.shard_size": "changes how features are stored, not what they are",
-    "training.smoke": "is for trying a command, not a setting of a fit",
-    "training.deterministic": "holds for a whole process, not for a trial in it",
-}
-OF_TRAINING = ("data.balance", "data.per_class")  # touch training images alone
-PREPARED = ("backbone", "features", "data")  # a trial whose values are in these has data or features of its own
+# Every key of the experiment can be searched but for those that say why not, and of data those alone that do not
+# move the validation images.
+SECTIONS = tuple(f"{section}." for section in EXPERIMENT_SECTIONS if section != "data")
+REFUSED = marked("fixed")
+OF_TRAINING = tuple(marked("of_training"))
 MOST_COMBINATIONS = 200
 SAMPLINGS = ("linear", "log", "reverse_log")
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "loss")
@@ -211,7 +206,7 @@ def searched_backbones(config: Config) -> list[BackboneConfig]:
 
 def is_prepared_per_trial(space: Iterable[str]) -> bool:
     """Whether trials that differ in these paths differ in their data or features, and not in their heads alone."""
-    return any(path.partition(".")[0] in PREPARED for path in space)
+    return any(path.partition(".")[0] in PREPARED_SECTIONS for path in space)
 
 
 def _check_entry(path: str, entry: Any) -> None:
