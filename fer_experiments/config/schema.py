@@ -172,7 +172,7 @@ class SweepConfig:
     """
 
     name: str = MISSING
-    oracle: str = choice("random", "random", "bayesian", "tpe", "hyperband", "grid")
+    oracle: str = "random"  # a row of search.space.ORACLES
     objective: str = "final/val_accuracy"
     direction: str = choice("max", "max", "min")
     max_trials: Optional[int] = given(10, above=0, part=BUDGET)  # None: as many as the oracle makes (grid, hyperband)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
@@ -24,6 +25,25 @@ TYPES: dict[str, tuple[set[str], set[str]]] = {
     "int": ({"min", "max"}, {"sampling", "step", "when"}),
     "choice": ({"values"}, {"when"}),
     "bool": (set(), {"when"}),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """An oracle: its class, the settings of a sweep that it takes, and whether it ends by itself."""
+
+    module: str  # in `search`; imported when it is asked: keras-tuner and Optuna take seconds
+    name: str
+    takes: tuple[str, ...] = ("max_trials",)
+    ends: bool = False
+
+
+ORACLES = {
+    "random": Row("oracles", "RandomOracle"),
+    "bayesian": Row("oracles", "BayesianOracle"),
+    "tpe": Row("tpe", "TpeOracle"),
+    "hyperband": Row("oracles", "HyperbandOracle", ("max_epochs", "factor"), ends=True),
+    "grid": Row("oracles", "GridOracle", ends=True),
 }
 GROUPS = ("backbone", "head")  # can be searched as a whole: their values are names of YAMLs in conf/
 # Every key of the experiment can be searched but for those that say why not, and of data those alone that do not
@@ -45,6 +65,8 @@ def check_space(config: Config) -> None:
     sweep = config.sweep
     if sweep is None:
         raise UserError("sweep: none given; say sweep=<a file in sweeps/>")
+    if sweep.oracle not in ORACLES:
+        raise UserError(f"sweep.oracle={sweep.oracle}: choose one of {', '.join(ORACLES)}")
     names = [f"final/val_{name}" for name in METRICS]
     if sweep.objective not in names:
         raise UserError(f"sweep.objective={sweep.objective}: no such metric; choose one of {', '.join(names)}")
@@ -53,7 +75,7 @@ def check_space(config: Config) -> None:
         raise UserError(f"sweep.direction={sweep.direction}: {sweep.objective} is better the other way, say {better}")
     if not sweep.space:
         raise UserError(f"sweep {sweep.name}: sweep.space is empty; add a config path, such as head.l2, with its range")
-    if sweep.max_trials is None and sweep.oracle in ("random", "bayesian", "tpe"):
+    if sweep.max_trials is None and not ORACLES[sweep.oracle].ends:
         raise UserError(f"sweep.max_trials=null: the {sweep.oracle} oracle never ends by itself; give a number")
     for path, entry in sweep.space.items():
         _check_searchable(path, config)

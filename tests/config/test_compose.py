@@ -85,7 +85,6 @@ def test_command_line_beats_a_sweep_file():
         (["sweep=nope"], "sweep=nope: no such file; choose one of facenet, paper, quick"),
         (["experiment=nope"], "experiment=nope: no such file; choose one of"),
         (["compute.name=cloud"], "compute.name=cloud: no such compute; choose one of inline, processes, ray"),
-        (["sweep=quick", "sweep.oracle=divine"], "sweep.oracle=divine: choose one of random, bayesian"),
         (["sweep.max_trials=3"], "sweep.max_trials: no sweep is chosen; say sweep=<name>"),
         (["data.emotions=[1]"], "data.emotions=[1]: must say what labels mean, as {1: surprise, 2: fear}"),
         (["data.emotions={1:[sad]}"], "data.emotions={'1': ['sad']}: must say what labels mean"),
