@@ -20,8 +20,8 @@ def given(default: Any, **marks: Any) -> Any:
     choices: it is one of these. options: its name is that of a YAML in this folder of conf/. subset: it is a list out
     of these. above, least, below, most: bounds, which hold for each number of a list. part: see above. fixed: why a
     sweep cannot search it. of_training: it touches training images alone. younger: what was so before it, which sweeps
-    that go on have. literal: taken from a command line as it stands, a path or an address;
-    several: in a multirun a comma parts two of them. declared: said by the YAML of that group alone, never recorded.
+    that go on have. several: taken from a command line as it stands, as a path or an address is; whether a comma in it
+    parts two of a multirun. declared: said by the YAML of that group alone, never recorded.
     """
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=marks)
@@ -34,8 +34,8 @@ def choice(default: str | int, *choices: str | int, **marks: Any) -> Any:
 
 
 def literal(default: str | None, *, several: bool = True, **marks: Any) -> Any:
-    """A field whose value is taken from a command line as it stands."""
-    return given(default, literal=True, several=several, **marks)
+    """A field whose value is taken from a command line as it stands; several: in a multirun a comma parts two."""
+    return given(default, several=several, **marks)
 
 
 def section(kind: type, part: str) -> Any:

@@ -15,7 +15,7 @@ from fer_experiments.config import Config, cache_dir, to_dict
 from fer_experiments.config.parts import PREPARED_SECTIONS
 from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Executor, Shared
+from fer_experiments.executors.executor import Executor, Shared, open_executor
 from fer_experiments.features.cache import FeatureSet, extract_features
 from fer_experiments.features.travel import Travelling, pack
 from fer_experiments.training.fit import feature_moments
@@ -116,6 +116,12 @@ class Preparations:
 def prepare(config: Config, echo: Echo = print, executor: Executor | None = None) -> Prepared:
     """Data and features of one config; see `Preparations.of`."""
     return Preparations(executor, echo).of(config)
+
+
+def prepare_features(config: Config) -> None:
+    """`fer features`: the features of a config, made where its executor runs."""
+    with open_executor(config.compute) as executor:
+        prepare(smoke(config), executor=executor)
 
 
 def _prepare(config: Config, dataset: Dataset, echo: Echo, executor: Executor | None) -> Prepared:
