@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_room import missing, open_browser
+from chromium import missing, open_browser
 from hypothesis import settings
-from serving_room import register
+from tiny_champion import register
 
 import fer_experiments.tracking  # noqa: F401  before a test imports MLflow, which reads the environment only then
 from fer_experiments.config import Config

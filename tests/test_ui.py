@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from browser_room import PATIENCE, mlflow_ui
+from chromium import PATIENCE, mlflow_ui
 from PIL import Image
 
 from fer_experiments.config.compose import compose

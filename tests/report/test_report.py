@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from browser_room import PATIENCE
+from chromium import PATIENCE
 from plotly.offline import get_plotlyjs
 
 from fer_experiments.config import Config, SweepConfig, flatten, mlruns_dir, to_dict

@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from ray_room import ray_cluster
-from server_room import needs_postgres, running_server
+from ray_nodes import ray_cluster
+from tracking_server import needs_postgres, running_server
 
 from fer_experiments import cli, tracking
 from fer_experiments.config.compose import compose

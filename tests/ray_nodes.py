@@ -24,7 +24,8 @@ def ray_cluster(*nodes: int) -> Iterator[Any]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),  # Ray passes on no sys.path
+        # Ray passes on no sys.path: calls of tests are imported from their own file.
+        "PYTHONPATH": os.pathsep.join(map(str, [TESTS / "executors", TESTS, TESTS.parent])),
     }
     with pytest.MonkeyPatch.context() as patch:
         for key, value in settings.items():
