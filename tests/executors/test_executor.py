@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from ray_room import TESTS, WORKERS_PATH, ray_cluster
+from ray_nodes import TESTS, WORKERS_PATH, ray_cluster
 
 from fer_experiments.config import ComputeConfig
 from fer_experiments.errors import UserError
