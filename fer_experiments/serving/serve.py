@@ -24,6 +24,7 @@ import numpy as np
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.serving.loading import find_model, loading
+from fer_experiments.tracking import models
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

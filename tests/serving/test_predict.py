@@ -22,7 +22,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.serving import loading
 from fer_experiments.serving import predict as room
 from fer_experiments.serving.predict import predict
-from fer_experiments.tracking import models
+from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.classifier import FaceClassifier
 
 
@@ -258,7 +258,7 @@ def test_files_of_another_machine_are_downloaded_once_and_whole(registered, real
     here = loading.find_model(registered, "champion")[1]
     calls = []
 
-    def download(uri: str, version: models.Version, folder: Path) -> Path:
+    def download(store: Store, version: models.Version, folder: Path) -> Path:
         calls.append(folder)
         shutil.copytree(here, folder / "model")
         if len(calls) == 1:
