@@ -37,7 +37,7 @@ from fer_experiments.executors.executor import open_executor
 
 def digests(cache):
     from pathlib import Path
-    from fer_experiments.features import extract_features
+    from fer_experiments.features.cache import extract_features
     from fer_experiments.training.fit import fit_head
     config = compose(["data=demo", "backbone=pocket", "head=paper"])
     dataset = make_dataset(np.arange(90) % 2, ("a", "b"))

@@ -29,7 +29,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from test_features import backbone_of, extract, many
+from test_cache import backbone_of, extract, many
 extract(Path(sys.argv[2]), backbone_of(sys.argv[1]), many(int(sys.argv[3])), shard_size=int(sys.argv[4]))
 """
 
@@ -110,7 +110,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from fer_experiments.config import BackboneConfig, FeaturesConfig
-from fer_experiments.features import extract_features
+from fer_experiments.features.cache import extract_features
 images = np.random.default_rng(0).integers(0, 256, (50, 12, 12), dtype=np.uint8)
 print(extract_features(images, "of 50", {backbone!r}, {SMALL!r}, Path({str(tmp_path)!r})).fingerprint)
 print("keras" in sys.modules)

@@ -40,7 +40,7 @@ import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 from fer_experiments.config import from_dict
-from fer_experiments.serving.loading import serve
+from fer_experiments.serving import serve
 serve.SECONDS = 3600  # a body that waits here may wait however slow the machine is
 try:
     serve.serve(from_dict(json.loads(sys.argv[1])), port=0)
