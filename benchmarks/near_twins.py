@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from fer_experiments import tracking
+from fer_experiments.config import Config, PathsConfig
 from fer_experiments.data.cleaning import canonical_order, identical_groups
 from fer_experiments.data.near_twins import find_twins
 from fer_experiments.data.readers import find_fer2013, read_faces
