@@ -180,6 +180,8 @@ def test_multirun_jobs_stand_under_one_parent(tmp_path: Path):
     assert len(parents) == 1 and parents[0].tags["fer.multirun"] == "2"
     children = [r for r in runs if r.tags.get("mlflow.parentRunId") == parents[0].run_id]
     assert sorted(r.params["head.name"] for r in children) == ["linear", "pooled"]
+    (lock,) = (tmp_path / "mlruns" / "artifacts").rglob("requirements.lock")  # once, not on every job
+    assert parents[0].run_id in lock.parts
 
 
 def test_a_fit_that_comes_to_nothing_fails_its_job_alone(tmp_path: Path):

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
 from fer_experiments.config.commands import mlflow_command
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.termination import signals_as_exceptions
-from fer_experiments.tracking.outages import first_line, is_lost, stop_retrying
+from fer_experiments.tracking.outages import is_lost, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.queries import every
 from fer_experiments.tracking.run import Run

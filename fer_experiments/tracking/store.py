@@ -13,10 +13,9 @@ from filelock import FileLock
 
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.commands import command, mlflow_command, without_password
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import settle
-from fer_experiments.tracking.outages import first_line
 from fer_experiments.tracking.server import check_reachable, enter
 
 if TYPE_CHECKING:

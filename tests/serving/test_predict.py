@@ -249,7 +249,8 @@ def test_missing_model_is_said_with_the_remedy(registered, real, task, which, me
 
 def test_without_a_store_none_is_made(registered, real, tmp_path):
     empty = replace(registered, paths=replace(registered.paths, mlruns=str(tmp_path / "mlruns")))
-    with pytest.raises(UserError, match=r"nothing is recorded there yet; `\S*fer sweep paths\.mlruns=\S+` comes first"):
+    start = r"`\S*fer sweep paths\.mlruns=\S+ paths\.cache=\S+` comes first"
+    with pytest.raises(UserError, match=rf"nothing is recorded there yet; {start}"):
         loading.find_model(empty, "champion")
     assert not (tmp_path / "mlruns").exists()
 
