@@ -18,13 +18,13 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from fer_experiments import tracking
-from fer_experiments.config import TrackingConfig
+from fer_experiments.config import Config, PathsConfig
 from fer_experiments.data.cleaning import canonical_order, identical_groups
 from fer_experiments.data.near_twins import find_twins
 from fer_experiments.data.readers import find_fer2013, read_faces
 from fer_experiments.evaluation.metrics import mcnemar
 from fer_experiments.terminal import table
-from fer_experiments.tracking.store import artifact_text, client_of
+from fer_experiments.tracking.store import client_of
 
 PROBABILITIES = "metrics/test_probabilities.csv"  # of a promotion's run
 
@@ -40,11 +40,11 @@ def with_twin(data: Path, cache: Path) -> pd.Series:
 
 def recorded(mlruns: Path) -> tuple[str, pd.DataFrame]:
     """What the last promotion in a folder says of itself, and its test probabilities: id, label, probability_*."""
-    uri = tracking.connect_existing(TrackingConfig(), mlruns)
-    ids = [experiment.experiment_id for experiment in client_of(uri).search_experiments()]
-    found = client_of(uri).search_runs(ids, "tags.`fer.kind` = 'promotion'", order_by=["start_time DESC"])
-    for run in found:
-        text = artifact_text(client_of(uri), run.info.run_id, PROBABILITIES)
+    store = tracking.connect_existing(Config(paths=PathsConfig(mlruns=str(mlruns))))
+    client = client_of(store)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in client.search_runs(ids, "tags.`fer.kind` = 'promotion'", order_by=["start_time DESC"]):
+        text = tracking.artifact_text(store, run.info.run_id, PROBABILITIES)
         if text is not None:
             params = run.data.params
             name = f"{params['backbone.name']}-{params['head.name']}, data.clean={params['data.clean']}"
