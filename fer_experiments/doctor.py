@@ -73,12 +73,12 @@ def _disk(config: Config, missing: list[str]) -> list[tuple[str, str]]:
 
 def _store(config: Config, missing: list[str]) -> list[tuple[str, str]]:
     try:
-        described = tracking.describe(config.tracking, mlruns_dir(config))
+        described = tracking.describe(config)
     except UserError as error:
         missing.append(str(error))
         return [("Tracking", "cannot be used")]
     try:
-        tracking.check_recordable(config.tracking, mlruns_dir(config))
+        tracking.check_recordable(config)
     except UserError as error:
         missing.append(str(error))
         described += ", may be looked at only"

@@ -14,3 +14,9 @@ class Refused(Exception):
 
 class FitError(UserError):
     """A fit that came to nothing, with the reason: its run fails; a sweep and a multirun go on with the next."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error as its class and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}"[:5000] if lines else type(error).__name__

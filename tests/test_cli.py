@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from stores import store_in
 
 from fer_experiments.cli import VERBS, main
 
@@ -202,11 +203,13 @@ def test_multirun_jobs_stand_under_one_parent(tmp_path: Path):
         *[f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache"],
     )
     assert done.returncode == 0, done.stderr
-    runs = find_runs(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "fer/demo", {})
+    runs = find_runs(store_in(tmp_path / "mlruns"))
     parents = [r for r in runs if "mlflow.parentRunId" not in r.tags]
     assert len(parents) == 1 and parents[0].tags["fer.multirun"] == "2"
     children = [r for r in runs if r.tags.get("mlflow.parentRunId") == parents[0].run_id]
     assert sorted(r.params["head.name"] for r in children) == ["linear", "pooled"]
+    (lock,) = (tmp_path / "mlruns" / "artifacts").rglob("requirements.lock")  # once, not on every job
+    assert parents[0].run_id in lock.parts
 
 
 def test_a_fit_that_comes_to_nothing_fails_its_job_alone(tmp_path: Path):
@@ -220,7 +223,7 @@ def test_a_fit_that_comes_to_nothing_fails_its_job_alone(tmp_path: Path):
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1] == "fer train: 1 of 2 jobs failed (1); the others are recorded"
     assert "job 1 failed: the loss is not a number after 1 epochs: try a smaller training.learning_rate" in done.stdout
-    runs = find_runs(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "fer/demo", {})
+    runs = find_runs(store_in(tmp_path / "mlruns"))
     ended = {r.params["training.learning_rate"]: r.status for r in runs if "mlflow.parentRunId" in r.tags}
     assert ended == {"1e+30": "FAILED", "0.001": "FINISHED"}
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fer_experiments import tracking
 from fer_experiments.backbones.networks import seen_near_twins
-from fer_experiments.config import Config, cache_dir, project_root, to_yaml
+from fer_experiments.config import Config, cache_dir, to_yaml
 from fer_experiments.data import Dataset, TestSplit, open_test_split
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves, figures, metrics
@@ -32,7 +32,7 @@ def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any])
     if dataset.twins:
         run.log_bytes(_sheet(dataset, near_twins), "data/near_twins.png")
     run.log_dataset(dataset)
-    run.log_environment(project_root() / "requirements.lock")
+    run.log_environment()
 
 
 # By dataset: every trial of a sweep shows the same faces, and drawing takes a while.

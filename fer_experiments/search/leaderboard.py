@@ -109,9 +109,8 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
     frame = _readable(table(state, sweep), sweep).drop(columns=["run_id"])
     more = f"\n({len(frame) - rows} more in {shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
     low, high = (best["metrics"][f"final/val_accuracy_{end}"] for end in ("low", "high"))
-    uri = tracking.address(config.tracking, mlruns_dir(config))
     commands = {
-        "compare the runs": ui_command(config, uri),
+        "compare the runs": ui_command(config, tracking.address(config)),
         "train the best again": command("train", f"experiment={shown(folder / 'best.yaml')}", config=config),
         "put it to use": command("promote", f"sweep={state.id}", config=config),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_experiments import termination, tracking
-from fer_experiments.config import Config, SweepConfig, check, mlruns_dir, to_dict, to_yaml
+from fer_experiments.config import Config, SweepConfig, check, to_dict, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Inline, Lost, open_executor
 from fer_experiments.experiment.prepare import Preparations, smoke
@@ -22,7 +22,7 @@ from fer_experiments.search.oracle import ask, make_oracle, replay, tell
 from fer_experiments.search.space import check_space, decode, is_prepared_per_trial
 from fer_experiments.search.state import State, find_state, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, run_trial
-from fer_experiments.tracking.lost import StoreLost, said_in_a_line
+from fer_experiments.tracking import StoreLost, said_in_a_line
 from fer_experiments.training.pruning import medians
 
 MAX_CONSECUTIVE_FAILURES = 3
@@ -35,7 +35,7 @@ class Sweep:
 
     config: Config
     sweep: SweepConfig
-    uri: str
+    store: tracking.Store
     state: State
     folder: Path
     preparations: Preparations
@@ -56,11 +56,6 @@ class Sweep:
         self.clock()
         self.state.save(self.folder)
 
-    @property
-    def experiment(self) -> str:
-        """The MLflow experiment."""
-        return f"fer/{self.config.data.task}"
-
 
 def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
     """Runs a sweep to its end, from where it stopped if it did.
@@ -72,22 +67,22 @@ def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
     config = smoke(config)
     check_space(config)
     assert config.sweep is not None
-    uri = tracking.connect(config.tracking, mlruns_dir(config))
-    for orphan in tracking.close_orphans(uri, f"fer/{config.data.task}"):
+    store = tracking.connect(config)
+    for orphan in tracking.close_orphans(store):
         echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
     with open_executor(config.compute, echo) as executor:
-        _check_reach(executor, uri)
+        _check_reach(executor, store.uri)
         preparations = Preparations(executor, echo)
         tags = {"fer.dataset": preparations.dataset(config).fingerprint}
         if not is_prepared_per_trial(config.sweep.space):
             tags = preparations.of(config).tags
-        sweeps = mlruns_dir(config) / "sweeps"
+        sweeps = store.mlruns / "sweeps"
         state, folder, said = find_state(sweeps, config.sweep.name, identity_of(config, tags), fresh=config.sweep.fresh)
         with only_one(folder, state.id):
             state = load_state(folder) or state  # what a process has written that held the lock until now
             if said:
                 echo(said)
-            sweep = Sweep(config, config.sweep, uri, state, folder, preparations, echo)
+            sweep = Sweep(config, config.sweep, store, state, folder, preparations, echo)
             over = state.status == "finished" and (budget.over(state, config.sweep) or _exhausted(sweep))
             if over and not _to_retry(sweep):
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
@@ -102,14 +97,12 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     state, config = sweep.state, sweep.config
     oracle = _bring_back(sweep)
     with (
-        said_in_a_line(config, sweep.uri, f"sweep {state.id}: "),
+        said_in_a_line(sweep.store, f"sweep {state.id}: "),
         tracking.start_run(
-            uri=sweep.uri,
-            mlruns=mlruns_dir(config),
-            experiment=sweep.experiment,
-            kind="sweep",
-            name=state.id,
-            config=of_all_trials(config),
+            sweep.store,
+            "sweep",
+            state.id,
+            of_all_trials(config),
             tags={**tags, "fer.sweep_id": state.id},
             resume=state.run_id,
             system_metrics=False,  # the trials have them
@@ -209,7 +202,7 @@ def _start(sweep: Sweep, executor: Executor, number: int) -> concurrent.futures.
         check(job.config)
         shared = sweep.preparations.shared(job.config)
     except Exception as error:
-        if tracking.is_full_disk(error) or tracking.is_outage(error):
+        if tracking.is_lost(error):
             raise
         return Inline().submit(impossible_trial, job, error)
     _check_unchanged(sweep, number, sweep.preparations.of(job.config).tags)
@@ -274,7 +267,7 @@ def _outcome(sweep: Sweep, number: int, future: concurrent.futures.Future[dict[s
         deaths = sweep.lost[number] = sweep.lost.get(number, 0) + 1
         tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(number)}
         last = deaths == MAX_LOST
-        tracking.close_runs(sweep.uri, sweep.experiment, tags, "FAILED" if last else "KILLED", str(error))
+        tracking.close_runs(sweep.store, tags, "FAILED" if last else "KILLED", str(error))
         if last:
             return {"status": "failed", "error": f"{deaths} workers died of it: {error}", "seconds": 0.0}
         sweep.echo(f"trial {number}: {error}; it is given to another worker")
@@ -333,7 +326,7 @@ def _to_retry(sweep: Sweep) -> list[int]:
 
 
 def _record_of(sweep: Sweep, number: int) -> dict[str, Any] | None:
-    return tracking.ended_trial(sweep.uri, sweep.experiment, sweep.state.id, number)
+    return tracking.ended_trial(sweep.store, sweep.state.id, number)
 
 
 def _job(sweep: Sweep, number: int) -> Job:
@@ -345,7 +338,7 @@ def _job(sweep: Sweep, number: int) -> Job:
     return Job(
         number=number,
         config=trial_config(sweep.config, state.trials[number]["values"], raw, number),
-        uri=sweep.uri,
+        store=sweep.store,
         sweep_id=state.id,
         parent=state.run_id,
         driver=tracking.this_process(),
@@ -386,8 +379,8 @@ def _close_killed(sweep: Sweep) -> None:
     """Closes the runs of trials that were killed with the workers."""
     tags = {"fer.sweep_id": sweep.state.id, "fer.kind": "trial"}
     try:
-        tracking.close_runs(sweep.uri, sweep.experiment, tags, "KILLED", "the sweep was stopped")
+        tracking.close_runs(sweep.store, tags, "KILLED", "the sweep was stopped")
     except Exception as error:
-        if not (tracking.is_outage(error) or tracking.is_full_disk(error)):
+        if not tracking.is_lost(error):
             raise
         # the next start closes them: their process is dead

@@ -11,8 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from fer_experiments.config import TrackingConfig, project_root
-from fer_experiments.errors import UserError
-from fer_experiments.tracking.outages import first_line
+from fer_experiments.errors import UserError, first_line
 
 USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
 
