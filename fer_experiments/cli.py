@@ -208,7 +208,8 @@ def _run(parsed: argparse.Namespace) -> int:
         if parsed.overrides:
             raise UserError(f"{parsed.overrides[0]}: download takes no overrides")
         return _hand_over(VERBS["download"])
-    from fer_experiments.config.compose import compose, split_multirun
+    from fer_experiments.config.compose import compose
+    from fer_experiments.config.overrides import split_multirun
 
     own, overrides = _own(verb, parsed)
     configs = [compose(job) for job in (split_multirun(overrides) if multirun else [overrides])]
@@ -243,10 +244,13 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
         raise UserError(f"{empty[0]}=: {EMPTY}")
     if named.keys() >= {"sweep", "run"}:
         raise UserError("sweep= and run=: say one of them")
+    port = named.get("port", "0")
+    if not port.isdecimal() or int(port) > 65535:
+        raise UserError(f"port={port}: must be a number up to 65535")
     given = {key for key, equals, _ in words if equals}
     chosen = [word for word in verb.chosen if word.partition("=")[0] not in given]
     chosen = [_default_sweep() if word == "sweep=" else word for word in chosen]
-    own = {verb.own[key]: value for key, value in named.items()}
+    own: dict[str, Any] = {verb.own[key]: int(value) if key == "port" else value for key, value in named.items()}
     if parsed.verb == "predict":
         own |= {"paths": parsed.pictures, "form": parsed.form}
     return own, [*chosen, *("".join(word) for word in words if word[0] not in verb.own)]

@@ -3,7 +3,7 @@
 from fer_experiments.config.checks import check, check_data
 from fer_experiments.config.folders import cache_dir, mlruns_dir
 from fer_experiments.config.parts import decides_results, experiment, is_place
-from fer_experiments.config.plain import close, flatten, from_dict, one_line, schema, to_dict, to_yaml, with_values
+from fer_experiments.config.plain import close, flatten, from_dict, to_dict, to_yaml, with_values
 from fer_experiments.config.schema import (
     BackboneConfig,
     ComputeConfig,
@@ -46,11 +46,9 @@ __all__ = [
     "from_dict",
     "is_place",
     "mlruns_dir",
-    "one_line",
     "options",
     "project_root",
     "read_yaml",
-    "schema",
     "sweeps_dir",
     "to_dict",
     "to_yaml",

@@ -19,18 +19,18 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_experiments.config import Config, check, close, config_dir, one_line, options, schema, sweeps_dir
+from fer_experiments.config import Config, check, close, config_dir, options, sweeps_dir
 from fer_experiments.config.overrides import (
     FILE_GROUPS,
     OPEN_DICTS,
     Word,
-    jobs,
     known_keys,
     literal,
     literals,
     read_words,
     unreadable,
 )
+from fer_experiments.config.plain import one_line, schema
 from fer_experiments.errors import UserError
 
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
@@ -45,17 +45,14 @@ def compose(overrides: Sequence[str]) -> Config:
     Raises:
         UserError: an unknown group, option or key (with the close ones), a wrong type, or a value out of its choices.
     """
-    ConfigStore.instance().store(name="schema", node=schema())
     paths, words = literals(read_words(overrides))
     files = {word: _load_yaml(word, path) for word in words if (path := _file_of(word))}
     whole = [str(word) for word in words if word.key in WHOLE and not word.prefix]
     given = [_store(word, files[word]) if word in files else str(word) for word in words]
     given = [word for word in given if word not in whole]
     sections = {key.partition(".")[0]: key for key in (*paths, *(w.key for w in words)) if "." in key}
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            composed = hydra_compose("config", overrides=given)
+        composed = _composed(given)
         _refuse_unchosen(composed, sections)
         for key, value in paths.items():
             OmegaConf.update(composed, key, value)
@@ -76,13 +73,17 @@ def compose(overrides: Sequence[str]) -> Config:
     return config
 
 
-@cache
-def _group_section(group: str, name: str) -> Any:
+def _composed(overrides: list[str]) -> DictConfig:
     ConfigStore.instance().store(name="schema", node=schema())
     GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return hydra_compose("config", overrides=overrides)
+
+
+@cache
+def _group_section(group: str, name: str) -> Any:
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return OmegaConf.to_container(hydra_compose("config", overrides=[f"{group}={name}"])[group], resolve=True)
+        return OmegaConf.to_container(_composed([f"{group}={name}"])[group], resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_readable(error)) from error
 
@@ -96,11 +97,6 @@ def group_section(group: str, name: str) -> dict[str, Any]:
     if name not in options(group):
         raise UserError(_unknown(group, name))
     return dict(_group_section(group, name))
-
-
-def split_multirun(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job of a multirun, in Hydra's order: `head=paper,pooled` makes two."""
-    return jobs(overrides)
 
 
 def _refuse_unchosen(composed: DictConfig, keys: Mapping[str, str]) -> None:

@@ -119,7 +119,7 @@ def _exists(path: str) -> bool:
         return False
 
 
-def jobs(words: Sequence[str]) -> list[list[str]]:
+def split_multirun(words: Sequence[str]) -> list[list[str]]:
     """The overrides of every job of a multirun, the last one varying fastest: `head=paper,pooled` makes two.
 
     Raises:

@@ -56,7 +56,7 @@ class Refusal(Exception):
 def serve(
     config: Config,
     host: str = "127.0.0.1",
-    port: int | str = 5001,
+    port: int = 5001,
     echo: Callable[[str], None] = print,
     version: str = "champion",
 ) -> None:
@@ -68,9 +68,7 @@ def serve(
     Raises:
         UserError: a port in use, an address that is not this machine's, no such model.
     """
-    if not str(port).isdecimal() or int(port) > 65535:
-        raise UserError(f"port={port}: must be a number up to 65535")
-    with _listen(host, int(port)) as listening:  # before the seconds that it takes to load a model
+    with _listen(host, port) as listening:  # before the seconds that it takes to load a model
         import uvicorn
 
         served, app = _load(config, version)

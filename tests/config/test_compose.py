@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_experiments.config import cache_dir, config_dir, flatten, from_dict, mlruns_dir, sweeps_dir, to_dict
-from fer_experiments.config.compose import compose, split_multirun
+from fer_experiments.config.compose import compose
+from fer_experiments.config.overrides import split_multirun
 from fer_experiments.errors import UserError
 
 
