@@ -53,7 +53,13 @@ def test_there_are_no_circles():
 
 
 def test_the_libraries_stay_in_their_rooms():
-    homes = {"mlflow": "tracking", "keras_tuner": "search", "optuna": "search", "hydra": "config", "omegaconf": "config"}
+    homes = {
+        "mlflow": "tracking",
+        "keras_tuner": "search",
+        "optuna": "search",
+        "hydra": "config",
+        "omegaconf": "config",
+    }
     strays = [
         f"{module} imports {name}"
         for module, file in MODULES.items()
