@@ -10,10 +10,11 @@ from pathlib import Path
 import fer_experiments
 
 PACKAGE = Path(fer_experiments.__file__).parent
-ROOMS = """
-    cli serving report registry search experiment doctor training features tracking evaluation backbones data executors
-    config terminal files environment termination ambient quiet errors
-""".split()
+ROOMS = [  # from the top
+    *("cli", "serving", "report", "registry", "search", "experiment", "doctor", "training", "features", "tracking"),
+    *("evaluation", "backbones", "data", "executors", "config"),
+    *("terminal", "files", "environment", "termination", "ambient", "quiet", "errors"),
+]
 
 
 def name_of(file: Path) -> str:
