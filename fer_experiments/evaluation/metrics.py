@@ -191,7 +191,7 @@ def log_loss(drawn: Drawn) -> np.ndarray:
 
 
 def brier_score(drawn: Drawn) -> np.ndarray:
-    """The mean square of p(class 1) - label, 0 to 1; of more than two classes, summed over them, 0 to 2 (Brier 1950)."""
+    """The mean square of p(class 1) - label, 0 to 1; of more than two classes, summed over them, 0 to 2: Brier 1950."""
     return drawn.mean(drawn.result.squares)
 
 

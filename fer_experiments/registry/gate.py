@@ -100,8 +100,9 @@ def _compared(gate: GateConfig, tested: Outcome, rival: Rival) -> Condition:
         return Condition(asked, found, not worse)
     difference = paired_bootstrap(labels, theirs, ours, gate.metric)  # p is small when the champion is better
     low, high = sorted((-difference.low, -difference.high))
+    better = "higher" if direction(gate.metric) == "max" else "lower"
     found = (
         f"{gate.metric} differs by {-difference.value:+.4f} ({low:+.4f} to {high:+.4f}), "
-        f"{'higher' if direction(gate.metric) == 'max' else 'lower'} is better, p = {difference.p_value:.3g} that it is worse by chance"
+        f"{better} is better, p = {difference.p_value:.3g} that it is worse by chance"
     )
     return Condition(asked, found, difference.p_value >= gate.alpha)
