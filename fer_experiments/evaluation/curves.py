@@ -32,7 +32,7 @@ def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray, classe
             axes.plot([], [], " ", label=f"{name}: not in these images")
             continue
         areas.append(float(curve.average_precision()[0]))
-        (precision,), (recall,) = curve.precision_recall()
+        (precision,), (recall,) = curve.precision(), curve.recall()
         style, colour = ("-", "--", "-.", ":")[c // len(COLOURS) % 4], COLOURS[c % len(COLOURS)]
         # Steps, not slopes: the area under what is drawn is the average precision.
         x, y = np.append(0, recall), np.append(precision[0], precision)

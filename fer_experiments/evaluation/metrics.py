@@ -39,26 +39,36 @@ class Curve:
     true: np.ndarray
     false: np.ndarray
 
+    @cached_property
+    def gained(self) -> np.ndarray:
+        """Images of the class with each distinct score, [r, m]."""
+        return np.diff(self.true, prepend=0)
+
     def roc(self) -> tuple[np.ndarray, np.ndarray]:
         """False and true positive rates from (0, 0) to (1, 1), [r, m + 1]; nan without both kinds of images."""
         with np.errstate(invalid="ignore"):
             false, true = (np.pad(tally, ((0, 0), (1, 0))) / tally[:, -1:] for tally in (self.false, self.true))
         return false, true
 
-    def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
-        """Precision and recall, [r, m]; recall is nan without an image of the class."""
+    def precision(self) -> np.ndarray:
+        """The share that is of the class, [r, m]."""
+        return self.true / np.maximum(self.true + self.false, 1)
+
+    def recall(self) -> np.ndarray:
+        """The share of the class, [r, m]; nan without an image of it."""
         with np.errstate(invalid="ignore"):
-            return self.true / np.maximum(self.true + self.false, 1), self.true / self.true[:, -1:]
+            return self.true / self.true[:, -1:]
 
     def roc_area(self) -> np.ndarray:
-        """Under the ROC curve, ties counted half: [r]."""
-        false, true = self.roc()
-        return np.trapezoid(true, false, axis=1)
+        """Under the ROC curve, ties counted half: [r]. From whole numbers: equal areas are exactly so."""
+        area = _dots(self.true - self.gained / 2, np.diff(self.false, prepend=0))
+        with np.errstate(invalid="ignore"):
+            return area / (self.true[:, -1] * self.false[:, -1])
 
     def average_precision(self) -> np.ndarray:
         """The sum of precision times the step in recall, without interpolation: [r]."""
-        precision, recall = self.precision_recall()
-        return np.einsum("rm,rm->r", precision, np.diff(recall, prepend=0))
+        with np.errstate(invalid="ignore"):
+            return _dots(self.precision(), self.gained) / self.true[:, -1]
 
 
 class Result:
@@ -141,7 +151,8 @@ class Drawn:
         made = {}
         for c, (order, ends) in self.result.orders.items():
             drawn = self.counts[:, order]
-            true = np.cumsum(drawn * (self.result.labels[order] == c), axis=1)[:, ends]
+            positive = (self.result.labels[order] == c).astype("float64")  # twice as fast as with a bool
+            true = np.cumsum(drawn * positive, axis=1)[:, ends]
             made[c] = Curve(true, np.cumsum(drawn, axis=1)[:, ends] - true)
         return made
 
@@ -289,6 +300,11 @@ def emotion_errors(
         error = float(np.mean(chosen != label))
         rows.append({"emotion": emotion, "class": classes[label], "images": len(chosen), "error_rate": error, **shares})
     return pd.DataFrame(rows)
+
+
+def _dots(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The products of rows, [r]."""
+    return np.einsum("rm,rm->r", first, second)
 
 
 def _nan_mean(areas: Iterable[np.ndarray]) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_curves_are_those_of_sklearn(result):
     labels, probabilities = result
     for c, curve in metrics.Drawn(metrics.Result(labels, probabilities)).curves.items():
         positive, scores = labels == c, probabilities[:, c]
-        precision, recall = (points[0] for points in curve.precision_recall())
+        precision, recall = curve.precision()[0], curve.recall()[0]
         false, true = (rates[0] for rates in curve.roc())
         if not positive.any():
             assert np.isnan(recall).all() and np.isnan(true[-1]) and np.isnan(curve.average_precision()[0])
