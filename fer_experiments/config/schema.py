@@ -14,7 +14,7 @@ from typing import Any, Optional
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `number` makes a field.
 # ruff: noqa: UP045, RUF009
@@ -372,6 +372,5 @@ def close(name: str, known: Iterable[str]) -> str:
 
 def one_line(error: BaseException) -> str:
     """The first line of an OmegaConf error and the key it is about."""
-    lines = str(error).splitlines() or [type(error).__name__]
     key = getattr(error, "full_key", None)
-    return f"{key}: {lines[0]}" if key else lines[0]
+    return f"{key}: {first_line(error)}" if key else first_line(error)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
 from fer_experiments.config.commands import mlflow_command, without_password
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.termination import signals_as_exceptions
-from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage, stop_retrying
+from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.run import Run
 from fer_experiments.tracking.store import client_of, create_run
@@ -89,7 +89,7 @@ def start_run(
             if lost:
                 stop_retrying()
             with suppress(Exception):  # what happened in the run is what its user must hear of
-                run.set_tags({"fer.error": first_line(error)})
+                run.set_tags({"fer.error": first_line(error, named=True)})
                 run.log_text(traceback.format_exc(), "error.txt")
             raise
         finally:
@@ -162,7 +162,8 @@ def _monitor(uri: str, run_id: str, interval: float) -> Any:
         monitor = SystemMetricsMonitor(run_id, sampling_interval=interval, resume_logging=True, tracking_uri=uri)
     except Exception as error:
         warnings.warn(
-            f"no system metrics on this machine ({first_line(error)}): tracking.system_metrics=false", stacklevel=2
+            f"no system metrics on this machine ({first_line(error, named=True)}): tracking.system_metrics=false",
+            stacklevel=2,
         )
         return None
     monitor.start()

@@ -14,10 +14,10 @@ from filelock import FileLock
 
 from fer_experiments.config import Config, PathsConfig, TrackingConfig
 from fer_experiments.config.commands import command, mlflow_command
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import is_moved, present, settle
-from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage
+from fer_experiments.tracking.outages import is_full_disk, is_outage
 from fer_experiments.tracking.server import check_reachable, enter
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _open(database: Path, uri: str) -> None:
     try:
         client_of(uri)
     except Exception as error:
-        said = first_line(error)
+        said = first_line(error, named=True)
         if "out-of-date database schema" in said:
             upgrade = mlflow_command("db", "upgrade", uri)
             remedy = f"use that one, or, if it is the older one, make a copy and then `{upgrade}`"
