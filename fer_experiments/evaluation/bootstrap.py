@@ -17,6 +17,15 @@ CHUNK = 100  # resamples at once: 3 MB of counts for 3,600 images
 
 
 @dataclass(frozen=True)
+class McNemar:
+    """Images that only the first result has right, those that only the second has, and the two-sided exact p."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Interval:
     """A metric and its 95 % interval."""
 
@@ -82,6 +91,18 @@ def paired_bootstrap(
     )
     not_better = ~(drawn < 0 if metric in LOWER_IS_BETTER else drawn > 0)
     return Difference(value, *_limits(drawn), (1 + int(not_better.sum())) / (1 + resamples))
+
+
+def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:
+    """McNemar's exact test of whether two results [n, k] on the same images are equally often right.
+
+    If they are, the images that only one of them has right fall to either with probability 1/2 (McNemar 1947).
+    """
+    from scipy.stats import binomtest
+
+    ours, theirs = (probabilities.argmax(axis=1) == labels for probabilities in (first, second))
+    b, c = int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours))
+    return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0)
 
 
 def accuracy_interval(

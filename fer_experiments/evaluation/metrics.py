@@ -10,23 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Score = TypeVar("Score", float, np.ndarray)
 BINS = 15  # of the expected calibration error, as in Guo et al.
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Images that only the first result has right, those that only the second has, and the two-sided exact p."""
-
-    only_first: int
-    only_second: int
-    p_value: float
 
 
 @dataclass(frozen=True)
@@ -231,6 +223,11 @@ def direction(name: str) -> str:
     return "min" if name in LOWER_IS_BETTER else "max"
 
 
+def cost(score: Score, direction: str) -> Score:
+    """A score turned so that less is better."""
+    return -score if direction == "max" else score
+
+
 def recorded_as(name: str) -> str:
     """A metric's name on a run, after `final/val_` or `final/test_`."""
     return "loss" if name == "log_loss" else name
@@ -268,18 +265,6 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:
     """Which of BINS bins of equal width, each with its upper edge and without its lower one."""
     return np.clip(np.ceil(confidence * BINS).astype("int64") - 1, 0, BINS - 1)
-
-
-def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:
-    """McNemar's exact test of whether two results [n, k] on the same images are equally often right.
-
-    If they are, the images that only one of them has right fall to either with probability 1/2 (McNemar 1947).
-    """
-    from scipy.stats import binomtest
-
-    ours, theirs = (probabilities.argmax(axis=1) == labels for probabilities in (first, second))
-    b, c = int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours))
-    return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0)
 
 
 def emotion_errors(

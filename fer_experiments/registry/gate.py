@@ -9,8 +9,8 @@ import numpy as np
 
 from fer_experiments.config import GateConfig, close
 from fer_experiments.errors import UserError
-from fer_experiments.evaluation.bootstrap import paired_bootstrap
-from fer_experiments.evaluation.metrics import METRICS, direction, mcnemar
+from fer_experiments.evaluation.bootstrap import mcnemar, paired_bootstrap
+from fer_experiments.evaluation.metrics import METRICS, direction
 from fer_experiments.registry.sealed import Outcome
 
 EVERY = "every"  # the key in gate.recall for classes that are not named

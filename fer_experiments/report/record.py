@@ -66,7 +66,7 @@ def read_record(state: State, folder: Path, uri: str) -> Record:
     parent = _parent_run(client, state, uri)
     tags = {"fer.sweep_id": state.id, "fer.kind": "trial"}
     runs = _search(client, parent.info.experiment_id, tags)
-    best = _best_trials(state, sweep.direction)
+    best = {t["number"]: t["run_id"] for t in state.ranked() if t.get("run_id")}
     tables = {n: _table(client, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
     grids = {n: _json(client, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
     config = artifact_text(client, next(iter(best.values())), "config.yaml") if best else None
@@ -103,13 +103,6 @@ def _parent_run(client: MlflowClient, state: State, uri: str) -> Run:
             raise
         where = "say tracking=... and tracking.uri=... as for the sweep itself"
         raise UserError(f"sweep {state.id}: its run {state.run_id} is not in {uri}; {where}") from error
-
-
-def _best_trials(state: State, direction: str) -> dict[int, str]:
-    """Run ids of the finished trials by number, the best first."""
-    sign = -1 if direction == "max" else 1
-    finished = [t for t in state.trials if t["status"] == "finished" and t.get("run_id")]
-    return {t["number"]: t["run_id"] for t in sorted(finished, key=lambda t: sign * t["score"])}
 
 
 def _search(client: MlflowClient, experiment_id: str, tags: Mapping[str, str], status: str | None = None) -> list[Run]:

@@ -94,3 +94,14 @@ def test_an_unknown_metric_and_results_that_do_not_fit_are_refused():
         bootstrap.paired_bootstrap(labels, probabilities, probabilities[:-1])
     with pytest.raises(ValueError):
         bootstrap.evaluate(labels + 5, probabilities)
+
+
+def test_mcnemar_counts_the_images_that_only_one_has_right():
+    labels = np.zeros(100, int)
+    first, second = (np.eye(2)[np.array(wrong)] for wrong in ([0] * 90 + [1] * 10, [1] * 2 + [0] * 98))
+    got = bootstrap.mcnemar(labels, first, second)
+    assert (got.only_first, got.only_second) == (2, 10)
+    # Twice the binomial tail: (C(12,0) + C(12,1) + C(12,2)) / 2**12.
+    assert got.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert bootstrap.mcnemar(labels, second, first).p_value == got.p_value
+    assert bootstrap.mcnemar(labels, first, first) == bootstrap.McNemar(0, 0, 1.0)

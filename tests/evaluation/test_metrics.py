@@ -159,17 +159,6 @@ def test_probabilities_that_mean_what_they_say_are_calibrated():
     assert calibration_error(labels, probabilities**4 / (probabilities**4).sum(1)[:, None]) > 0.1
 
 
-def test_mcnemar_counts_the_images_that_only_one_has_right():
-    labels = np.zeros(100, int)
-    first, second = (np.eye(2)[np.array(wrong)] for wrong in ([0] * 90 + [1] * 10, [1] * 2 + [0] * 98))
-    got = metrics.mcnemar(labels, first, second)
-    assert (got.only_first, got.only_second) == (2, 10)
-    # Twice the binomial tail: (C(12,0) + C(12,1) + C(12,2)) / 2**12.
-    assert got.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
-    assert metrics.mcnemar(labels, second, first).p_value == got.p_value
-    assert metrics.mcnemar(labels, first, first) == metrics.McNemar(0, 0, 1.0)
-
-
 def test_each_emotion_says_what_it_is_taken_for():
     emotions = np.array(["sad", "angry", "sad", "happy", "sad", "fear", "happy"])
     labels = np.array([0, 0, 0, 1, 0, 0, 1])
