@@ -14,7 +14,7 @@ from typing import Any, Optional
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `number` makes a field.
 # ruff: noqa: UP045, RUF009
@@ -260,7 +260,7 @@ class PromoteConfig:
 class GateConfig:
     """What a model must hold on the test split before it is registered.
 
-    floors, ceilings: metric -> limit, out of `bootstrap.evaluate`. recall: the least recall of each class, by name; the
+    floors, ceilings: metric -> limit, out of `metrics.METRICS`. recall: the least recall of each class, by name; the
     key "every" is for those that are not named. compare: with the champion, none, mcnemar (exact) or bootstrap (paired,
     of `metric`); worse with p < alpha is refused. max_mb: of the model's files, in 10^6 bytes. max_latency_ms: the
     median for one image on this machine.
@@ -372,6 +372,5 @@ def close(name: str, known: Iterable[str]) -> str:
 
 def one_line(error: BaseException) -> str:
     """The first line of an OmegaConf error and the key it is about."""
-    lines = str(error).splitlines() or [type(error).__name__]
     key = getattr(error, "full_key", None)
-    return f"{key}: {lines[0]}" if key else lines[0]
+    return f"{key}: {first_line(error)}" if key else first_line(error)
