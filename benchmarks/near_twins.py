@@ -27,7 +27,7 @@ from fer_experiments.data import load_dataset
 from fer_experiments.data.cleaning import canonical_order, identical_groups
 from fer_experiments.data.near_twins import find_twins
 from fer_experiments.data.readers import find_fer2013, read_faces
-from fer_experiments.evaluation.metrics import mcnemar
+from fer_experiments.evaluation.bootstrap import mcnemar
 from fer_experiments.experiment.record import open_sealed_test
 from fer_experiments.terminal import table
 from fer_experiments.tracking.store import client_of

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_experiments.config.parts import DECLARED_PATHS
 from fer_experiments.config.schema import Config
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -94,6 +94,5 @@ def close(name: str, known: Iterable[str]) -> str:
 
 def one_line(error: BaseException) -> str:
     """The first line of an OmegaConf error and the key it is about."""
-    lines = str(error).splitlines() or [type(error).__name__]
     key = getattr(error, "full_key", None)
-    return f"{key}: {lines[0]}" if key else lines[0]
+    return f"{key}: {first_line(error)}" if key else first_line(error)

@@ -238,7 +238,7 @@ class PromoteConfig:
 class GateConfig:
     """What a model must hold on the test split before it is registered.
 
-    floors, ceilings: metric -> limit, out of `bootstrap.evaluate`. recall: the least recall of each class, by name; the
+    floors, ceilings: metric -> limit, out of `metrics.METRICS`. recall: the least recall of each class, by name; the
     key "every" is for those that are not named. compare: with the champion, none, mcnemar (exact) or bootstrap (paired,
     of `metric`); worse with p < alpha is refused. max_mb: of the model's files, in 10^6 bytes. max_latency_ms: the
     median for one image on this machine.

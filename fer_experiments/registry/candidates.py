@@ -14,6 +14,7 @@ from fer_experiments.config import Config, experiment, flatten, from_dict, read_
 from fer_experiments.config.commands import command, ui_command
 from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.metrics import cost
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run, fit_and_record
 from fer_experiments.search.state import find_sweep
@@ -66,8 +67,7 @@ class Refitted:
 
     def best_seed(self, direction: str) -> int:
         """The seed with the best score; the smallest of equals."""
-        sign = -1 if direction == "max" else 1
-        return min(self.scores, key=lambda seed: (sign * self.scores[seed], seed))
+        return min(self.scores, key=lambda seed: (cost(self.scores[seed], direction), seed))
 
 
 def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str | None) -> Choice:
@@ -82,11 +82,9 @@ def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str
         return Choice(f"run {candidate.name}", [candidate], "final/val_accuracy", "max")
     state, _ = find_sweep(store.mlruns / "sweeps", sweep)
     objective, direction = (state.identity[f"sweep.{key}"] for key in ("objective", "direction"))
-    sign = -1 if direction == "max" else 1
-    finished = [trial for trial in state.trials if trial["status"] == "finished"]
-    if not finished:
+    best = state.ranked()[: config.promote.top_k]
+    if not best:
         raise UserError(f"sweep {state.id}: no trial has finished yet; its command given again goes on with it")
-    best = sorted(finished, key=lambda trial: sign * trial["score"])[: config.promote.top_k]
     candidates = [_candidate(config, store, t["run_id"], f"trial {t['number']}", t["values"]) for t in best]
     return Choice(f"sweep {state.id}", candidates, objective, direction, state.id)
 
@@ -161,8 +159,7 @@ def refit_all(
         done.append(Refitted(candidate, scores, runs))
     if not done:
         raise UserError(f"{choice.name}: no refit came to anything; lower training.learning_rate and sweep again")
-    sign = -1 if choice.direction == "max" else 1
-    return sorted(done, key=lambda refitted: sign * refitted.mean)
+    return sorted(done, key=lambda refitted: cost(refitted.mean, choice.direction))
 
 
 def _refit(

@@ -56,7 +56,7 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
     store = store.of(state.identity["data.task"])
     parent = _parent_run(store, state)
     runs = find_runs(store, {"fer.sweep_id": state.id, "fer.kind": "trial"})
-    best = _best_trials(state, sweep.direction)
+    best = {t["number"]: t["run_id"] for t in state.ranked() if t.get("run_id")}
     tables = {n: _table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
     grids = {n: _json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
     config = artifact_text(store, next(iter(best.values())), "config.yaml") if best else None
@@ -84,13 +84,6 @@ def _parent_run(store: Store, state: State) -> FoundRun:
         where = "say tracking=... and tracking.uri=... as for the sweep itself"
         raise UserError(f"sweep {state.id}: its run {state.run_id} is not in {store}; {where}")
     return run
-
-
-def _best_trials(state: State, direction: str) -> dict[int, str]:
-    """Run ids of the finished trials by number, the best first."""
-    sign = -1 if direction == "max" else 1
-    finished = [t for t in state.trials if t["status"] == "finished" and t.get("run_id")]
-    return {t["number"]: t["run_id"] for t in sorted(finished, key=lambda t: sign * t["score"])}
 
 
 def _times(runs: list[FoundRun]) -> dict[int, tuple[float, float]]:

@@ -19,6 +19,7 @@ from fer_experiments.config import BackboneConfig, Config, check, close, flatten
 from fer_experiments.config.compose import group_section
 from fer_experiments.config.parts import EXPERIMENT_SECTIONS, PREPARED_SECTIONS, marked
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.metrics import OF_A_FIT, direction, recorded_as
 
 TYPES: dict[str, tuple[set[str], set[str]]] = {
     "float": ({"min", "max"}, {"sampling", "step", "when"}),
@@ -53,7 +54,7 @@ REFUSED = marked("fixed")
 OF_TRAINING = tuple(marked("of_training"))
 MOST_COMBINATIONS = 200
 SAMPLINGS = ("linear", "log", "reverse_log")
-METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "loss")
+OBJECTIVES = {f"final/val_{recorded_as(name)}": direction(name) for name in OF_A_FIT}  # and which way each is better
 
 
 def check_space(config: Config) -> None:
@@ -67,11 +68,9 @@ def check_space(config: Config) -> None:
         raise UserError("sweep: none given; say sweep=<a file in sweeps/>")
     if sweep.oracle not in ORACLES:
         raise UserError(f"sweep.oracle={sweep.oracle}: choose one of {', '.join(ORACLES)}")
-    names = [f"final/val_{name}" for name in METRICS]
-    if sweep.objective not in names:
-        raise UserError(f"sweep.objective={sweep.objective}: no such metric; choose one of {', '.join(names)}")
-    if (sweep.objective == "final/val_loss") != (sweep.direction == "min"):
-        better = "min" if sweep.direction == "max" else "max"
+    if sweep.objective not in OBJECTIVES:
+        raise UserError(f"sweep.objective={sweep.objective}: no such metric; choose one of {', '.join(OBJECTIVES)}")
+    if sweep.direction != (better := OBJECTIVES[sweep.objective]):
         raise UserError(f"sweep.direction={sweep.direction}: {sweep.objective} is better the other way, say {better}")
     if not sweep.space:
         raise UserError(f"sweep {sweep.name}: sweep.space is empty; add a config path, such as head.l2, with its range")

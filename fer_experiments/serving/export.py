@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_experiments.config import Config
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.tracking.fresh import predict_fresh
 
 if TYPE_CHECKING:
@@ -171,8 +171,7 @@ def _write(network: keras.Model, form: str, folder: Path) -> None:
     except OSError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UserError(f"{form}: the model cannot be converted ({type(error).__name__}: {reason})") from error
+        raise UserError(f"{form}: the model cannot be converted ({first_line(error, 200, named=True)})") from error
 
 
 def _write_onnx(network: keras.Model, path: Path) -> None:

@@ -166,11 +166,12 @@ class _Progress(keras.callbacks.Callback):
         labels = self.dataset.labels[self.dataset.val]
         plain = pocket.with_weights(self.config.widths, self.config.blocks, weights)
         probabilities = predict(plain, self.dataset.images[self.dataset.val])
+        scores = metrics.classification_metrics(labels, probabilities)
         row = {
             "train/loss": float(logs["loss"]),
             "train/accuracy": float(logs["accuracy"]),
-            "val/loss": metrics.cross_entropy(labels, probabilities),
-            "val/accuracy": metrics.accuracy(labels, probabilities),
+            "val/loss": scores["loss"],
+            "val/accuracy": scores["accuracy"],
             "learning_rate": float(keras.ops.convert_to_numpy(self.network.optimizer.learning_rate)),
         }
         if not np.isfinite([row["train/loss"], row["val/loss"]]).all():
