@@ -26,8 +26,7 @@ class Shared(Protocol):
 def answer(call: Callable[..., Any], *args: Any) -> bytes:
     """What came of call(*args), in a form that the driver can always read: see `outcome`.
 
-    Neither pool survives every exception: one whose constructor takes other arguments than its `args` pickles but does
-    not unpickle, which ends a pebble 5.2.3 pool with "Unpicklable object from worker" (process.py:366).
+    An exception whose constructor takes other arguments than its `args` pickles but does not unpickle.
     """
     try:
         return pickle.dumps(("result", pickle.dumps(call(*args)), ""))

@@ -13,7 +13,8 @@ from typing import Any
 from fer_experiments import termination, tracking
 from fer_experiments.config import Config, SweepConfig, check, mlruns_dir, to_dict, to_yaml
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Executor, Inline, Lost, open_executor
+from fer_experiments.executors.executor import Executor, Lost, open_executor
+from fer_experiments.executors.inline import Inline
 from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, leaderboard
