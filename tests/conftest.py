@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_room import missing, open_browser
-from hypothesis import settings
-from serving_room import register
+from chromium import missing, open_browser
+from hypothesis import HealthCheck, settings
+from tiny_champion import register
 
 import fer_experiments.tracking  # noqa: F401  before a test imports MLflow, which reads the environment only then
 from fer_experiments.config import Config
@@ -20,7 +20,8 @@ from fer_experiments.serving import loading
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-settings.register_profile("default", deadline=None)  # a loaded machine is no failure
+# A loaded machine is no failure.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell starts in the background

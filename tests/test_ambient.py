@@ -30,14 +30,14 @@ VARIABLES = {
 PROGRAM = """
 import hashlib, json, sys
 import numpy as np
-from rooms import make_dataset
+from in_memory import make_dataset
 from fer_experiments.config.compose import compose
 from fer_experiments.config import ComputeConfig, TrainingConfig
 from fer_experiments.executors.executor import open_executor
 
 def digests(cache):
     from pathlib import Path
-    from fer_experiments.features import extract_features
+    from fer_experiments.features.cache import extract_features
     from fer_experiments.training.fit import fit_head
     config = compose(["data=demo", "backbone=pocket", "head=paper"])
     dataset = make_dataset(np.arange(90) % 2, ("a", "b"))

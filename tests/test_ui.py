@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from browser_room import PATIENCE, mlflow_ui
+from chromium import PATIENCE, mlflow_ui
 from PIL import Image
 
 from fer_experiments.config.compose import compose
@@ -21,7 +21,6 @@ from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import models
 from fer_experiments.tracking.store import client_of
 
-pytestmark = pytest.mark.timeout(900)  # a sweep, a promotion and MLflow's server in fixtures
 MODEL = "fer-demo"
 ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
 MLFLOWS_OWN = (

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_plots import SEVEN, results, texts
+from test_figures import SEVEN, results, texts
 
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.curves import _wilson

@@ -1,5 +1,5 @@
 import numpy as np
-from test_plots import texts
+from test_figures import texts
 
 from fer_experiments.evaluation import faces
 

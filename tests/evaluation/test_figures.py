@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fer_experiments.evaluation import curves, faces, figures
-from fer_experiments.search.oracle import sweep_figures
+from fer_experiments.search import sweep_figures
 from fer_experiments.search.sweep_figures import _Scale
 
 SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from ray_room import TESTS, ray_cluster
+from ray_nodes import TESTS, WORKERS_PATH, ray_cluster
 
 from fer_experiments.config import ComputeConfig
 from fer_experiments.errors import UserError
@@ -149,9 +149,8 @@ def gone(*numbers: int) -> bool:
 
 
 def run_driver(name: str, folder: Path, call: str) -> subprocess.Popen[bytes]:
-    code = f"import test_executor; test_executor.drive({name!r}, {str(folder)!r}, {call!r})"
-    path = os.pathsep.join([str(TESTS / "executors"), str(TESTS), str(TESTS.parent)])
-    quiet = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": path}
+    code = f"from {Path(__file__).stem} import drive; drive({name!r}, {str(folder)!r}, {call!r})"
+    quiet = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": WORKERS_PATH}
     return subprocess.Popen([sys.executable, "-c", code], env=quiet, stderr=subprocess.PIPE, start_new_session=True)
 
 

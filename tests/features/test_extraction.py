@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_features import IMAGES, SMALL, backbone_of, extract, many, shards
+from test_cache import IMAGES, SMALL, backbone_of, extract, many, shards
 
 from fer_experiments.config import BackboneConfig, ComputeConfig
 from fer_experiments.errors import UserError

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from browser_room import PATIENCE
+from chromium import PATIENCE
 from plotly.offline import get_plotlyjs
 
 from fer_experiments.config import Config, SweepConfig, flatten, mlruns_dir, to_dict
@@ -28,7 +28,6 @@ from fer_experiments.report.scales import scale_of
 from fer_experiments.search.state import State, only_one
 from fer_experiments.tracking import connect
 
-pytestmark = pytest.mark.timeout(900)  # a real sweep in a fixture, on a machine that may be busy
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>\'&%{x}'
 SPACE = {

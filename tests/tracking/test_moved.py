@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from read_only_room import fer_read_only
+from read_only_mount import fer_read_only
 
 from fer_experiments import tracking
 from fer_experiments.config import TrackingConfig

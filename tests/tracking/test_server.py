@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from server_room import ROOT, Server, needs_postgres, running_server
+from tracking_server import ROOT, Server, needs_postgres, running_server
 
 from fer_experiments import tracking
 from fer_experiments.config import TrackingConfig

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).resolve().parent
+# Where a worker finds the module of a test that it runs a function of: Ray passes on no sys.path.
+WORKERS_PATH = os.pathsep.join(map(str, [TESTS.parent, TESTS, *filter(Path.is_dir, TESTS.iterdir())]))
 TOKEN = secrets.token_hex(32)  # Ray reads it once a process: a second cluster in it with another one is refused
 
 
@@ -24,7 +26,7 @@ def ray_cluster(*nodes: int) -> Iterator[Any]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),  # Ray passes on no sys.path
+        "PYTHONPATH": WORKERS_PATH,
     }
     with pytest.MonkeyPatch.context() as patch:
         for key, value in settings.items():
