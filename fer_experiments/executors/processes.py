@@ -15,7 +15,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import connection, resource_tracker
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,11 @@ from fer_experiments.executors.devices import gpu_shares
 from fer_experiments.quiet import silenced
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
     from fer_experiments.config import ComputeConfig
 
-LOOK = 1.0  # seconds between two looks at whether a busy worker lives
 PATIENCE = 2.0  # seconds that are waited for the end of a process that is dead or about to be
 
 
@@ -75,7 +75,10 @@ class Processes:
         self._free: SimpleQueue[Slot] = SimpleQueue()
         for slot in slots:
             self._free.put(slot)
-        self._threads = ThreadPoolExecutor(len(slots), thread_name_prefix="slot")
+        # Workers inherit what their thread keeps away: Ctrl-C is the driver's from their first instant.
+        self._threads = ThreadPoolExecutor(
+            len(slots), "slot", signal.pthread_sigmask, (signal.SIG_BLOCK, [signal.SIGINT])
+        )
         self._folder = folder
         self._shared = 0
 
@@ -129,7 +132,7 @@ class Slot:
         self._lock = threading.Lock()
         self._closed = False
         self._worker: SpawnProcess | None = None
-        self._pipe: connection.Connection[bytes, bytes]
+        self._pipe: Connection[bytes, bytes]
 
     def run(self, payload: bytes) -> bytes:
         """This slot's worker's answer to a call, a fresh worker's if the last has died.
@@ -141,13 +144,11 @@ class Slot:
         worker = self._living()
         with suppress(EOFError, OSError):
             self._pipe.send_bytes(payload)
-            # A child that it has forked would keep both ends of a dead worker open: hence the looks.
-            while not connection.wait([self._pipe, worker.sentinel], LOOK) and worker.is_alive():
-                pass
-            if self._pipe.poll():
-                return self._pipe.recv_bytes()
+            return self._pipe.recv_bytes()
         worker.join(PATIENCE)
-        worker.kill()  # it lives if what it ran has closed its end of the pipe
+        if worker.is_alive():  # what it ran has closed its end of the pipe
+            worker.kill()
+            worker.join(PATIENCE)
         if self._closed:
             raise CancelledError
         raise Lost(_death(worker.pid, worker.exitcode))
@@ -182,9 +183,9 @@ def _death(pid: int | None, exitcode: int | None) -> str:
     return f"worker process {pid} was killed by {signal.Signals(-exitcode).name}{hint}"
 
 
-def _serve(pipe: connection.Connection[bytes, bytes], environment: dict[str, str]) -> None:
-    """A worker's life; the calls' modules are imported after its environment is set. SIGINT is the driver's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _serve(pipe: Connection[bytes, bytes], environment: dict[str, str]) -> None:
+    """A worker's life; the calls' modules are imported after its environment is set."""
+    os.register_at_fork(after_in_child=pipe.close)  # a child of a call must not keep a dead worker's pipe open
     os.environ.update(environment)
     pin_warnings()
     threading.Thread(target=_die_with_driver, daemon=True).start()
