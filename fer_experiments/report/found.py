@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
-from omegaconf import OmegaConf
 
-from fer_experiments.config.commands import LEFT_OUT, train_command
+from fer_experiments.config import experiment, to_yaml
+from fer_experiments.config.commands import train_command
 from fer_experiments.errors import UserError
 from fer_experiments.report import figures, results
 from fer_experiments.report.markup import figure, folded, paragraph, section, table, to_copy
@@ -41,8 +41,7 @@ def _again(record: Record) -> list[str]:
     """How to train the best again."""
     if record.best_config is None:
         return [paragraph("Its config.yaml is not on its run.")]
-    whole = {k: v for k, v in record.best_config.items() if k not in LEFT_OUT}
-    yaml = folded("The whole config as YAML", to_copy("yaml", OmegaConf.to_yaml(whole)))
+    yaml = folded("The whole config as YAML", to_copy("yaml", to_yaml(experiment(record.best_config))))
     try:
         return [paragraph("Train it again:"), to_copy("command", train_command(record.best_config)), yaml]
     except UserError as error:
