@@ -317,9 +317,9 @@ def _work(verb: str, config: Config) -> None:
 
         train(config)
     elif verb == "sweep":
-        from fer_experiments.search.sweep import run_sweep
+        from fer_experiments.report.sweep import sweep
 
-        run_sweep(config)
+        sweep(config)
     elif verb == "pretrain":
         from fer_experiments.experiment.pretrain import run_pretrain
 

@@ -14,6 +14,7 @@ from fer_experiments.evaluation.style import BLUE, GRAY, ORANGE, PURPLE, VERMILI
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import Scale, escaped, scale_of
 from fer_experiments.search.leaderboard import ABSENT, written
+from fer_experiments.training.pruning import best_so_far
 
 INK = "#1d2530"  # as in page.css; page.js changes it in dark mode
 GRID = "rgba(128,128,128,0.25)"  # on white and on black
@@ -92,7 +93,7 @@ def _over(record: Record, trials: list[dict[str, Any]], at: dict[int, float]) ->
                 )
             )
     finished = [t for t in shown if t["status"] == "finished"]
-    best = _best_so_far([t["score"] for t in finished], record.sweep.direction)
+    best = best_so_far([t["score"] for t in finished], record.sweep.direction).tolist()
     if finished:
         end = at[shown[-1]["number"]]
         traces.append(
@@ -105,10 +106,6 @@ def _over(record: Record, trials: list[dict[str, Any]], at: dict[int, float]) ->
             )
         )
     return traces
-
-
-def _best_so_far(scores: list[float], direction: str) -> list[float]:
-    return (np.maximum if direction == "max" else np.minimum).accumulate(np.array(scores, "float64")).tolist()
 
 
 def _about(trial: dict[str, Any]) -> str:

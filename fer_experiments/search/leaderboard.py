@@ -1,4 +1,4 @@
-"""What a sweep found: leaderboard, best config, pictures, and the next commands to type."""
+"""What a sweep found: leaderboard, best config, and the next commands to type."""
 
 from __future__ import annotations
 
@@ -165,26 +165,11 @@ def log_progress(parent: Run, state: State, last: dict[str, Any], sweep: SweepCo
         )
 
 
-def log(parent: Run, state: State, sweep: SweepConfig, folder: Path) -> None:
-    """Leaderboard, best config and the three pictures, on the parent run."""
-    from fer_experiments.search import sweep_figures
-    from fer_experiments.search.importance import importances
-
+def log(parent: Run, folder: Path) -> None:
+    """Leaderboard and best config, on the parent run."""
     for name in ("leaderboard.csv", "leaderboard.md", "best.yaml"):
         if (folder / name).exists():
             parent.log_file(folder / name, name)
-    if not state.ended:
-        return
-    trials = table(state, sweep).sort_values("trial", ignore_index=True)
-    space = trials[[sweep.objective, *sweep.space]]
-    scores = [trial["score"] for trial in state.ended]
-    parent.log_figure(
-        sweep_figures.objective_over_trials(scores, sweep.direction, sweep.objective), "plots/objective.png"
-    )
-    parent.log_figure(
-        sweep_figures.parallel_coordinates(space, sweep.objective, sweep.direction), "plots/parallel_coordinates.png"
-    )
-    parent.log_figure(sweep_figures.importances(importances(space, sweep.objective)), "plots/importances.png")
 
 
 def _plain(value: Any) -> Any:
