@@ -14,6 +14,7 @@ from fer_experiments.evaluation.style import BLUE, GRAY, ORANGE, PURPLE, VERMILI
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import Scale, escaped, scale_of
 from fer_experiments.search.leaderboard import ABSENT, written
+from fer_experiments.terminal import number
 from fer_experiments.training.pruning import best_so_far
 
 INK = "#1d2530"  # as in page.css; page.js changes it in dark mode
@@ -118,7 +119,7 @@ def _about(trial: dict[str, Any]) -> str:
 def _written(value: Any) -> str:
     if value is None:
         return ABSENT
-    return f"{value:.4g}" if isinstance(value, float) else written(value)
+    return number(value) if isinstance(value, float) else written(value)
 
 
 def _scored(record: Record) -> list[dict[str, Any]]:
