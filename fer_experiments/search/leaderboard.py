@@ -13,10 +13,10 @@ from fer_experiments import tracking
 from fer_experiments.config import Config, SweepConfig, mlruns_dir, to_dict, to_yaml
 from fer_experiments.config.commands import command, ui_command, without_password
 from fer_experiments.search.identity import trial_config
+from fer_experiments.search.state import State, find_sweep
 from fer_experiments.terminal import shown
 
 if TYPE_CHECKING:
-    from fer_experiments.search.state import State
     from fer_experiments.tracking import Run
 
 
@@ -53,6 +53,20 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
     )
     frame.insert(0, "rank", range(1, len(frame) + 1))
     return frame
+
+
+def recorded_trials(config: Config, sweep: str | None = None) -> pd.DataFrame:
+    """The `table` of a recorded sweep.
+
+    Args:
+        config: where sweeps are recorded (paths); nothing else of it is looked at.
+        sweep: as in `find_sweep`.
+
+    Raises:
+        UserError: no such sweep.
+    """
+    state, _ = find_sweep(mlruns_dir(config) / "sweeps", sweep)
+    return table(state, state.settings)
 
 
 def markdown(frame: pd.DataFrame) -> str:

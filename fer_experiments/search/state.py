@@ -8,14 +8,14 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fer_experiments.config import Config, PathsConfig, close
+from fer_experiments.config import Config, PathsConfig, SweepConfig, close
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
 from fer_experiments.files import is_held, write_atomically
@@ -60,6 +60,13 @@ class State:
         # Not asdict, nor indented: at a thousand trials they take ten times as long.
         text = json.dumps(vars(self)).encode()
         write_atomically(folder / "state.json", lambda file: file.write(text))
+
+    @property
+    def settings(self) -> SweepConfig:
+        """What the sweep is; its budget, which is no part of that, is the default one."""
+        known = {field.name for field in fields(SweepConfig)}
+        own = {path.removeprefix("sweep."): value for path, value in self.identity.items() if path.startswith("sweep.")}
+        return SweepConfig(**{key: value for key, value in own.items() if key in known})
 
     @property
     def ended(self) -> list[dict[str, Any]]:
