@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, from_dict, mlruns_dir, to_dict
+from fer_experiments.config import Config, from_dict, to_dict
 from fer_experiments.config.compose import compose
 from fer_experiments.serving import loading
 from fer_experiments.tracking import models
@@ -51,12 +51,10 @@ def register_demo(folder: Path) -> Config:
         features = keras.layers.GlobalAveragePooling2D()(features)
     network = keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(features))
     models.save_classifier(network, ["happy", "other"], folder / "model")
-    uri, mlruns = tracking.connect(config.tracking, mlruns_dir(config)), mlruns_dir(config)
-    with tracking.start_run(
-        uri=uri, mlruns=mlruns, experiment="fer/demo", kind="promotion", name="demo", config={}, system_metrics=False
-    ) as run:
-        run.client.log_artifacts(run.id, str(folder / "model"), "model")
-        models.set_alias(uri, models.add_version(uri, "fer-demo", run.id, {}, ""), "champion")
+    store = tracking.connect(config)
+    with tracking.start_run(store, "promotion", "demo", system_metrics=False) as run:
+        run.log_folder(folder / "model", "model")
+        models.set_alias(store, models.add_version(store, "fer-demo", run.id, {}, ""), "champion")
     return config
 
 

@@ -31,7 +31,7 @@ from fer_experiments import cli
 from fer_experiments.config.compose import compose
 from fer_experiments.data import TestSplit, open_test_split
 from fer_experiments.registry.sealed import recorded_probabilities
-from fer_experiments.tracking import find_runs, models
+from fer_experiments.tracking import Store, find_runs, models
 
 SMALL = ["data=demo", "data.demo_size=1500", "backbone=pocket", "head=linear", "tracking.system_metrics=false"]
 FER = [sys.executable, "-m", "fer_experiments.cli"]
@@ -44,10 +44,11 @@ class Room:
 
     def __init__(self, folder: Path) -> None:
         self.places = [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
-        self.uri = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+        mlruns = folder / "mlruns"
+        self.store = Store(f"sqlite:///{mlruns / 'mlflow.db'}", mlruns, "fer/demo")
         for rate in ("0.01", "0.003"):
             _fer("train", *SMALL, "training.epochs=6", f"training.learning_rate={rate}", *self.places)
-        self.runs = [run.run_id for run in find_runs(self.uri, "fer/demo", {"fer.kind": "train"})]
+        self.runs = [run.run_id for run in find_runs(self.store, {"fer.kind": "train"})]
         _fer(*self.command(self.runs[0]))
         started = time.monotonic()
         second = self.start(self.runs[1])  # as those that will be killed
@@ -113,17 +114,17 @@ def kill_one(room: Room, run: str, after: str | None, delay: float) -> str:
 
 def check(room: Room, before: int) -> int:
     """Asserts what must hold after a kill; returns the champion's number."""
-    database = room.uri.removeprefix("sqlite:///")
+    database = room.store.uri.removeprefix("sqlite:///")
     assert sqlite3.connect(database).execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    versions = models.versions(room.uri, "fer-demo")
-    champion = models.find_version(room.uri, "fer-demo", "champion")
+    versions = models.versions(room.store, "fer-demo")
+    champion = models.find_version(room.store, "fer-demo", "champion")
     assert champion is not None
     assert champion.number in (before, versions[0].number), (champion, before)
     for alias in ("champion", "previous"):
-        version = models.find_version(room.uri, "fer-demo", alias)
+        version = models.find_version(room.store, "fer-demo", alias)
         assert version is not None, alias
-        classifier = models.load_classifier(models.fetch_model(room.uri, version, Path("/nonexistent")))
-        recorded = recorded_probabilities(room.uri, version.run_id, test_split())
+        classifier = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent")))
+        recorded = recorded_probabilities(room.store, version.run_id, test_split())
         assert recorded is not None
         np.testing.assert_allclose(classifier.probabilities(test_split().images), recorded, atol=1e-5)
     return champion.number
@@ -165,7 +166,7 @@ def main() -> None:
         assert last_one.returncode == 0
         after = check(room, champion)
         assert after != champion
-        assert not find_runs(room.uri, "fer/demo", status="RUNNING")
+        assert not find_runs(room.store, status="RUNNING")
         where = ", ".join(f"{name} {count}" for name, count in struck.most_common())
         print(
             f"{kills} kills ({where}): the champion was the old one {kills - moved} times, the new one {moved} times, "

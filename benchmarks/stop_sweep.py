@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from fer_experiments.tracking import find_runs
+from fer_experiments.tracking import Store, find_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDLESS = [
@@ -50,7 +50,7 @@ def stop(folder: Path, compute: str, number: signal.Signals, after: float) -> fl
     sweep.wait()
     seconds = time.monotonic() - sent
     assert sweep.returncode == CODES[number], (sweep.returncode, (folder / "errors").read_text()[-2000:])
-    runs = find_runs(f"sqlite:///{folder}/mlruns/mlflow.db", "fer/demo", {})
+    runs = find_runs(Store(f"sqlite:///{folder}/mlruns/mlflow.db", folder / "mlruns", "fer/demo"))
     assert {run.status for run in runs} <= {"KILLED", "FINISHED"}, [run.status for run in runs]
     _, alive = psutil.wait_procs(family, 60)
     assert not alive, alive

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from chromium import PATIENCE, mlflow_ui, open_browser
 
 from fer_experiments.search.state import State
-from fer_experiments.tracking.store import client_of
+from fer_experiments.tracking.store import Store, client_of
 
 WIDTH, HEIGHT = 1400, 900
 ROOM = 730  # px, of the run table beside the names and times of the runs
@@ -90,9 +90,9 @@ def compare_picture(tab: Any, experiment: str, state: State, out: Path) -> None:
     tab.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
 
-def model_picture(tab: Any, uri: str, state: State, out: Path) -> None:
+def model_picture(tab: Any, store: Store, state: State, out: Path) -> None:
     """The champion that came out of the sweep, else the last version that did."""
-    client = client_of(uri)
+    client = client_of(store)
     found = client.search_model_versions(f"tags.`fer.sweep_id` = '{state.id}'")
     if not found:
         print(f"{state.id}: nothing of it is registered, no ui_model.png")
@@ -124,15 +124,15 @@ def main(mlruns: Path, sweep: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     state = State(**json.loads((mlruns / "sweeps" / sweep / "state.json").read_text()))
     assert state.run_id is not None
-    uri = f"sqlite:///{(mlruns / 'mlflow.db').resolve()}"
-    experiment = client_of(uri).get_run(state.run_id).info.experiment_id
-    with mlflow_ui(uri) as address, open_browser() as browser:
+    store = Store(f"sqlite:///{(mlruns / 'mlflow.db').resolve()}", mlruns, f"fer/{state.identity['data.task']}")
+    experiment = client_of(store).get_run(state.run_id).info.experiment_id
+    with mlflow_ui(store.uri) as address, open_browser() as browser:
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, base_url=address)
         tab.set_default_timeout(PATIENCE)
         settle(tab, experiment, state)
         sweep_picture(tab, experiment, state, out)
         compare_picture(tab, experiment, state, out)
-        model_picture(tab, uri, state, out)
+        model_picture(tab, store, state, out)
         report_picture(tab, report, out)
 
 

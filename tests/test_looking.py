@@ -64,7 +64,7 @@ def test_who_records_is_told_the_folder_in_a_line(moved: tuple[Path, Path, list[
 
 def test_a_downloaded_model_needs_no_cache(registered: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As of a server, whose files are elsewhere."""
-    monkeypatch.setattr(models, "is_here", lambda uri, version: False)
+    monkeypatch.setattr(models, "is_here", lambda store, version: False)
     (tmp_path / "cache").write_text("a file where a folder should be")
     version, folder = loading.find_model(
         Config(registered.data, tracking=registered.tracking, paths=type(registered.paths)(

@@ -72,6 +72,17 @@ def test_the_libraries_stay_in_their_rooms():
     assert not strays
 
 
+def test_no_client_of_mlflow_leaves_its_room():
+    strays = [
+        f"{module} names {name}"
+        for module, file in MODULES.items()
+        if module.split(".")[0] != "tracking"
+        for name in ("client_of", "MlflowClient", "._client")
+        if name in file.read_text(encoding="utf-8")
+    ]
+    assert not strays
+
+
 def test_no_room_is_crowded():
     flat = [file.name for file in PACKAGE.glob("*.py") if file.name != "__init__.py"]
     assert len(flat) <= 9, flat

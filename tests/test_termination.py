@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stores import store_in
 
 from fer_experiments import termination
 from fer_experiments.config.compose import compose
@@ -73,5 +74,5 @@ def test_a_sweep_stops_though_its_signal_was_swallowed(tmp_path: Path, monkeypat
     with pytest.raises(SystemExit) as raised:
         run_sweep(compose(options), lambda line: None)
     assert raised.value.code == 143
-    runs = find_runs(f"sqlite:///{tmp_path}/m/mlflow.db", "fer/demo", {})
+    runs = find_runs(store_in(tmp_path / "m"))
     assert sorted(run.status for run in runs) == ["FINISHED", "KILLED", "KILLED"]  # two trials and the parent

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from chromium import PATIENCE, mlflow_ui
 from PIL import Image
+from stores import store_in
 
 from fer_experiments.config.compose import compose
 from fer_experiments.registry.promote import promote
 from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
-from fer_experiments.tracking import models
+from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.store import client_of
 
 MODEL = "fer-demo"
@@ -31,10 +32,10 @@ MLFLOWS_OWN = (
 )
 
 
-class Store(NamedTuple):
+class Room(NamedTuple):
     """A sweep of three trials whose best was promoted, in one sqlite file."""
 
-    uri: str
+    store: Store
     folder: Path
     state: State
 
@@ -42,24 +43,24 @@ class Store(NamedTuple):
         return str(self.state.trials[number]["run_id"])
 
     def artifact(self, run_id: str, path: str) -> Path:
-        return Path(client_of(self.uri).download_artifacts(run_id, path, str(self.folder)))
+        return Path(client_of(self.store).download_artifacts(run_id, path, str(self.folder)))
 
 
 @pytest.fixture(scope="module")
-def store(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Store:  # the browser first: without it, no sweep
+def room(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Room:  # the browser first: without it, no sweep
     folder = tmp_path_factory.mktemp("ui")
     options = ["tracking.system_metrics=false", f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
     made = ["sweep=quick", "data.demo_size=1500", "training.epochs=6", "sweep.max_trials=3"]
     state = run_sweep(compose([*made, *options]), lambda line: None)
     taken = ["promote=default", "gate=none", "promote.top_k=1", "promote.seeds=1"]
     promote(compose([*taken, *options]), sweep=state.id, echo=lambda line: None)
-    return Store(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}", folder, state)
+    return Room(store_in(folder / "mlruns"), folder, state)
 
 
 @pytest.fixture(scope="module")
-def opened(browser: Any, store: Store) -> Iterator[Any]:
+def opened(browser: Any, room: Room) -> Iterator[Any]:
     """A user's first visit: MLflow's offers (its assistant, its tour of the registry) are closed as they come up."""
-    with mlflow_ui(store.uri) as address:
+    with mlflow_ui(room.store.uri) as address:
         context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=address)
         context.set_default_timeout(PATIENCE)
         tab = context.new_page()
@@ -91,42 +92,42 @@ def row_of(tab: Any, run: str) -> Any:
     return tab.get_by_role("row").filter(has=tab.get_by_role("link", name=run, exact=True))
 
 
-def show_trials(tab: Any, store: Store) -> None:
+def show_trials(tab: Any, room: Room) -> None:
     """Opens the experiment from the list of experiments, and the sweep's row in it."""
     tab.goto("/#/experiments")
     tab.get_by_role("row").get_by_role("link", name="fer/demo", exact=True).click()
-    row_of(tab, store.state.id).wait_for()
+    row_of(tab, room.state.id).wait_for()
     if not tab.get_by_role("link", name="trial 0", exact=True).is_visible():  # the UI remembers what was open
-        row_of(tab, store.state.id).get_by_role("button").first.click()
+        row_of(tab, room.state.id).get_by_role("button").first.click()
     tab.get_by_role("link", name="trial 0", exact=True).wait_for()
 
 
-def test_the_experiment_lists_the_sweep_and_its_trials_nested_under_it(tab: Any, store: Store) -> None:
-    show_trials(tab, store)
-    sweep = tab.get_by_role("link", name=store.state.id, exact=True)
-    promotion = tab.get_by_role("link", name=f"promotion of sweep {store.state.id}", exact=True)
-    assert sweep.get_attribute("href").endswith(f"/runs/{store.state.run_id}") and promotion.is_visible()
+def test_the_experiment_lists_the_sweep_and_its_trials_nested_under_it(tab: Any, room: Room) -> None:
+    show_trials(tab, room)
+    sweep = tab.get_by_role("link", name=room.state.id, exact=True)
+    promotion = tab.get_by_role("link", name=f"promotion of sweep {room.state.id}", exact=True)
+    assert sweep.get_attribute("href").endswith(f"/runs/{room.state.run_id}") and promotion.is_visible()
     x, y = sweep.bounding_box()["x"], sweep.bounding_box()["y"]
     for number in range(3):
         trial = tab.get_by_role("link", name=f"trial {number}", exact=True)
-        assert trial.get_attribute("href").endswith(f"/runs/{store.run(number)}")
+        assert trial.get_attribute("href").endswith(f"/runs/{room.run(number)}")
         assert trial.bounding_box()["x"] > x and trial.bounding_box()["y"] > y
-    row_of(tab, store.state.id).get_by_role("button").first.click()
+    row_of(tab, room.state.id).get_by_role("button").first.click()
     tab.get_by_role("link", name="trial 0", exact=True).wait_for(state="detached")
     assert sweep.is_visible() and tab.get_by_role("link", name=re.compile("^trial")).count() == 0
 
 
-def test_three_trials_are_compared_in_tables_and_a_chart(tab: Any, store: Store) -> None:
-    show_trials(tab, store)
+def test_three_trials_are_compared_in_tables_and_a_chart(tab: Any, room: Room) -> None:
+    show_trials(tab, room)
     for number in range(3):
         row_of(tab, f"trial {number}").get_by_role("checkbox", name="toggle row selection").check()
     tab.get_by_role("button", name="Compare", exact=True).click()
     tab.get_by_role("heading", name="Comparing 3 Runs from 1 Experiment").wait_for()
     row = tab.get_by_role("row").filter(has=tab.get_by_text("training.learning_rate", exact=True))
     assert {float(text) for text in row.get_by_role("cell").all_inner_texts()} == {
-        trial["values"]["training.learning_rate"] for trial in store.state.trials
+        trial["values"]["training.learning_rate"] for trial in room.state.trials
     }
-    scores = [trial["score"] for trial in store.state.trials]
+    scores = [trial["score"] for trial in room.state.trials]
     for score in scores:
         tab.get_by_text(str(round(score, 3)), exact=True).first.wait_for()
     assert compared(tab, "final/val_accuracy") == pytest.approx(scores, abs=6e-4)
@@ -154,8 +155,8 @@ def coloured(chart: Any) -> int:
 
 
 @pytest.mark.parametrize(("run", "path"), [("trial 0", "plots/confusion_matrix.png"), ("sweep", "plots/objective.png")])
-def test_a_picture_among_the_artifacts_is_shown(tab: Any, store: Store, run: str, path: str) -> None:
-    run_id = store.run(0) if run == "trial 0" else store.state.run_id
+def test_a_picture_among_the_artifacts_is_shown(tab: Any, room: Room, run: str, path: str) -> None:
+    run_id = room.run(0) if run == "trial 0" else room.state.run_id
     assert run_id is not None
     tab.goto(f"/#/experiments/1/runs/{run_id}")
     tab.get_by_role("tab", name="Artifacts").click()
@@ -165,7 +166,7 @@ def test_a_picture_among_the_artifacts_is_shown(tab: Any, store: Store, run: str
     shown = tab.get_by_role("img", name=path, exact=True)
     shown.wait_for()
     tab.wait_for_function("image => image.complete", arg=shown.element_handle())
-    with Image.open(store.artifact(run_id, path)) as image:
+    with Image.open(room.artifact(run_id, path)) as image:
         assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == list(image.size)
     assert shown.bounding_box()["width"] > 200
 
@@ -180,8 +181,8 @@ def test_the_registered_model_is_listed_with_its_champion(tab: Any) -> None:
     assert "champion" in version.inner_text()
 
 
-def test_the_version_shows_its_model_card_and_the_run_it_comes_from(tab: Any, store: Store) -> None:
-    version = models.find_version(store.uri, MODEL, "1")
+def test_the_version_shows_its_model_card_and_the_run_it_comes_from(tab: Any, room: Room) -> None:
+    version = models.find_version(room.store, MODEL, "1")
     assert version is not None
     tab.goto(f"/#/models/{MODEL}/versions/1")
     for name in (MODEL, "Intended use", "Test split", "Known biases and limits", "How it was chosen"):
@@ -189,5 +190,5 @@ def test_the_version_shows_its_model_card_and_the_run_it_comes_from(tab: Any, st
     row = tab.get_by_role("row").filter(has=tab.get_by_role("cell", name="accuracy", exact=True))
     assert version.tags["fer.test_accuracy"].split()[0] in row.inner_text()
     assert tab.get_by_text(re.compile(r"^@\s*champion$")).first.is_visible()
-    source = tab.get_by_role("link", name=f"promotion of sweep {store.state.id}")
+    source = tab.get_by_role("link", name=f"promotion of sweep {room.state.id}")
     assert f"/runs/{version.run_id}/" in source.get_attribute("href")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, mlruns_dir
+from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
 from fer_experiments.tracking import models
 
@@ -25,9 +24,8 @@ def register(folder: Path) -> Config:
     x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, strides=2, activation="relu")(x))
     network = keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(x))
     models.save_classifier(network, CLASSES, folder / "model")
-    uri, mlruns = tracking.connect(config.tracking, mlruns_dir(config)), mlruns_dir(config)
-    options: dict[str, Any] = {"kind": "promotion", "name": "model", "config": {}, "system_metrics": False}
-    with tracking.start_run(uri=uri, mlruns=mlruns, experiment="fer/demo", **options) as run:
-        run.client.log_artifacts(run.id, str(folder / "model"), "model")
-        models.set_alias(uri, models.add_version(uri, "fer-demo", run.id, {}, ""), "champion")
+    store = tracking.connect(config)
+    with tracking.start_run(store, "promotion", "model", system_metrics=False) as run:
+        run.log_folder(folder / "model", "model")
+        models.set_alias(store, models.add_version(store, "fer-demo", run.id, {}, ""), "champion")
     return config

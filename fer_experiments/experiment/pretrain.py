@@ -14,7 +14,7 @@ import pandas as pd
 
 from fer_experiments import tracking
 from fer_experiments.backbones import pocket
-from fer_experiments.config import Config, PretrainConfig, cache_dir, mlruns_dir, to_dict
+from fer_experiments.config import Config, PretrainConfig, cache_dir, to_dict
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import describe_run, log_scores, open_sealed_test, record
@@ -43,14 +43,11 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
     folder = checkpoint_dir(config, settings, dataset)
     described = {name: section for name, section in to_dict(config).items() if name in SECTIONS}
     with tracking.start_run(
-        uri=tracking.connect(config.tracking, mlruns_dir(config)),
-        mlruns=mlruns_dir(config),
-        experiment=f"fer/{config.data.task}",
-        kind="train",
-        name=f"pretrain-{settings.name}",
-        config=described,
+        tracking.connect(config),
+        "train",
+        f"pretrain-{settings.name}",
+        described,
         tags={"fer.dataset": dataset.fingerprint},
-        system_metrics=config.tracking.system_metrics,
     ) as run:
         describe_run(run, dataset, described)
         live: list[int] = []
@@ -86,10 +83,6 @@ def _settings(config: Config) -> tuple[Config, PretrainConfig]:
     if config.pretrain is None:
         raise UserError("pretrain: no recipe; say pretrain=pocket")
     settings = config.pretrain
-    if len(settings.widths) != len(settings.blocks) or not settings.widths:
-        raise UserError(
-            f"pretrain.widths={settings.widths}, pretrain.blocks={settings.blocks}: one number a stage in each"
-        )
     if config.training.smoke:
         settings = replace(settings, epochs=1, batch_size=16, widths=[8] * len(settings.widths))
         config = replace(config, pretrain=settings, tracking=replace(config.tracking, system_metrics=False))

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from fer_experiments import tracking
 from fer_experiments.backbones.networks import seen_near_twins
-from fer_experiments.config import Config, cache_dir, project_root, to_yaml
+from fer_experiments.config import Config, cache_dir, to_yaml
 from fer_experiments.data import Dataset, TestSplit, open_test_split
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves, figures, metrics
+from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.training.fit import FitResult, fit_head
@@ -32,7 +33,7 @@ def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any])
     if dataset.twins:
         run.log_bytes(_sheet(dataset, near_twins), "data/near_twins.png")
     run.log_dataset(dataset)
-    run.log_environment(project_root() / "requirements.lock")
+    run.log_environment()
 
 
 # By dataset: every trial of a sweep shows the same faces, and drawing takes a while.
@@ -86,7 +87,7 @@ def log_scores(
     """Metrics and figures of a split ("val" or "test") go on the run; returns the metrics, accuracy with interval."""
     suffix = "" if split == "val" else f"_{split}"
     scores = metrics.classification_metrics(labels, probabilities)
-    low, high = metrics.bootstrap_interval(labels, probabilities)
+    low, high = accuracy_interval(labels, probabilities)
     scores |= {"accuracy_low": low, "accuracy_high": high}
     final = {f"final/{split}_{name}": value for name, value in scores.items()}
     matrix = metrics.confusion(labels, probabilities)

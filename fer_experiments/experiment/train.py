@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, flatten, mlruns_dir, to_dict
+from fer_experiments.config import Config, flatten, to_dict
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.prepare import Echo, prepare, smoke
 from fer_experiments.experiment.record import describe_run, fit_and_record
 from fer_experiments.training.fit import FitResult
 
-if TYPE_CHECKING:
-    pass
-
 
 def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> dict[str, float]:
     """One logged run of kind `train`; returns its final metrics."""
     config = smoke(config)
     started = time.perf_counter()
-    uri = tracking.connect(config.tracking, mlruns_dir(config))
-    tracking.close_orphans(uri, f"fer/{config.data.task}")
+    store = tracking.connect(config)
+    tracking.close_orphans(store)
     prepared = prepare(config, echo)
-    with tracking.start_run(
-        uri=uri,
-        mlruns=mlruns_dir(config),
-        experiment=f"fer/{config.data.task}",
-        kind="train",
-        name=f"{config.backbone.name}-{config.head.name}",
-        config=to_dict(config),
-        tags=prepared.tags,
-        parent=parent,
-        system_metrics=config.tracking.system_metrics,
-    ) as run:
+    name = f"{config.backbone.name}-{config.head.name}"
+    with tracking.start_run(store, "train", name, to_dict(config), tags=prepared.tags, parent=parent) as run:
         describe_run(run, prepared.dataset, to_dict(config))
         fit, final = fit_and_record(run, prepared, config, description=config.head.name)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
@@ -49,18 +36,15 @@ def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
     Raises:
         UserError: after the last job, naming those that failed; at once for what would fail every job.
     """
-    first = configs[0]
     failed: list[int] = []
     with tracking.start_run(
-        uri=tracking.connect(first.tracking, mlruns_dir(first)),
-        mlruns=mlruns_dir(first),
-        experiment=f"fer/{first.data.task}",
-        kind="train",
-        name=f"multirun of {len(configs)}",
-        config={},
+        tracking.connect(configs[0]),
+        "train",
+        f"multirun of {len(configs)}",
         tags={"fer.multirun": str(len(configs))},
         system_metrics=False,
     ) as parent:
+        parent.log_environment()
         for number, config in enumerate(configs):
             echo(f"job {number + 1} of {len(configs)}: {differences(config, configs)}")
             try:

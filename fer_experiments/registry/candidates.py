@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from fer_experiments import tracking
-from fer_experiments.config import Config, flatten, from_dict, mlruns_dir, to_dict
+from fer_experiments.config import Config, experiment, flatten, from_dict, read_yaml, to_dict
 from fer_experiments.config.commands import command, ui_command
+from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.metrics import cost
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run, fit_and_record
 from fer_experiments.search.state import find_sweep
-from fer_experiments.tracking.store import artifact_text, client_of
 from fer_experiments.training.fit import FitError, forget
 
-HERE = ("paths", "tracking", "compute", "promote", "gate")  # of this command, not of the run that is refitted
 KINDS = ("trial", "train")
 
 
@@ -70,11 +67,10 @@ class Refitted:
 
     def best_seed(self, direction: str) -> int:
         """The seed with the best score; the smallest of equals."""
-        sign = -1 if direction == "max" else 1
-        return min(self.scores, key=lambda seed: (sign * self.scores[seed], seed))
+        return min(self.scores, key=lambda seed: (cost(self.scores[seed], direction), seed))
 
 
-def choose(config: Config, uri: str, sweep: str | None, run_id: str | None) -> Choice:
+def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str | None) -> Choice:
     """The candidates that the command line names: of a sweep (its id, its name, None: the last one), or one run.
 
     Raises:
@@ -82,52 +78,41 @@ def choose(config: Config, uri: str, sweep: str | None, run_id: str | None) -> C
     """
     assert config.promote is not None
     if run_id is not None:
-        candidate = _candidate(config, uri, run_id, None, {})
+        candidate = _candidate(config, store, run_id, None, {})
         return Choice(f"run {candidate.name}", [candidate], "final/val_accuracy", "max")
-    state, _ = find_sweep(mlruns_dir(config) / "sweeps", sweep)
+    state, _ = find_sweep(store.mlruns / "sweeps", sweep)
     objective, direction = (state.identity[f"sweep.{key}"] for key in ("objective", "direction"))
-    sign = -1 if direction == "max" else 1
-    finished = [trial for trial in state.trials if trial["status"] == "finished"]
-    if not finished:
+    best = state.ranked()[: config.promote.top_k]
+    if not best:
         raise UserError(f"sweep {state.id}: no trial has finished yet; its command given again goes on with it")
-    best = sorted(finished, key=lambda trial: sign * trial["score"])[: config.promote.top_k]
-    candidates = [_candidate(config, uri, t["run_id"], f"trial {t['number']}", t["values"]) for t in best]
+    candidates = [_candidate(config, store, t["run_id"], f"trial {t['number']}", t["values"]) for t in best]
     return Choice(f"sweep {state.id}", candidates, objective, direction, state.id)
 
 
-def _candidate(config: Config, uri: str, run_id: str, name: str | None, values: dict[str, Any]) -> Candidate:
+def _candidate(
+    config: Config, store: tracking.Store, run_id: str, name: str | None, values: dict[str, Any]
+) -> Candidate:
     """A recorded run's config, at work here."""
-    client = client_of(uri)
-    try:
-        run = client.get_run(run_id)
-    except Exception as error:
-        if tracking.is_outage(error):
-            raise
+    run = tracking.find_run(store, run_id)
+    if run is None:
         raise UserError(
-            f"run={run_id}: no such run in {uri}; `{ui_command(config, uri)}` shows their ids, "
+            f"run={run_id}: no such run in {store}; `{ui_command(config, store.uri)}` shows their ids, "
             f"`{command('sweeps', config=config)}` the sweeps"
-        ) from error
-    tags = run.data.tags
-    text = artifact_text(client, run_id, "config.yaml")
-    if (
-        tags.get("fer.kind") not in KINDS
-        or run.info.status != "FINISHED"
-        or text is None
-        or "head.name" not in run.data.params
-    ):
-        what = f"{tags.get('fer.kind', 'no')} run, {run.info.status.lower()}"
+        )
+    tags = run.tags
+    text = tracking.artifact_text(store, run_id, "config.yaml")
+    if tags.get("fer.kind") not in KINDS or run.status != "FINISHED" or text is None or "head.name" not in run.params:
+        what = f"{tags.get('fer.kind', 'no')} run, {run.status.lower()}"
         if tags.get("fer.kind") == "sweep":
             what = f"sweep's run: say sweep={run_id}, or choose one of its trials"
         raise UserError(f"run={run_id}: a {what}; only a finished trial or `fer train` run with a head can be promoted")
-    recorded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    assert isinstance(recorded, dict)
-    container = {str(k): v for k, v in recorded.items() if k not in (*HERE, "sweep", "pretrain")}
-    made = from_dict({**container, **{k: v for k, v in to_dict(config).items() if k in HERE}})
+    # Its place and what is done with it are this command's.
+    made = from_dict({**to_dict(config), **experiment(read_yaml(text))})
     if config.data.path is not None:  # the data may lie elsewhere today
         made = replace(made, data=replace(made.data, path=config.data.path))
     if made.training.smoke:
         raise UserError(f"run={run_id}: made with training.smoke=true, which is no result; promote a real one")
-    return Candidate(name or str(run.info.run_name), run_id, made, values, tags)
+    return Candidate(name or run.name, run_id, made, values, tags)
 
 
 def check_inputs(choice: Choice, preparations: Preparations) -> None:
@@ -147,7 +132,7 @@ def check_inputs(choice: Choice, preparations: Preparations) -> None:
 
 
 def refit_all(
-    choice: Choice, preparations: Preparations, uri: str, parent: tracking.Run, echo: Callable[[str], None]
+    choice: Choice, preparations: Preparations, parent: tracking.Run, echo: Callable[[str], None]
 ) -> list[Refitted]:
     """Fits every candidate with every seed, each a run under the promotion's; returns them, the best mean first.
 
@@ -166,7 +151,7 @@ def refit_all(
         try:
             for seed in range(candidate.config.promote.seeds):
                 label = f"{candidate.name}, seed {seed}"
-                runs[seed], scores[seed], how = _refit(candidate, seed, label, choice.objective, prepared, uri, parent)
+                runs[seed], scores[seed], how = _refit(candidate, seed, label, choice.objective, prepared, parent)
                 echo(f"{label}: {choice.objective} {scores[seed]:.4f}, {how}")
         except FitError as error:
             echo(f"{label}: FAILED: {error}; {candidate.name} is left out")
@@ -174,31 +159,26 @@ def refit_all(
         done.append(Refitted(candidate, scores, runs))
     if not done:
         raise UserError(f"{choice.name}: no refit came to anything; lower training.learning_rate and sweep again")
-    sign = -1 if choice.direction == "max" else 1
-    return sorted(done, key=lambda refitted: sign * refitted.mean)
+    return sorted(done, key=lambda refitted: cost(refitted.mean, choice.direction))
 
 
 def _refit(
-    candidate: Candidate, seed: int, label: str, objective: str, prepared: Prepared, uri: str, parent: tracking.Run
+    candidate: Candidate, seed: int, label: str, objective: str, prepared: Prepared, parent: tracking.Run
 ) -> tuple[str, float, str]:
     """Run id and score of one refit, and how it came about."""
     config = replace(candidate.config, training=replace(candidate.config.training, seed=seed), promote=None, gate=None)
-    experiment = f"fer/{config.data.task}"
     digest = refit_digest(config, prepared.tags)
-    for found in tracking.find_runs(uri, experiment, {"fer.refit": digest}, "FINISHED"):
+    for found in tracking.find_runs(parent.store, {"fer.refit": digest}, "FINISHED"):
         if objective in found.metrics:
             return found.run_id, found.metrics[objective], f"on record as run {found.run_id[:8]}"
     try:
         with tracking.start_run(
-            uri=uri,
-            mlruns=mlruns_dir(config),
-            experiment=experiment,
-            kind="train",
-            name=label,
-            config=to_dict(config),
+            parent.store,
+            "train",
+            label,
+            to_dict(config),
             tags={**prepared.tags, "fer.refit": digest},
             parent=parent.id,
-            system_metrics=config.tracking.system_metrics,
         ) as run:
             describe_run(run, prepared.dataset, to_dict(config))
             fit, final = fit_and_record(run, prepared, config, description=label)
@@ -209,5 +189,5 @@ def _refit(
 
 def refit_digest(config: Config, tags: dict[str, str]) -> str:
     """What makes two fits the same: config (head, training, seed), and the fingerprints of what they were made of."""
-    own = {k: v for k, v in flatten(to_dict(config)).items() if k.startswith(("head.", "training."))}
+    own = flatten({section: to_dict(config)[section] for section in FITTED_SECTIONS})
     return hashlib.sha256(json.dumps([own, tags], sort_keys=True).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_experiments import environment, tracking
-from fer_experiments.config import Config, flatten, mlruns_dir, project_root, to_dict
+from fer_experiments.config import Config, experiment, flatten, project_root, to_dict
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors.executor import open_executor
@@ -25,10 +25,8 @@ from fer_experiments.registry.card import Subject, card, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
 from fer_experiments.registry.sealed import Outcome, open_and_test, recorded_probabilities
 from fer_experiments.registry.versions import crown, only_one_promotes
-from fer_experiments.tracking import models
-from fer_experiments.tracking.lost import said_in_a_line
+from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.models import CHAMPION, Version
-from fer_experiments.tracking.store import client_of
 from fer_experiments.training.fit import predict
 from fer_experiments.training.whole import CHECKED, TOLERANCE, assemble, compare
 
@@ -36,7 +34,6 @@ Echo = Callable[[str], None]
 
 WARM_UP, TIMED = 5, 50  # single images
 SAME = 1e-4  # of probabilities of one model in two processes, in float32
-CONFIG_SECTIONS = ("data", "backbone", "features", "head", "training")
 
 
 def promote(
@@ -51,64 +48,62 @@ def promote(
     Raises:
         UserError: whatever its user must mend; nothing is registered then. Refused: the gate's conditions that fail.
     """
-    uri = tracking.connect_existing(config.tracking, mlruns_dir(config), write=True)
-    with said_in_a_line(config, uri):
-        return _run(config, uri, sweep, run_id, echo)
+    store = tracking.connect_existing(config, write=True)
+    with tracking.said_in_a_line(store):
+        return _run(config, store, sweep, run_id, echo)
 
 
-def _run(config: Config, uri: str, sweep: str | None, run_id: str | None, echo: Echo) -> Version | None:
+def _run(config: Config, store: Store, sweep: str | None, run_id: str | None, echo: Echo) -> Version | None:
     assert config.promote is not None and config.gate is not None
-    choice = choose(config, uri, sweep, run_id)
+    choice = choose(config, store, sweep, run_id)
     chosen = choice.candidates[0].config
+    store = store.of(chosen.data.task)
     name = models.model_name(chosen.data)
     with ExitStack() as stack:
         if not config.promote.dry_run:
             stack.enter_context(only_one_promotes(config, name))
-        for orphan in tracking.close_orphans(uri, f"fer/{chosen.data.task}"):
+        for orphan in tracking.close_orphans(store):
             echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
         executor = stack.enter_context(open_executor(config.compute, echo))
         preparations = Preparations(executor, echo)
         check_inputs(choice, preparations)
         check_gate(config.gate, preparations.dataset(chosen).classes)
         with tracking.start_run(
-            uri=uri,
-            mlruns=mlruns_dir(config),
-            experiment=f"fer/{chosen.data.task}",
-            kind="promotion",
-            name=f"promotion of {choice.name}",
-            config={},
+            store,
+            "promotion",
+            f"promotion of {choice.name}",
             tags={"fer.sweep_id": choice.sweep_id or "", "fer.model": name},
-            system_metrics=config.tracking.system_metrics,
         ) as run:
-            version, failed = _promote(config, choice, preparations, uri, name, run, echo)
+            version, failed = _promote(config, choice, preparations, name, run, echo)
     if failed:
         raise Refused(f"{name}: refused by gate={config.gate.name}, the registry is as it was: {'; '.join(failed)}")
     return version
 
 
 def _promote(
-    config: Config, choice: Choice, preparations: Preparations, uri: str, name: str, run: tracking.Run, echo: Echo
+    config: Config, choice: Choice, preparations: Preparations, name: str, run: tracking.Run, echo: Echo
 ) -> tuple[Version | None, list[str]]:
     """The version, and the conditions that fail."""
     assert config.promote is not None
-    before = models.find_version(uri, name, CHAMPION)
-    refits = refit_all(choice, preparations, uri, run, echo)
+    store = run.store
+    before = models.find_version(store, name, CHAMPION)
+    refits = refit_all(choice, preparations, run, echo)
     seed = refits[0].best_seed(choice.direction)
     taken = refits[0].candidate.config
     prepared = preparations.of(taken)
     run.set_tags(prepared.tags)
-    _record_choice(refits, choice, seed, uri, run, echo)
+    _record_choice(refits, choice, seed, run, echo)
     describe_run(run, prepared.dataset, to_dict(taken))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        images, said = _write(taken, prepared, uri, refits[0].runs[seed], folder, echo)
+        images, said = _write(taken, prepared, store, refits[0].runs[seed], folder, echo)
         classifier = models.load_classifier(folder)
         mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
         run.log_metrics({"model/mb": mb, "model/latency_ms": median, "model/latency_p95_ms": p95})
-        tested = open_and_test(run, uri, taken, prepared.dataset, classifier.probabilities)
+        tested = open_and_test(run, taken, prepared.dataset, classifier.probabilities)
         _show_test(tested, echo)
-        conditions = _ask_gate(config, tested, mb, median, before, uri, run, echo)
+        conditions = _ask_gate(config, tested, mb, median, before, run, echo)
         failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]
         described = card(Subject(name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median))
         run.log_text(described, "model_card.md")
@@ -118,17 +113,17 @@ def _promote(
             after = f"and take the champion's place from version {before.number}" if before else "as the champion"
             echo(f"dry run: it would be registered as {name} {after}")
             return None, []
-        run.client.log_artifacts(run.id, str(folder), "model")
+        run.log_folder(folder, "model")
     tags = _tags(taken, prepared, choice, seed) | {
         f"fer.test_{metric}": f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
         for metric, score in tested.scores.items()
     }
-    version = models.add_version(uri, name, run.id, tags, described)
-    _check_registered(uri, version, images, said, echo)
+    version = models.add_version(store, name, run.id, tags, described)
+    _check_registered(store, version, images, said, echo)
     try:
-        crown(uri, version, before)
+        crown(store, version, before)
     except UserError:
-        models.drop_version(uri, version)
+        models.drop_version(store, version)
         raise
     run.set_tags({"fer.version": str(version.number)})
     was = f" in place of version {before.number}, which is previous now" if before else ""
@@ -145,7 +140,7 @@ def _promote(
     return version, []
 
 
-def _record_choice(refits: list[Refitted], choice: Choice, seed: int, uri: str, run: tracking.Run, echo: Echo) -> None:
+def _record_choice(refits: list[Refitted], choice: Choice, seed: int, run: tracking.Run, echo: Echo) -> None:
     """Which config was taken, and why, on the terminal and on the run."""
     best = refits[0]
     echo(f"{choice.name}, by the mean of {choice.objective}:")
@@ -154,10 +149,9 @@ def _record_choice(refits: list[Refitted], choice: Choice, seed: int, uri: str, 
     echo(f"taken: {best.candidate.name} with seed {seed}, its best on the validation split")
     rows = [{"config": r.candidate.name, "run_id": r.candidate.run_id, "mean": r.mean, **vars(r)} for r in refits]
     run.log_json([{k: v for k, v in row.items() if k != "candidate"} for row in rows], "refits.json")
-    scores = client_of(uri).get_run(best.runs[seed]).data.metrics
+    scores = tracking.Run(run.store, best.runs[seed]).metrics
     run.log_metrics({k: v for k, v in scores.items() if k.startswith("final/val_")})
-    sections = {k: v for k, v in to_dict(best.candidate.config).items() if k in CONFIG_SECTIONS}
-    run.log_params(flatten(sections) | {"training.seed": seed})
+    run.log_params(flatten(experiment(to_dict(best.candidate.config))) | {"training.seed": seed})
 
 
 def _show_test(tested: Outcome, echo: Echo) -> None:
@@ -174,7 +168,6 @@ def _ask_gate(
     mb: float,
     latency_ms: float,
     champion: Version | None,
-    uri: str,
     run: tracking.Run,
     echo: Echo,
 ) -> list[Condition]:
@@ -183,7 +176,7 @@ def _ask_gate(
     rival = None
     if champion is not None:
         same = champion.tags.get("fer.dataset") == tested.test.fingerprint
-        theirs = recorded_probabilities(uri, champion.run_id, tested.test) if same else None
+        theirs = recorded_probabilities(run.store, champion.run_id, tested.test) if same else None
         rival = Rival(f"version {champion.number}", theirs)
     conditions = judge(config.gate, tested, mb, latency_ms, rival)
     echo(f"gate={config.gate.name}:")
@@ -196,7 +189,7 @@ def _ask_gate(
 
 
 def _write(
-    config: Config, prepared: Prepared, uri: str, run_id: str, folder: Path, echo: Echo
+    config: Config, prepared: Prepared, store: Store, run_id: str, folder: Path, echo: Echo
 ) -> tuple[np.ndarray, np.ndarray]:
     """Writes the model; returns at least CHECKED images and what it says of them, which stored features say too.
 
@@ -208,7 +201,7 @@ def _write(
     if len(rows) < CHECKED:
         raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
     rows = np.sort(rows[: 2 * CHECKED])
-    head = tracking.load_head(uri, run_id)
+    head = tracking.load_head(store, run_id)
     network = assemble(config.backbone, dataset.images.shape[1:], head, prepared.features.views, len(dataset.classes))
     models.save_classifier(network, dataset.classes, folder)
     said = models.load_classifier(folder).probabilities(dataset.images[rows])
@@ -235,7 +228,7 @@ def _latency(call: Callable[[], object]) -> tuple[float, float]:
 
 def _tags(config: Config, prepared: Prepared, choice: Choice, seed: int) -> dict[str, str]:
     git = environment.git_state(project_root())
-    sections = {k: v for k, v in to_dict(config).items() if k in CONFIG_SECTIONS}
+    sections = experiment(to_dict(config))
     tags = {
         **prepared.tags,
         "fer.sweep_id": choice.sweep_id,
@@ -250,12 +243,12 @@ def _tags(config: Config, prepared: Prepared, choice: Choice, seed: int) -> dict
     return {key: value for key, value in tags.items() if value}
 
 
-def _check_registered(uri: str, version: Version, images: np.ndarray, expected: np.ndarray, echo: Echo) -> None:
+def _check_registered(store: Store, version: Version, images: np.ndarray, expected: np.ndarray, echo: Echo) -> None:
     """Loads the registered version in a fresh process; one that is not what was tested leaves the registry again."""
     try:
-        got = models.predict_registered(uri, version, images)
+        got = models.predict_registered(store, version, images)
         compare(f"{version.uri}, loaded in a fresh process,", got, expected, SAME)
     except BaseException:
-        models.drop_version(uri, version)
+        models.drop_version(store, version)
         raise
     echo(f"registered as {version.uri}: loaded in a fresh process, it gives the same on {len(images)} images")

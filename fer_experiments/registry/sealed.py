@@ -17,7 +17,6 @@ from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import Interval, evaluate
 from fer_experiments.evaluation.faces import worst_mistakes
 from fer_experiments.experiment.record import open_sealed_test
-from fer_experiments.tracking.store import artifact_text, client_of, openings
 
 PROBABILITIES = "metrics/test_probabilities.csv"
 
@@ -39,7 +38,7 @@ class Outcome:
 
 
 def open_and_test(
-    run: tracking.Run, uri: str, config: Config, dataset: Dataset, predict: Callable[[np.ndarray], np.ndarray]
+    run: tracking.Run, config: Config, dataset: Dataset, predict: Callable[[np.ndarray], np.ndarray]
 ) -> Outcome:
     """Opens the test split, scores a model on it and records both on the run.
 
@@ -53,7 +52,7 @@ def open_and_test(
     """
     assert config.promote is not None
     test = open_sealed_test(run, config, dataset)
-    count = len(openings(uri, dataset.fingerprint))
+    count = len(tracking.openings(run.store, dataset.fingerprint))
     check_part_not_seen(config.backbone, config.data.source, test.images, test.usage, "test")
     probabilities = predict(test.images)
     tested = Outcome(
@@ -74,16 +73,11 @@ def _recall(test: TestSplit, probabilities: np.ndarray) -> dict[str, float]:
     return {name: float(share) for name, share in zip(test.classes, shares, strict=True)}
 
 
-def logged_name(metric: str) -> str:
-    """A metric's name on the run: the log loss is called loss there, as that of the validation split."""
-    return f"final/test_{'loss' if metric == 'log_loss' else metric}"
-
-
 def _record(run: tracking.Run, tested: Outcome) -> None:
     test, probabilities = tested.test, tested.probabilities
     values: dict[str, float] = {}
     for name, score in tested.scores.items():
-        logged = logged_name(name)
+        logged = f"final/test_{metrics.recorded_as(name)}"
         values |= {logged: score.value, f"{logged}_low": score.low, f"{logged}_high": score.high}
     values |= {f"final/test_recall_{name}": share for name, share in tested.recall.items()}
     run.log_metrics(values)
@@ -104,9 +98,9 @@ def _record(run: tracking.Run, tested: Outcome) -> None:
     run.log_csv(pd.DataFrame({"id": test.ids, "label": test.labels, **columns}), PROBABILITIES)
 
 
-def recorded_probabilities(uri: str, run_id: str, test: TestSplit) -> np.ndarray | None:
+def recorded_probabilities(store: tracking.Store, run_id: str, test: TestSplit) -> np.ndarray | None:
     """Those of the model of another promotion on the same test split, row by row; None when they are not on record."""
-    text = artifact_text(client_of(uri), run_id, PROBABILITIES)
+    text = tracking.artifact_text(store, run_id, PROBABILITIES)
     if text is None:
         return None
     table = pd.read_csv(io.StringIO(text), dtype={"id": str}).set_index("id").reindex(test.ids.astype(str))

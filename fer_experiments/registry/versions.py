@@ -15,7 +15,7 @@ from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
 from fer_experiments.terminal import table
-from fer_experiments.tracking import models
+from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.models import CHAMPION, PREVIOUS, Version
 
 TOLD = ("test_accuracy", "test_log_loss", "backbone_name", "from", "user")  # tags that the list shows
@@ -43,7 +43,7 @@ def only_one_promotes(config: Config, name: str) -> Iterator[None]:
         lock.release()
 
 
-def crown(uri: str, version: Version, before: Version | None) -> None:
+def crown(store: Store, version: Version, before: Version | None) -> None:
     """Makes a version the champion, and the one before it the previous one.
 
     The previous one is set first: a kill in between leaves the old champion, under both aliases.
@@ -51,7 +51,7 @@ def crown(uri: str, version: Version, before: Version | None) -> None:
     Raises:
         UserError: the champion is no more the one that this version was compared with; nothing has moved then.
     """
-    now = models.find_version(uri, version.name, CHAMPION)
+    now = models.find_version(store, version.name, CHAMPION)
     if (now and now.number) != (before and before.number):
         was, is_ = (f"version {v.number}" if v else "none" for v in (before, now))
         raise UserError(
@@ -59,8 +59,8 @@ def crown(uri: str, version: Version, before: Version | None) -> None:
             "promotion was faster: give the same command again (its refits are on record)"
         )
     if before is not None:
-        models.set_alias(uri, before, PREVIOUS)
-    models.set_alias(uri, version, CHAMPION)
+        models.set_alias(store, before, PREVIOUS)
+    models.set_alias(store, version, CHAMPION)
 
 
 def rollback(config: Config, number: str | None = None) -> str:
@@ -69,42 +69,42 @@ def rollback(config: Config, number: str | None = None) -> str:
     Raises:
         UserError: nothing to go back to, or a version that is not there or cannot be loaded.
     """
-    uri = tracking.connect_existing(config.tracking, mlruns_dir(config), write=True)
+    store = tracking.connect_existing(config, write=True)
     name, listed = models.model_name(config.data), command("models", config=config)
     with only_one_promotes(config, name):
-        before = models.find_version(uri, name, CHAMPION)
-        target = models.find_version(uri, name, number or PREVIOUS)
+        before = models.find_version(store, name, CHAMPION)
+        target = models.find_version(store, name, number or PREVIOUS)
         if number and target is None:
             raise UserError(f"version={number}: {name} has no such version; `{listed}` lists them")
         if before is None and target is None:
             raise UserError(
-                f"{name}: nothing is registered in {uri}; `{command('promote', config=config)}` comes first"
+                f"{name}: nothing is registered in {store}; `{command('promote', config=config)}` comes first"
             )
         if target is None:
             raise UserError(f"{name}: version {before.number} is the first champion; there is nothing to go back to")  # type: ignore[union-attr]
         if before is not None and target.number == before.number:
             raise UserError(f"{name}: version {target.number} is the champion already; `{listed}` lists the others")
-        _check_loads(uri, target)
-        crown(uri, target, before)
+        _check_loads(store, target)
+        crown(store, target, before)
     was = f", version {before.number} is previous" if before else ""
     return f"{name}: version {target.number} is the champion again{was}; restart what serves it"
 
 
-def _check_loads(uri: str, version: Version) -> None:
+def _check_loads(store: Store, version: Version) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        models.load_classifier(models.fetch_model(uri, version, Path(folder)))
+        models.load_classifier(models.fetch_model(store, version, Path(folder)))
 
 
 def list_models(config: Config) -> str:
     """The registered models as a table, the newest version first."""
-    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
+    store = tracking.connect_existing(config)
     rows = [["model", "version", "alias", "registered", "test accuracy", "log loss", "backbone", "from", "by"]]
-    for name in models.model_names(uri):
-        for version in models.versions(uri, name):
+    for name in models.model_names(store):
+        for version in models.versions(store, name):
             tags = version.tags
             moment = datetime.fromtimestamp(version.created / 1000).astimezone()
             told = (tags.get(f"fer.{key}", "") for key in TOLD)
             rows.append([name, str(version.number), ", ".join(version.aliases), f"{moment:%Y-%m-%d %H:%M}", *told])
     if len(rows) == 1:
-        return f"no models in {uri}; `{command('promote', config=config)}` registers one"
+        return f"no models in {store}; `{command('promote', config=config)}` registers one"
     return table(rows)

@@ -12,9 +12,8 @@ from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.errors import UserError
 from fer_experiments.files import write_atomically
 from fer_experiments.report.page import page
-from fer_experiments.report.record import client_of, read_record
+from fer_experiments.report.record import read_record
 from fer_experiments.search.state import find_sweep
-from fer_experiments.tracking.lost import said_in_a_line
 
 __all__ = ["find_sweep", "write_report"]
 
@@ -41,15 +40,15 @@ def write_report(config: Config, sweep: str | None = None, echo: Callable[[str],
             folders may only be read.
     """
     state, folder = find_sweep(mlruns_dir(config) / "sweeps", sweep)
-    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
-    with said_in_a_line(config, uri):
-        record = read_record(state, folder, uri)
+    store = tracking.connect_existing(config)
+    with tracking.said_in_a_line(store):
+        record = read_record(state, folder, store)
         path = _write(page(record).encode(), folder, state.id, echo)
-        if tracking.is_moved(uri):  # the run still says where its artifacts were
+        if tracking.is_moved(store.uri):  # the run still says where its artifacts were
             echo("not logged on its run: the store was moved, and may only be read now")
             return path
         try:
-            tracking.Run(client_of(uri), record.run_id).log_file(path, "report.html")
+            tracking.Run(store, record.run_id).log_file(path, "report.html")
         except OSError as error:
             if error.errno not in FORBIDDEN:
                 raise

@@ -17,6 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from fer_experiments.evaluation.metrics import cost
 from fer_experiments.evaluation.style import BLACK, BLUE, GRAY, PURPLE, VERMILION, counted, finish
 
 LOG_SPAN = 50  # a positive hyperparameter whose values span more than this factor gets a logarithmic axis
@@ -61,9 +62,8 @@ def objective_over_trials(
 
 def _best_so_far(values: np.ndarray, direction: str) -> np.ndarray:
     """nan before the first finite value."""
-    sign = 1 if direction == "max" else -1
-    best = np.maximum.accumulate(np.where(np.isfinite(values), sign * values, -np.inf))
-    return np.where(np.isfinite(best), sign * best, np.nan)
+    best = np.minimum.accumulate(np.where(np.isfinite(values), cost(values, direction), np.inf))
+    return np.where(np.isfinite(best), cost(best, direction), np.nan)
 
 
 def parallel_coordinates(trials: pd.DataFrame, objective: str, direction: str = "max") -> Figure:
@@ -88,7 +88,7 @@ def parallel_coordinates(trials: pd.DataFrame, objective: str, direction: str = 
     colours = ScalarMappable(Normalize(finite.min(), finite.max()) if len(finite) else Normalize(0, 1), "viridis")
     few = len(trials) <= 50
     lines = [np.column_stack([np.arange(len(names)), row]) for row in points]
-    keys = scores if direction == "max" else -scores
+    keys = -cost(scores, direction)
     order = [int(i) for i in np.lexsort((-np.arange(len(keys)), keys)) if not failed[i]]  # the first of equals last
     groups: list[tuple[list[np.ndarray], Any, str, float]] = [
         ([lines[i][:-1] for i in np.flatnonzero(failed)], GRAY, "--", 1.0)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, mlruns_dir, to_dict, to_yaml
+from fer_experiments.config import Config, to_dict, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost, Shared
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import describe_run, fit_and_record
-from fer_experiments.tracking.lost import StoreLost, full_disk, lost_store
+from fer_experiments.tracking import StoreLost
 from fer_experiments.training.fit import forget
 from fer_experiments.training.stopping import Deadline, Median
 
@@ -29,7 +29,7 @@ class Job:
 
     number: int
     config: Config
-    uri: str
+    store: tracking.Store
     sweep_id: str
     parent: str
     driver: str
@@ -82,25 +82,19 @@ def impossible_trial(job: Job, reason: Exception) -> dict[str, Any]:
 def _fail(job: Job, done: dict[str, Any], error: Exception, started: float) -> None:
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     text = f"{kind}{' '.join(str(error).split())}"[:1000]
-    if tracking.is_full_disk(error):
-        raise StoreLost(full_disk(job.config)) from None
-    if tracking.is_outage(error):
-        raise StoreLost(lost_store(job.uri, error)) from None
+    if tracking.is_lost(error):
+        raise StoreLost(tracking.what_is_lost(job.store, error)) from None
     done |= {"status": "failed", "error": text, "seconds": round(time.perf_counter() - started, 2)}
 
 
 def _open_run(job: Job, tags: Mapping[str, str]) -> AbstractContextManager[tracking.Run]:
-    config = job.config
     return tracking.start_run(
-        uri=job.uri,
-        mlruns=mlruns_dir(config),
-        experiment=f"fer/{config.data.task}",
-        kind="trial",
-        name=f"trial {job.number}",
-        config=to_dict(config),
+        job.store,
+        "trial",
+        f"trial {job.number}",
+        to_dict(job.config),
         tags={**tags, "fer.sweep_id": job.sweep_id, "fer.trial_number": str(job.number)},
         parent=job.parent,
-        system_metrics=config.tracking.system_metrics,
         driver=job.driver,
     )
 
@@ -118,7 +112,7 @@ def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started:
             prepared,
             config,
             initial_epoch=job.initial_epoch,
-            initial_weights=tracking.load_head_weights(job.uri, job.came_from) if job.came_from else None,
+            initial_weights=tracking.load_head_weights(job.store, job.came_from) if job.came_from else None,
             callbacks=[callback for callback in (median, deadline) if callback],
             description=f"trial {job.number}",
         )

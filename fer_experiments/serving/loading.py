@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, cache_dir, mlruns_dir
+from fer_experiments.config import Config, cache_dir
 from fer_experiments.config.commands import command, model_words
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.quiet import silenced
-from fer_experiments.tracking import models
-from fer_experiments.tracking.lost import said_in_a_line
+from fer_experiments.tracking import Store, models
 
 if TYPE_CHECKING:
     from fer_experiments.tracking.classifier import FaceClassifier
@@ -34,12 +33,12 @@ def find_model(config: Config, which: str) -> tuple[Version, Path]:
         UserError: no such model or version, files that are gone, a store that is lost, a full disk.
     """
     name = models.model_name(config.data)
-    uri = tracking.connect_existing(config.tracking, mlruns_dir(config))
-    with said_in_a_line(config, uri):
-        version = models.find_version(uri, name, which)
+    store = tracking.connect_existing(config)
+    with tracking.said_in_a_line(store):
+        version = models.find_version(store, name, which)
         if version is None:
-            raise UserError(_missing(config, uri, name, which))
-        return version, _fetch(uri, version, cache_dir(config) / "models")
+            raise UserError(_missing(config, store, name, which))
+        return version, _fetch(store, version, cache_dir(config) / "models")
 
 
 def load_model(config: Config, which: str) -> tuple[Version, FaceClassifier]:
@@ -66,22 +65,21 @@ def loading(config: Config, version: Version, folder: Path) -> Iterator[None]:
         with warnings.catch_warnings(record=True):  # MLflow would have type hints, with which it reads lists slowly
             yield
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
         back = command("rollback", *model_words(config.data), config=config)
         remedy = f"restore it, or go back to the one before with `{back}`"
         raise UserError(
-            f"{version.uri}: {folder} cannot be loaded ({type(error).__name__}: {reason}); {remedy}"
+            f"{version.uri}: {folder} cannot be loaded ({first_line(error, 200, named=True)}); {remedy}"
         ) from error
 
 
-def _missing(config: Config, uri: str, name: str, which: str) -> str:
+def _missing(config: Config, store: Store, name: str, which: str) -> str:
     promote = command("promote", config=config)
-    if known := models.versions(uri, name):
+    if known := models.versions(store, name):
         numbers = ", ".join(" ".join([str(v.number), *(f"({alias})" for alias in v.aliases)]) for v in known[:10])
         return f"{name} has no version {which}; it has {numbers}: choose with version=, or `{promote}` another"
-    names = [n.removeprefix(models.PREFIX) for n in models.model_names(uri)]
+    names = [n.removeprefix(models.PREFIX) for n in models.model_names(store)]
     others = f"; there are models of data.task={', '.join(names)}" if names else ""
-    return f"no model {name} in {uri}: `{promote}` registers one{others}"
+    return f"no model {name} in {store}: `{promote}` registers one{others}"
 
 
 def _may_write(folder: Path) -> bool:
@@ -93,7 +91,7 @@ def _may_write(folder: Path) -> bool:
         return False
 
 
-def _fetch(uri: str, version: Version, cache: Path) -> Path:
+def _fetch(store: Store, version: Version, cache: Path) -> Path:
     """The folder of a version's files: in place if they are on this machine, else in the cache, there whole or not.
 
     Where the cache may only be read, they are this process's own until its end.
@@ -102,13 +100,13 @@ def _fetch(uri: str, version: Version, cache: Path) -> Path:
     kept = cache / f"{version.name}-{version.number}-{version.run_id[:8]}"
     if kept.is_dir():
         return kept
-    if not models.is_here(uri, version) and not _may_write(cache):
+    if not models.is_here(store, version) and not _may_write(cache):
         folder = Path(tempfile.mkdtemp(prefix="fer-model-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return models.fetch_model(uri, version, folder)
+        return models.fetch_model(store, version, folder)
     unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.part")
     try:
-        folder = models.fetch_model(uri, version, unfinished)
+        folder = models.fetch_model(store, version, unfinished)
         if not folder.is_relative_to(unfinished):
             return folder
         try:

@@ -24,6 +24,7 @@ import numpy as np
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.serving.loading import find_model, loading
+from fer_experiments.tracking import models
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -84,13 +85,9 @@ def _load(config: Config, which: str) -> tuple[Version, ServedModel]:
     """The model behind HTTP, called once so that the first client does not wait for TensorFlow's graph."""
     version, folder = find_model(config, which)
     with loading(config, version, folder):
-        import mlflow.pyfunc
-        from mlflow.pyfunc import scoring_server
-
-        model = mlflow.pyfunc.load_model(folder.as_uri())
-        classifier: FaceClassifier = model.unwrap_python_model()
+        classifier, app = models.load_scoring(folder)
     classifier.probabilities(np.zeros((1, *classifier.size), "uint8"))
-    return version, ServedModel(classifier, version, which, scoring_server.init(model))
+    return version, ServedModel(classifier, version, which, app)
 
 
 def _listen(host: str, port: int) -> socket.socket:

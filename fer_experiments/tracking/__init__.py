@@ -16,29 +16,21 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "1.0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from fer_experiments.tracking.lifecycle import start_run, user
+from fer_experiments.tracking.lost import StoreLost, said_in_a_line, what_is_lost
 from fer_experiments.tracking.moved import is_moved
-from fer_experiments.tracking.outages import is_full_disk, is_outage, stop_retrying
-from fer_experiments.tracking.processes import is_alive, this_process
+from fer_experiments.tracking.outages import is_lost, stop_retrying
+from fer_experiments.tracking.processes import this_process
+from fer_experiments.tracking.queries import OPENED, FoundRun, artifact_text, find_run, find_runs, openings
 from fer_experiments.tracking.recovery import (
     RECORD,
     close_orphans,
-    close_run,
     close_runs,
     ended_trial,
     load_head,
     load_head_weights,
 )
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import (
-    OPENED,
-    FoundRun,
-    address,
-    check_recordable,
-    connect,
-    connect_existing,
-    describe,
-    find_runs,
-)
+from fer_experiments.tracking.store import Store, address, check_recordable, connect, connect_existing, describe
 
 # What MLflow logs there it raises too, and whoever is concerned says it in a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -48,24 +40,28 @@ __all__ = [
     "RECORD",
     "FoundRun",
     "Run",
+    "Store",
+    "StoreLost",
     "address",
+    "artifact_text",
     "check_recordable",
     "close_orphans",
-    "close_run",
     "close_runs",
     "connect",
     "connect_existing",
     "describe",
     "ended_trial",
+    "find_run",
     "find_runs",
-    "is_alive",
-    "is_full_disk",
+    "is_lost",
     "is_moved",
-    "is_outage",
     "load_head",
     "load_head_weights",
+    "openings",
+    "said_in_a_line",
     "start_run",
     "stop_retrying",
     "this_process",
     "user",
+    "what_is_lost",
 ]

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from getpass import getuser
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
-from fer_experiments.config.commands import mlflow_command, without_password
-from fer_experiments.errors import UserError
+from fer_experiments.config.commands import mlflow_command
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.termination import signals_as_exceptions
-from fer_experiments.tracking.outages import first_line, is_full_disk, is_outage, stop_retrying
+from fer_experiments.tracking.outages import is_lost, stop_retrying
 from fer_experiments.tracking.processes import this_process
+from fer_experiments.tracking.queries import every
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.store import client_of, create_run
+from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,13 +33,11 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 @contextmanager
 def start_run(
-    *,
-    uri: str,
-    mlruns: Path,
-    experiment: str,
+    store: Store,
     kind: str,
     name: str,
-    config: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+    *,
     tags: Mapping[str, Any] | None = None,
     parent: str | None = None,
     resume: str | None = None,
@@ -51,45 +50,43 @@ def start_run(
     lost store or a full disk interrupts a run; what failed then is not the run.
 
     Args:
-        uri: from `connect`.
-        mlruns: artifacts of a store without a server go to its folder artifacts/.
-        experiment: the full name, fer/<task>; created when it is not there.
+        store: from `connect`; its experiment is created when it is not there.
         kind: tag fer.kind: train, sweep, trial or promotion.
-        config: its dotted paths become the params; of a resumed run, only those that it does not have yet.
+        config: if any, its dotted paths become the params; of a resumed run, only those that it does not have yet.
         parent: id of the run that this one is nested under in the UI.
         resume: id of a run to open again; name and parent stay what they were.
-        system_metrics: sample CPU, memory, disk, network and GPUs while the run is open.
+        system_metrics: False where the runs under this one have them.
         driver: `this_process` of the process that gave the work to this one.
 
     Raises:
         UserError: the run to resume, or the experiment, was deleted.
     """
-    client = client_of(uri)
+    client = client_of(store)
     own = this_process()
     everything = _standard_tags(kind, parent) | {"fer.process": own, "fer.driver": driver or own}
     everything |= {k: str(v) for k, v in (tags or {}).items()}
     with signals_as_exceptions():
         if resume:
-            run = Run(client, _reopen(client, resume, everything))
+            run = _reopen(store, resume, everything)
         else:
-            experiment_id = _experiment_id(client, uri, experiment, mlruns)
-            run = Run(client, create_run(client, experiment_id, everything, name))
+            run = Run(store, create_run(client, _experiment_id(store), everything, name), parent)
         monitor = None
         try:
-            run.log_params(flatten(config))
-            monitor = _monitor(uri, run.id, SAMPLING_S.get(kind, DEFAULT_SAMPLING_S)) if system_metrics else None
+            run.log_params(flatten(config or {}))
+            if system_metrics and store.system_metrics:
+                monitor = _monitor(run, SAMPLING_S.get(kind, DEFAULT_SAMPLING_S))
             yield run
             status = "FINISHED"
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             status = "KILLED"
             raise
         except BaseException as error:
-            lost = is_outage(error) or is_full_disk(error)
+            lost = is_lost(error)
             status = "KILLED" if lost else "FAILED"
             if lost:
                 stop_retrying()
             with suppress(Exception):  # what happened in the run is what its user must hear of
-                run.set_tags({"fer.error": first_line(error)})
+                run.set_tags({"fer.error": first_line(error, named=True)})
                 run.log_text(traceback.format_exc(), "error.txt")
             raise
         finally:
@@ -120,11 +117,13 @@ def user() -> str | None:
         return None
 
 
-def _experiment_id(client: MlflowClient, uri: str, name: str, mlruns: Path) -> str:
+def _experiment_id(store: Store) -> str:
     from mlflow.exceptions import MlflowException
 
+    client, name = client_of(store), store.experiment
     # A server decides itself where artifacts go. Without one MLflow would take a folder of the creating process.
-    location = (mlruns / "artifacts" / name).resolve().as_uri() if uri.startswith(DATABASES) else None
+    here = store.uri.startswith(DATABASES)
+    location = (store.mlruns / "artifacts" / name).resolve().as_uri() if here else None
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -135,34 +134,54 @@ def _experiment_id(client: MlflowClient, uri: str, name: str, mlruns: Path) -> s
                 raise
     if found.lifecycle_stage != "active":
         restore = mlflow_command("experiments", "restore", "--experiment-id", found.experiment_id)
-        store = shlex.quote(without_password(uri))
-        raise UserError(f"experiment {name}: deleted; `MLFLOW_TRACKING_URI={store} {restore}` brings it back")
+        address = shlex.quote(str(store))
+        raise UserError(f"experiment {name}: deleted; `MLFLOW_TRACKING_URI={address} {restore}` brings it back")
     return found.experiment_id
 
 
-def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> str:
+def create_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str], name: str) -> str:
+    """The id of a new run, which is recorded once. `tags` must tell this process from others (fer.process).
+
+    When a server dies between writing a run and answering, MLflow asks again and the run is there twice: the one that
+    nobody has the id of is deleted. It has the same tags, and the same start to the millisecond.
+    """
+    start = int(time.time() * 1000)
+    run_id = str(client.create_run(experiment_id, start, dict(tags), name).info.run_id)
+    if client.tracking_uri.startswith("http"):
+        for twin in every(client.search_runs, [experiment_id], f"attributes.start_time = {start}"):
+            same = twin.info.run_name == name and tags.items() <= twin.data.tags.items()
+            if same and twin.info.run_id != run_id:
+                client.delete_run(twin.info.run_id)
+    return run_id
+
+
+def _reopen(store: Store, run_id: str, tags: Mapping[str, str]) -> Run:
     from mlflow.exceptions import MlflowException
 
+    client = client_of(store)
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
         raise UserError(f"run {run_id}: cannot be resumed, it was deleted; start anew with sweep.fresh=true") from error
-    run = Run(client, run_id)
+    run = Run(store, run_id)
     run.set_tags(tags)
     if "fer.error" in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, "fer.error")
-    return run_id
+    return run
 
 
-def _monitor(uri: str, run_id: str, interval: float) -> Any:
+def _monitor(run: Run, interval: float) -> Any:
     """A running sampler of system metrics; None, with a warning, where psutil cannot read this machine."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     try:
-        monitor = SystemMetricsMonitor(run_id, sampling_interval=interval, resume_logging=True, tracking_uri=uri)
+        monitor = SystemMetricsMonitor(
+            run.id, sampling_interval=interval, resume_logging=True, tracking_uri=run.store.uri
+        )
     except Exception as error:
         warnings.warn(
-            f"no system metrics on this machine ({first_line(error)}): tracking.system_metrics=false", stacklevel=2
+            f"no system metrics on this machine ({first_line(error, named=True)}): tracking.system_metrics=false",
+            stacklevel=2,
         )
         return None
     monitor.start()

@@ -6,27 +6,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fer_experiments import tracking
-from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.errors import UserError
+from fer_experiments.tracking.outages import is_full_disk, is_lost
+from fer_experiments.tracking.store import Store
 
 
 class StoreLost(RuntimeError):
     """The tracking store could not be reached or written: nothing can be recorded any more."""
 
 
-def full_disk(config: Config) -> str:
-    """What to say when a disk is full."""
-    return f"a disk is full: free space in {mlruns_dir(config)} and {tempfile.gettempdir()}"
-
-
-def lost_store(uri: str, error: Exception) -> str:
-    """What to say when the tracking store does not answer."""
-    return f"the tracking store {uri} is lost ({type(error).__name__}): bring it back"
-
-
 @contextmanager
-def said_in_a_line(config: Config, uri: str, subject: str = "") -> Iterator[None]:
+def said_in_a_line(store: Store, subject: str = "") -> Iterator[None]:
     """A store or a disk that is lost in the block ends in one line; every other exception is left alone.
 
     Raises:
@@ -35,12 +25,15 @@ def said_in_a_line(config: Config, uri: str, subject: str = "") -> Iterator[None
     try:
         yield
     except Exception as error:
-        if isinstance(error, StoreLost):
-            said = str(error)
-        elif tracking.is_full_disk(error):
-            said = full_disk(config)
-        elif tracking.is_outage(error):
-            said = lost_store(uri, error)
-        else:
+        if not isinstance(error, StoreLost) and not is_lost(error):
             raise
-        raise UserError(f"{subject}{said}, and give the same command again to go on") from error
+        raise UserError(f"{subject}{what_is_lost(store, error)}, and give the same command again to go on") from error
+
+
+def what_is_lost(store: Store, error: Exception) -> str:
+    """What to say of an error that `is_lost`, or of a StoreLost, which says it already."""
+    if isinstance(error, StoreLost):
+        return str(error)
+    if is_full_disk(error):
+        return f"a disk is full: free space in {store.mlruns} and {tempfile.gettempdir()}"
+    return f"the tracking store {store} is lost ({type(error).__name__}): bring it back"

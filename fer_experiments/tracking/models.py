@@ -18,11 +18,13 @@ from fer_experiments.errors import UserError
 from fer_experiments.quiet import silenced
 from fer_experiments.tracking.fresh import predict_fresh
 from fer_experiments.tracking.moved import present
-from fer_experiments.tracking.outages import is_full_disk, is_outage
-from fer_experiments.tracking.store import client_of
+from fer_experiments.tracking.outages import is_lost
+from fer_experiments.tracking.queries import every
+from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
     import keras
+    from fastapi import FastAPI
     from mlflow import MlflowClient
 
     from fer_experiments.tracking.classifier import FaceClassifier
@@ -102,6 +104,15 @@ def load_classifier(folder: Path) -> FaceClassifier:
     return classifier
 
 
+def load_scoring(folder: Path) -> tuple[FaceClassifier, FastAPI]:
+    """What `load_classifier` loads, and MLflow's own scoring server around it."""
+    import mlflow.pyfunc
+    from mlflow.pyfunc import scoring_server
+
+    model = mlflow.pyfunc.load_model(folder.as_uri())
+    return model.unwrap_python_model(), scoring_server.init(model)
+
+
 def load_network(folder: Path) -> keras.Model:
     """The Keras model in a folder that `save_classifier` wrote: uint8 pixels to probabilities."""
     import keras
@@ -109,7 +120,7 @@ def load_network(folder: Path) -> keras.Model:
     return keras.models.load_model(folder / "artifacts" / "network.keras", compile=False)
 
 
-def fetch_model(uri: str, version: Version, folder: Path) -> Path:
+def fetch_model(store: Store, version: Version, folder: Path) -> Path:
     """A version's files on this machine: where they are if they are on it, else downloaded into `folder`.
 
     Raises:
@@ -117,63 +128,55 @@ def fetch_model(uri: str, version: Version, folder: Path) -> Path:
     """
     from mlflow.artifacts import download_artifacts
 
-    source = present(uri, version.source)
-    target = None if is_here(uri, version) else str(folder)
+    source = present(store.uri, version.source)
+    target = None if is_here(store, version) else str(folder)
     try:
-        return Path(download_artifacts(source, dst_path=target, tracking_uri=uri))
+        return Path(download_artifacts(source, dst_path=target, tracking_uri=store.uri))
     except Exception as error:
-        if is_outage(error) or is_full_disk(error):
+        if is_lost(error):
             raise
         raise UserError(
             f"{version.uri}: its files are gone from {source}; bring them back, or take another with version=<number>"
         ) from error
 
 
-def is_here(uri: str, version: Version) -> bool:
+def is_here(store: Store, version: Version) -> bool:
     """Whether a version's files are on this machine already."""
-    return present(uri, version.source).startswith(("file:", "/"))
+    return present(store.uri, version.source).startswith(("file:", "/"))
 
 
-def find_version(uri: str, name: str, which: str) -> Version | None:
+def find_version(store: Store, name: str, which: str) -> Version | None:
     """The version with this alias or number, or None."""
-    return next((v for v in versions(uri, name) if which in (*v.aliases, str(v.number))), None)
+    return next((v for v in versions(store, name) if which in (*v.aliases, str(v.number))), None)
 
 
-def versions(uri: str, name: str) -> list[Version]:
+def versions(store: Store, name: str) -> list[Version]:
     """The versions of a registered model, the newest first; empty when there is no such model."""
-    client = client_of(uri)
+    client = client_of(store)
     model = _model(client, name)
     if model is None:
         return []
     aliases: dict[int, list[str]] = {}
     for alias, number in model.aliases.items():
         aliases.setdefault(int(number), []).append(alias)
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", max_results=200, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            break
     made = []
-    for v in found:
+    for v in every(client.search_model_versions, f"name = '{name}'", max_results=200):
         number = int(v.version)
         of_it = tuple(sorted(aliases.get(number, ())))
         made.append(Version(name, number, v.run_id, v.source, v.creation_timestamp, dict(v.tags), of_it))
     return sorted(made, key=lambda v: -v.number)
 
 
-def model_names(uri: str) -> list[str]:
+def model_names(store: Store) -> list[str]:
     """The registered models of this program."""
-    return sorted(m.name for m in client_of(uri).search_registered_models(f"name LIKE '{PREFIX}%'"))
+    return sorted(m.name for m in every(client_of(store).search_registered_models, f"name LIKE '{PREFIX}%'"))
 
 
-def add_version(uri: str, name: str, run_id: str, tags: Mapping[str, str], description: str) -> Version:
+def add_version(store: Store, name: str, run_id: str, tags: Mapping[str, str], description: str) -> Version:
     """Registers the artifact model/ of a run as a new version, which no alias points at yet."""
     from mlflow.exceptions import MlflowException
 
-    client = client_of(uri)
+    client = client_of(store)
     if _model(client, name) is None:
         try:
             client.create_registered_model(name)
@@ -185,32 +188,26 @@ def add_version(uri: str, name: str, run_id: str, tags: Mapping[str, str], descr
     return Version(name, int(made.version), run_id, str(made.source), made.creation_timestamp, dict(tags))
 
 
-def drop_version(uri: str, version: Version) -> None:
+def drop_version(store: Store, version: Version) -> None:
     """Takes a version out of the registry, and its model with the last one."""
-    client = client_of(uri)
+    client = client_of(store)
     client.delete_model_version(version.name, str(version.number))
-    if not versions(uri, version.name):
+    if not versions(store, version.name):
         client.delete_registered_model(version.name)
 
 
-def set_alias(uri: str, version: Version, alias: str) -> None:
+def set_alias(store: Store, version: Version, alias: str) -> None:
     """Moves an alias to a version, in one transaction of the store."""
-    client_of(uri).set_registered_model_alias(version.name, alias, str(version.number))
+    client_of(store).set_registered_model_alias(version.name, alias, str(version.number))
 
 
-def set_version_tags(uri: str, version: Version, tags: Mapping[str, str]) -> None:
-    """Sets tags of a version."""
-    for key, value in tags.items():
-        client_of(uri).set_model_version_tag(version.name, str(version.number), key, value)
-
-
-def predict_registered(uri: str, version: Version, images: np.ndarray) -> np.ndarray:
+def predict_registered(store: Store, version: Version, images: np.ndarray) -> np.ndarray:
     """Probabilities [n, classes] of a registered version, loaded by MLflow in a fresh process without this package.
 
     Raises:
         UserError: a version that cannot be loaded there.
     """
-    return predict_fresh(f"{version.uri}:", FRESH, [uri, version.uri], images)
+    return predict_fresh(f"{version.uri}:", FRESH, [store.uri, version.uri], images)
 
 
 def _model(client: MlflowClient, name: str) -> Any:

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")  # SQLite; HDF5 sets no errno
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether the store, or a disk here, is gone; see both."""
+    return is_full_disk(error) or is_outage(error)
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether the tracking store could not be reached or written, MLflow's retries over; else it is a bug of ours.
 
@@ -54,9 +59,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-
-
-def first_line(error: BaseException) -> str:
-    """An error as its class and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:5000] if lines else type(error).__name__

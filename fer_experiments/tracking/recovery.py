@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments.tracking.processes import is_alive
-from fer_experiments.tracking.store import FoundRun, artifact, client_of, find_runs
+from fer_experiments.tracking.queries import FoundRun, artifact, find_runs
+from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
     import keras
@@ -19,15 +20,15 @@ RECORD = "trial.json"  # of a finished trial: what its sweep keeps of it
 PATIENCE_S = 5.0  # for a worker whose driver is dead: it dies too
 
 
-def close_orphans(uri: str, experiment: str) -> list[FoundRun]:
-    """Closes, as KILLED, the running runs of an experiment whose process is dead; returns them.
+def close_orphans(store: Store) -> list[FoundRun]:
+    """Closes, as KILLED, the running runs of the store's experiment whose process is dead; returns them.
 
     A process on another machine, which cannot be seen from here, counts as dead when its driver is.
     """
     closed = []
-    for run in find_runs(uri, experiment, status="RUNNING"):
+    for run in find_runs(store, status="RUNNING"):
         if _is_orphan(run.tags.get("fer.process", ""), run.tags.get("fer.driver", "")):
-            close_run(uri, run.run_id, "KILLED", "its process died")
+            _close(store, run, "KILLED", "its process died")
             closed.append(run)
     return closed
 
@@ -40,27 +41,26 @@ def _is_orphan(process: str, driver: str) -> bool:
     return alive is False or (alive is None and is_alive(driver) is False)
 
 
-def close_run(uri: str, run_id: str, status: str, reason: str) -> None:
-    """Closes a run from outside, with the reason as its tag fer.error."""
-    client = client_of(uri)
-    client.set_tag(run_id, "fer.error", reason)
-    client.set_terminated(run_id, status)
+def close_runs(store: Store, tags: Mapping[str, str], status: str, reason: str) -> None:
+    """Closes from outside the running runs that have these tags, with the reason as their tag fer.error."""
+    for run in find_runs(store, tags, status="RUNNING"):
+        _close(store, run, status, reason)
 
 
-def close_runs(uri: str, experiment: str, tags: Mapping[str, str], status: str, reason: str) -> None:
-    """Closes the running runs that have these tags."""
-    for run in find_runs(uri, experiment, tags, status="RUNNING"):
-        close_run(uri, run.run_id, status, reason)
+def _close(store: Store, run: FoundRun, status: str, reason: str) -> None:
+    client = client_of(store)
+    client.set_tag(run.run_id, "fer.error", reason)
+    client.set_terminated(run.run_id, status)
 
 
-def ended_trial(uri: str, experiment: str, sweep_id: str, number: int) -> dict[str, Any] | None:
+def ended_trial(store: Store, sweep_id: str, number: int) -> dict[str, Any] | None:
     """The record of a trial whose run came to its end, or None: its sweep may have died before it heard of it."""
     tags = {"fer.sweep_id": sweep_id, "fer.kind": "trial", "fer.trial_number": str(number)}
     # A trial that failed may have been run again.
-    for run in sorted(find_runs(uri, experiment, tags), key=lambda run: run.status != "FINISHED"):
+    for run in sorted(find_runs(store, tags), key=lambda run: run.status != "FINISHED"):
         if run.status == "FINISHED":
             with tempfile.TemporaryDirectory() as folder:
-                path = artifact(client_of(uri), run.run_id, RECORD, folder)
+                path = artifact(store, run.run_id, RECORD, folder)
                 record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 return record
         if run.status == "FAILED":
@@ -69,16 +69,16 @@ def ended_trial(uri: str, experiment: str, sweep_id: str, number: int) -> dict[s
     return None
 
 
-def load_head_weights(uri: str, run_id: str) -> list[np.ndarray]:
+def load_head_weights(store: Store, run_id: str) -> list[np.ndarray]:
     """The weights of the head that a run logged as model/, as Keras' get_weights orders them."""
-    weights: list[np.ndarray] = load_head(uri, run_id).get_weights()
+    weights: list[np.ndarray] = load_head(store, run_id).get_weights()
     return weights
 
 
-def load_head(uri: str, run_id: str) -> keras.Model:
+def load_head(store: Store, run_id: str) -> keras.Model:
     """The head that a run logged as model/."""
     import keras
 
     with tempfile.TemporaryDirectory() as folder:
-        path = artifact(client_of(uri), run_id, "model/data/model.keras", folder)
+        path = artifact(store, run_id, "model/data/model.keras", folder)
         return keras.models.load_model(path, compile=False)

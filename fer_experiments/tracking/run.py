@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_experiments import ambient, environment
 from fer_experiments.config import project_root
+from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
     import keras
@@ -29,22 +30,35 @@ PARAM_LENGTH = 6000  # MLflow refuses longer ones
 
 @dataclass(frozen=True)
 class Run:
-    """An open run. Artifact paths are relative to the run's artifacts, with forward slashes."""
+    """An open run, and the id of the one that it is nested under.
 
-    client: MlflowClient
+    Artifact paths are relative to the run's artifacts, with forward slashes.
+    """
+
+    store: Store
     id: str
+    parent: str | None = None
+
+    @property
+    def _client(self) -> MlflowClient:
+        return client_of(self.store)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric that is recorded by now."""
+        return dict(self._client.get_run(self.id).data.metrics)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Params the run does not have yet (MLflow: they cannot change); all but strings as JSON."""
         from mlflow.entities import Param
 
-        known = self.client.get_run(self.id).data.params
+        known = self._client.get_run(self.id).data.params
         texts = {
             _key(k): v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, default=_plain)
             for k, v in params.items()
         }
         new = [Param(k, v[:PARAM_LENGTH]) for k, v in texts.items() if k not in known]
-        self.client.log_batch(self.id, params=new)
+        self._client.log_batch(self.id, params=new)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Metrics by name, at one step."""
@@ -62,13 +76,13 @@ class Run:
         # MLflow stores an infinity as 1.8e308, which no axis survives.
         finite = [(n, float(v) if math.isfinite(v) else math.nan, s) for n, v, s in values]
         # One call: log_batch splits at MLflow's limits, and is 60 times faster than a call a value.
-        self.client.log_batch(self.id, metrics=[Metric(_key(n), v, now, s) for n, v, s in finite])
+        self._client.log_batch(self.id, metrics=[Metric(_key(n), v, now, s) for n, v, s in finite])
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Tags by name, as strings."""
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+        self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
 
     def describe(self, markdown: str) -> None:
         """The text the UI shows at the top of the run."""
@@ -76,7 +90,7 @@ class Run:
 
     def log_text(self, text: str, path: str) -> None:
         """A text file."""
-        self.client.log_text(self.id, text, path)
+        self._client.log_text(self.id, text, path)
 
     def log_json(self, content: Any, path: str) -> None:
         """A JSON file; NumPy numbers and arrays, sets and paths are written as what they stand for."""
@@ -88,14 +102,18 @@ class Run:
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """A picture, its format by the ending of `path`."""
-        self.client.log_figure(self.id, figure, path)
+        self._client.log_figure(self.id, figure, path)
 
     def log_file(self, file: Path, path: str) -> None:
         """A copy of a file; the last part of `path` is its new name."""
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / Path(path).name
             shutil.copyfile(file, target)
-            self.client.log_artifact(self.id, str(target), str(Path(path).parent) if "/" in path else None)
+            self._client.log_artifact(self.id, str(target), str(Path(path).parent) if "/" in path else None)
+
+    def log_folder(self, folder: Path, path: str) -> None:
+        """A copy of a folder."""
+        self._client.log_artifacts(self.id, str(folder), path)
 
     def log_bytes(self, content: bytes, path: str) -> None:
         """A file with this content."""
@@ -116,14 +134,18 @@ class Run:
             profile = json.dumps({"images": len(getattr(dataset, split)), "classes": dataset.counts.get(split, {})})
             lineage = Lineage(f"{dataset.task}/{split}", dataset.fingerprint[:36], "local", source, profile=profile)
             inputs.append(DatasetInput(lineage, [InputTag("mlflow.data.context", context)]))
-        self.client.log_inputs(self.id, inputs)
+        self._client.log_inputs(self.id, inputs)
 
-    def log_environment(self, lock: Path | None = None) -> None:
-        """Folder environment/: the lock file if it is there, versions, hardware, variables, uncommitted changes."""
+    def log_environment(self) -> None:
+        """Folder environment/: versions, hardware, variables, uncommitted changes, and the lock file if it is there.
+
+        A run that is nested has the lock file of the one above it: a copy on every trial would be most of a store.
+        """
         self.log_json(environment.versions(), "environment/versions.json")
         self.log_json(environment.hardware(), "environment/hardware.json")
         self.log_json(ambient.variables(), "environment/variables.json")
-        if lock and lock.is_file():
+        lock = project_root() / "requirements.lock"
+        if self.parent is None and lock.is_file():
             self.log_file(lock, f"environment/{lock.name}")
         git = environment.git_state(project_root())
         if git.dirty:
@@ -157,7 +179,7 @@ class Run:
                 signature=ModelSignature(schema(model.inputs, dtype), schema(model.outputs)),
                 conda_env=conda,
             )
-            self.client.log_artifacts(self.id, f"{folder}/model", "model")
+            self.log_folder(Path(folder) / "model", "model")
 
 
 def _key(name: str) -> str:

@@ -112,7 +112,7 @@ def test_run_records_the_training_and_opens_the_test_only_when_asked(tmp_path: P
     assert {name: again[name] for name in final} == pytest.approx(final)
     assert sum(line.startswith("epoch 1 of 1") for line in lines) == 1  # the second run found it finished
 
-    client = MlflowClient(connect(config.tracking, tmp_path / "mlruns"))
+    client = MlflowClient(connect(config).uri)
     experiment = client.get_experiment_by_name("fer/demo")
     assert experiment is not None
     latest, first = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])

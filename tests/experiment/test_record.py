@@ -10,7 +10,7 @@ import pytest
 
 import fer_experiments
 from fer_experiments import tracking
-from fer_experiments.config import Config, mlruns_dir
+from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
 from fer_experiments.data import load_dataset
 from fer_experiments.errors import UserError
@@ -43,16 +43,8 @@ def config(tmp_path: Path) -> Config:
 
 
 def run_of(config: Config) -> Any:
-    uri = tracking.connect(config.tracking, mlruns_dir(config))
-    return uri, tracking.start_run(
-        uri=uri,
-        mlruns=mlruns_dir(config),
-        experiment="fer/demo",
-        kind="promotion",
-        name="opening",
-        config={},
-        system_metrics=False,
-    )
+    store = tracking.connect(config)
+    return store, tracking.start_run(store, "promotion", "opening")
 
 
 def test_a_run_is_marked_as_an_opening_before_any_label_is_read(config: Config, monkeypatch: pytest.MonkeyPatch):
@@ -60,16 +52,16 @@ def test_a_run_is_marked_as_an_opening_before_any_label_is_read(config: Config, 
     marked: list[str] = []
 
     def killed_while_reading(*args: Any, **kwargs: Any) -> Any:
-        (run,) = tracking.find_runs(uri, "fer/demo")
+        (run,) = tracking.find_runs(store)
         marked.append(run.tags.get("fer.test_opened", ""))
         raise KeyboardInterrupt
 
-    uri, opening = run_of(config)
+    store, opening = run_of(config)
     monkeypatch.setattr(record, "open_test_split", killed_while_reading)
     with pytest.raises(KeyboardInterrupt), opening as run:
         open_sealed_test(run, config, dataset)
     assert marked == [dataset.fingerprint]
-    (run,) = tracking.find_runs(uri, "fer/demo")
+    (run,) = tracking.find_runs(store)
     assert (run.status, run.tags["fer.test_opened"]) == ("KILLED", dataset.fingerprint)
 
 

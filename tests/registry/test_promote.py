@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+from stores import store_in
 
 from fer_experiments import cli, tracking
 from fer_experiments.config import Config, DataConfig
@@ -28,8 +29,8 @@ from fer_experiments.registry.sealed import recorded_probabilities
 from fer_experiments.registry.versions import crown, list_models, rollback
 from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
-from fer_experiments.tracking import find_runs, models
-from fer_experiments.tracking.store import client_of, openings
+from fer_experiments.tracking import Store, find_runs, models, openings
+from fer_experiments.tracking.store import client_of
 
 MODEL = "fer-demo"
 
@@ -38,7 +39,7 @@ class Room(NamedTuple):
     """A sweep of three trials whose best was promoted: version 1. said: what that promotion told its user."""
 
     options: list[str]
-    uri: str
+    store: Store
     state: State
     said: list[str]
 
@@ -48,10 +49,10 @@ class Room(NamedTuple):
         return compose(["promote=default", *gate, *self.options, *overrides])
 
     def aliases(self) -> dict[str, int]:
-        return {alias: v.number for v in models.versions(self.uri, MODEL) for alias in v.aliases}
+        return {alias: v.number for v in models.versions(self.store, MODEL) for alias in v.aliases}
 
     def runs(self, **tags: str) -> list[tracking.FoundRun]:
-        return find_runs(self.uri, "fer/demo", {f"fer.{key}": value for key, value in tags.items()})
+        return find_runs(self.store, {f"fer.{key}": value for key, value in tags.items()})
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +63,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
     ]  # fmt: skip
     made = ["sweep=quick", "data.demo_size=1500", "training.epochs=8", "sweep.max_trials=3", *options]
     state = run_sweep(compose(made), lambda line: None)
-    uri = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
     said: list[str] = []
-    room = Room(options, uri, state, said)
+    room = Room(options, store_in(folder / "mlruns"), state, said)
     promote(room.config("promote.top_k=2", "promote.seeds=2", "promote.note=Made in a test."), echo=said.append)
     return room
 
@@ -72,9 +72,9 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
 @pytest.fixture
 def first_again(room: Room) -> Iterator[None]:
     """Version 1 is the champion at the start, whatever other tests have promoted."""
-    one = models.find_version(room.uri, MODEL, "1")
+    one = models.find_version(room.store, MODEL, "1")
     assert one is not None
-    models.set_alias(room.uri, one, "champion")
+    models.set_alias(room.store, one, "champion")
     yield
 
 
@@ -86,7 +86,7 @@ def test_the_best_mean_over_seeds_is_taken_and_shown(room: Room):
     refits = room.runs(kind="train")
     assert len(refits) == 4 and {run.params["training.seed"] for run in refits} == {"0", "1"}
     (promotion,) = [r for r in room.runs(kind="promotion") if r.tags.get("fer.version") == "1"]
-    table = json.loads(Path(client_of(room.uri).download_artifacts(promotion.run_id, "refits.json")).read_text())
+    table = json.loads(Path(client_of(room.store).download_artifacts(promotion.run_id, "refits.json")).read_text())
     scores = {run.run_id: run.metrics["final/val_accuracy"] for run in refits}
     for row in table:
         assert row["mean"] == pytest.approx(np.mean([scores[run] for run in row["runs"].values()]))
@@ -98,18 +98,18 @@ def test_the_best_mean_over_seeds_is_taken_and_shown(room: Room):
 
 
 def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_registered_model(room: Room):
-    version = models.find_version(room.uri, MODEL, "1")
+    version = models.find_version(room.store, MODEL, "1")
     assert version is not None
     test = open_test_split(data_of(room))
-    ledger = openings(room.uri, test.fingerprint)
+    ledger = openings(room.store, test.fingerprint)
     assert ledger[0].run_id == version.run_id
     assert "opening number 1 on record" in "\n".join(room.said)
-    classifier = models.load_classifier(models.fetch_model(room.uri, version, Path("/nonexistent")))
+    classifier = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent")))
     probabilities = classifier.probabilities(test.images)
-    recorded = recorded_probabilities(room.uri, version.run_id, test)
+    recorded = recorded_probabilities(room.store, version.run_id, test)
     assert recorded is not None
     np.testing.assert_allclose(probabilities, recorded, atol=1e-5)
-    run = client_of(room.uri).get_run(version.run_id)
+    run = client_of(room.store).get_run(version.run_id)
     expected = metrics.classification_metrics(test.labels, probabilities)
     for name, value in expected.items():
         assert run.data.metrics[f"final/test_{name}"] == pytest.approx(value, abs=1e-6)
@@ -118,13 +118,13 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
         assert f"final/test_{name}" in run.data.metrics
     assert 0 < run.data.metrics["final/val_accuracy"] <= 1
     assert run.data.params["head.name"] == "pooled" and run.data.tags["fer.kind"] == "promotion"
-    plots = {Path(f.path).name for f in client_of(room.uri).list_artifacts(version.run_id, "plots")}
+    plots = {Path(f.path).name for f in client_of(room.store).list_artifacts(version.run_id, "plots")}
     names = ("confusion_matrix", "roc_curve", "precision_recall", "calibration", "emotion_errors", "worst_mistakes")
     assert {f"{name}_test.png" for name in names} <= plots
 
 
 def test_a_version_says_what_it_is(room: Room):
-    version = models.find_version(room.uri, MODEL, "1")
+    version = models.find_version(room.store, MODEL, "1")
     assert version is not None
     for tag in (
         "dataset",
@@ -139,7 +139,7 @@ def test_a_version_says_what_it_is(room: Room):
     ):
         assert version.tags[f"fer.{tag}"], tag
     assert version.tags["fer.sweep_id"] == room.state.id
-    described = client_of(room.uri).get_model_version(MODEL, "1").description
+    described = client_of(room.store).get_model_version(MODEL, "1").description
     for part in (
         "# fer-demo",
         "Made in a test.",
@@ -151,7 +151,7 @@ def test_a_version_says_what_it_is(room: Room):
         assert part in described, part
     from mlflow.models import get_model_info
 
-    signature = get_model_info(str(models.fetch_model(room.uri, version, Path("/nonexistent")))).signature
+    signature = get_model_info(str(models.fetch_model(room.store, version, Path("/nonexistent")))).signature
     assert signature.inputs.inputs[0].type == np.dtype("uint8") and signature.inputs.inputs[0].shape == (-1, 48, 48)
     assert signature.outputs.input_names() == ["label", "probability_negative", "probability_positive"]
     assert MODEL in list_models(room.config()) and "champion" in list_models(room.config())
@@ -159,13 +159,13 @@ def test_a_version_says_what_it_is(room: Room):
 
 def test_another_run_is_promoted_the_old_champion_is_previous_and_rollback_swaps_them(room: Room, first_again: None):
     trial = room.state.trials[0]["run_id"]
-    before = len(openings(room.uri, open_test_split(data_of(room)).fingerprint))
+    before = len(openings(room.store, open_test_split(data_of(room)).fingerprint))
     said: list[str] = []
     options = [f"run={trial}", "promote.seeds=1", "gate=none", *room.options]
     assert cli.main(["promote", *options]) == 0
-    newest = models.versions(room.uri, MODEL)[0].number
+    newest = models.versions(room.store, MODEL)[0].number
     assert room.aliases() == {"champion": newest, "previous": 1}
-    assert len(openings(room.uri, open_test_split(data_of(room)).fingerprint)) == before + 1
+    assert len(openings(room.store, open_test_split(data_of(room)).fingerprint)) == before + 1
     said.append(rollback(room.config("data=demo")))
     assert room.aliases() == {"champion": 1, "previous": newest}
     assert f"version 1 is the champion again, version {newest} is previous" in said[0]
@@ -176,26 +176,26 @@ def test_another_run_is_promoted_the_old_champion_is_previous_and_rollback_swaps
 
 
 def test_a_dry_run_says_what_would_happen_and_registers_nothing(room: Room, capsys: pytest.CaptureFixture[str]):
-    before, aliases = models.versions(room.uri, MODEL), room.aliases()
+    before, aliases = models.versions(room.store, MODEL), room.aliases()
     options = [f"sweep={room.state.id}", "promote.top_k=2", "promote.seeds=2", "promote.dry_run=true", *room.options]
     assert cli.main(["promote", *options]) == 0
     told = capsys.readouterr().out
     assert "dry run: it would be registered as fer-demo" in told
     assert told.count("on record as run") == 4  # what an earlier promotion has fitted is not fitted again
-    assert (models.versions(room.uri, MODEL), room.aliases()) == (before, aliases)
+    assert (models.versions(room.store, MODEL), room.aliases()) == (before, aliases)
 
 
 def test_a_worse_model_is_refused_with_each_reason(room: Room, first_again: None, capsys: pytest.CaptureFixture[str]):
     bad = ["data=demo", "data.demo_size=1500", "backbone=pocket", "head=linear", "training.epochs=1"]
     train(compose([*bad, "training.learning_rate=1e-6", *room.options]), echo=lambda line: None)
     worse = [run for run in room.runs(kind="train") if "fer.refit" not in run.tags][-1]
-    before, aliases = models.versions(room.uri, MODEL), room.aliases()
+    before, aliases = models.versions(room.store, MODEL), room.aliases()
     options = [f"run={worse.run_id}", "promote.seeds=1", "+gate.ceilings.brier_score=0.01", *room.options]
     assert cli.main(["promote", *options]) == 3
     error = capsys.readouterr().err
     assert "not worse than the champion, version 1" in error and "McNemar" in error
     assert "brier_score at most 0.01 (it is 0." in error and len(error.strip().splitlines()) == 1
-    assert (models.versions(room.uri, MODEL), room.aliases()) == (before, aliases)
+    assert (models.versions(room.store, MODEL), room.aliases()) == (before, aliases)
     refused = room.runs(kind="promotion")[-1]
     assert (refused.status, refused.tags["fer.gate"]) == ("FINISHED", "refused")
 
@@ -207,39 +207,39 @@ def test_a_model_that_does_not_load_in_a_fresh_process_leaves_the_registry(
 
     def broken(*args: Any) -> models.Version:
         version = add_version(*args)
-        network = next(models.fetch_model(room.uri, version, Path("/nonexistent")).rglob("network.keras"))
+        network = next(models.fetch_model(room.store, version, Path("/nonexistent")).rglob("network.keras"))
         network.write_bytes(network.read_bytes()[:1000])
         return version
 
     monkeypatch.setattr(models, "add_version", broken)
-    before, aliases = models.versions(room.uri, MODEL), room.aliases()
+    before, aliases = models.versions(room.store, MODEL), room.aliases()
     with pytest.raises(UserError, match="cannot be used in a fresh process"):
         promote(
             room.config("promote.seeds=1", "gate=none"), run_id=room.state.trials[0]["run_id"], echo=lambda line: None
         )
-    assert (models.versions(room.uri, MODEL), room.aliases()) == (before, aliases)
+    assert (models.versions(room.store, MODEL), room.aliases()) == (before, aliases)
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(room: Room):
-    before = models.versions(room.uri, MODEL)[0].number
+    before = models.versions(room.store, MODEL)[0].number
     command = [sys.executable, "-m", "fer_experiments.cli", "promote", f"run={room.state.trials[0]['run_id']}"]
     command += ["promote.seeds=1", "gate=none", *room.options]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = {process.wait(): process.communicate()[1] for process in both}
     assert said.keys() == {0, 2}
     assert "another process is promoting or rolling back; wait for it" in said[2]
-    newest = models.versions(room.uri, MODEL)[0].number
+    newest = models.versions(room.store, MODEL)[0].number
     assert room.aliases()["champion"] == newest > before
 
 
 def test_a_champion_that_another_machine_has_made_meanwhile_is_not_overwritten(room: Room, first_again: None):
-    one = models.find_version(room.uri, MODEL, "1")
+    one = models.find_version(room.store, MODEL, "1")
     assert one is not None
     aliases = room.aliases()
     with pytest.raises(UserError, match="was version 99 when this promotion compared itself, and is version 1 now"):
-        crown(room.uri, replace(one, number=98), replace(one, number=99))
+        crown(room.store, replace(one, number=98), replace(one, number=99))
     with pytest.raises(UserError, match="was none"):
-        crown(room.uri, one, None)
+        crown(room.store, one, None)
     assert room.aliases() == aliases
 
 
@@ -258,7 +258,7 @@ def test_what_cannot_be_promoted_is_named(room: Room):
 
 
 def test_other_data_than_the_trial_had_are_refused(room: Room):
-    client, run = client_of(room.uri), room.state.trials[0]["run_id"]
+    client, run = client_of(room.store), room.state.trials[0]["run_id"]
     was = client.get_run(run).data.tags["fer.dataset"]
     client.set_tag(run, "fer.dataset", "0" * 64)
     try:
@@ -312,4 +312,4 @@ def test_a_store_that_was_moved_goes_on_where_it_is(room: Room, tmp_path: Path):
         assert not old.exists()
     finally:
         shutil.move(new, old)
-        tracking.connect(room.config().tracking, old)
+        tracking.connect(room.config())

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from stores import store_in
 
 from fer_experiments.backbones.weights import POCKET_WEIGHTS
 from fer_experiments.config import Config, mlruns_dir
@@ -25,7 +26,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.data import dataset as data_room
 from fer_experiments.data import open_test_split
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Inline
+from fer_experiments.executors.inline import Inline
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
@@ -62,8 +63,7 @@ def finished(paths: list[str]) -> tuple[Config, State, list[str]]:
 
 
 def runs_of(config: Config, **tags: str) -> list[Any]:
-    uri = f"sqlite:///{mlruns_dir(config) / 'mlflow.db'}"
-    return find_runs(uri, "fer/demo", {f"fer.{k}": v for k, v in tags.items()})
+    return find_runs(store_in(mlruns_dir(config)), {f"fer.{k}": v for k, v in tags.items()})
 
 
 def test_every_trial_is_a_finished_child_run(finished: tuple[Config, State, list[str]]):
@@ -587,7 +587,7 @@ def test_a_signal_kills_what_is_in_flight_and_the_same_command_goes_on(
     first = subprocess.Popen(endless, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
     assert first.stdout is not None
     next(line for line in first.stdout if line.startswith("trial "))
-    trials = partial(find_runs, f"sqlite:///{tmp_path}/m/mlflow.db", "fer/demo", {"fer.kind": "trial"})
+    trials = partial(find_runs, store_in(tmp_path / "m"), {"fer.kind": "trial"})
     while not any(r.status == "RUNNING" for r in trials()):
         time.sleep(0.05)
     first.send_signal(getattr(signal, number))

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from PIL import Image
 from ray_nodes import ray_cluster
+from stores import store_in
 from tracking_server import Server, needs_postgres, running_server
 
 from fer_experiments import cli, tracking
@@ -50,12 +52,12 @@ def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_on
     options = [*SMALL, "sweep.max_trials=6", "training.epochs=30"]
     inline = run_sweep(compose([*options, *places(tmp_path / "inline")]), lambda line: None)
     said: list[str] = []
-    uri = f"sqlite:///{tmp_path}/ray/mlruns/mlflow.db"
+    store = store_in(tmp_path / "ray" / "mlruns")
 
     def kill_at_work() -> None:
         raylet = psutil.Process(cluster.nodes[0].all_processes["raylet"][0].process.pid)
         while True:
-            running = [run for run in find_runs(uri, "fer/demo", {"fer.kind": "trial"}) if run.status == "RUNNING"]
+            running = [run for run in find_runs(store, {"fer.kind": "trial"}) if run.status == "RUNNING"]
             workers = {child.pid for child in raylet.children(recursive=True)}
             if any(json.loads(run.tags["fer.process"])["pid"] in workers for run in running):
                 break
@@ -74,7 +76,7 @@ def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_on
     killing.join()
     assert board(state) == board(inline)
     assert any("it is given to another worker" in line for line in said), said
-    runs = find_runs(uri, "fer/demo", {"fer.kind": "trial"})
+    runs = find_runs(store, {"fer.kind": "trial"})
     statuses = [run.status for run in runs]
     assert statuses.count("FINISHED") == 6 and set(statuses) == {"FINISHED", "KILLED"}
 
@@ -114,7 +116,7 @@ def test_eight_workers_at_a_server_on_postgresql_lose_nothing(
     ]
     state = run_sweep(compose([*SMALL, *overrides]), lambda line: None)
     assert len(state.trials) == 16 and {t["status"] for t in state.trials} == {"finished"}
-    runs = find_runs(server.uri, "fer/demo", {"fer.sweep_id": state.id, "fer.kind": "trial"})
+    runs = find_runs(replace(store_in(tmp_path), uri=server.uri), {"fer.sweep_id": state.id, "fer.kind": "trial"})
     assert {(int(r.tags["fer.trial_number"]), r.run_id, r.status) for r in runs} == {
         (t["number"], t["run_id"], "FINISHED") for t in state.trials
     }
@@ -151,7 +153,7 @@ def test_a_short_outage_is_ridden_out_and_a_long_one_stops_the_sweep_with_all_re
     state = run_sweep(config, said.append)
     assert [t["status"] for t in state.trials] == ["finished"] * 5
     assert "going on after 3 trials" in " ".join(said)
-    runs = find_runs(server.uri, "fer/demo", {"fer.sweep_id": state.id})
+    runs = find_runs(replace(store_in(tmp_path), uri=server.uri), {"fer.sweep_id": state.id})
     assert sorted(r.status for r in runs if r.status != "KILLED") == ["FINISHED"] * 6  # five trials and the sweep
 
 

@@ -22,7 +22,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.serving import loading
 from fer_experiments.serving import predict as room
 from fer_experiments.serving.predict import predict
-from fer_experiments.tracking import models
+from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.classifier import FaceClassifier
 
 
@@ -249,7 +249,8 @@ def test_missing_model_is_said_with_the_remedy(registered, real, task, which, me
 
 def test_without_a_store_none_is_made(registered, real, tmp_path):
     empty = replace(registered, paths=replace(registered.paths, mlruns=str(tmp_path / "mlruns")))
-    with pytest.raises(UserError, match=r"nothing is recorded there yet; `\S*fer sweep paths\.mlruns=\S+` comes first"):
+    start = r"`\S*fer sweep paths\.mlruns=\S+ paths\.cache=\S+` comes first"
+    with pytest.raises(UserError, match=rf"nothing is recorded there yet; {start}"):
         loading.find_model(empty, "champion")
     assert not (tmp_path / "mlruns").exists()
 
@@ -258,7 +259,7 @@ def test_files_of_another_machine_are_downloaded_once_and_whole(registered, real
     here = loading.find_model(registered, "champion")[1]
     calls = []
 
-    def download(uri: str, version: models.Version, folder: Path) -> Path:
+    def download(store: Store, version: models.Version, folder: Path) -> Path:
         calls.append(folder)
         shutil.copytree(here, folder / "model")
         if len(calls) == 1:

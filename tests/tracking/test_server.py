@@ -14,19 +14,21 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from stores import config_in
 from tracking_server import PATIENCE, ROOT, Server, needs_postgres, running_server
 
 from fer_experiments import tracking
-from fer_experiments.config import TrackingConfig
 from fer_experiments.errors import UserError
+from fer_experiments.tracking.lifecycle import create_run
+from fer_experiments.tracking.store import client_of
 
 pytestmark = needs_postgres
 
-EXPERIMENT = "fer/server"
 RUNS = 3  # a process
 START = [sys.executable, str(ROOT / "server" / "start.py")]
 
@@ -49,13 +51,12 @@ def environment():
 
 
 @pytest.fixture
-def uri(server):
-    return tracking.connect(TrackingConfig(server.uri, str(server.credentials)), server.mlruns)
+def store(server):
+    return tracking.connect(config_in(server.mlruns, server.uri, server.credentials))
 
 
-def start(uri, mlruns, **changes):
-    options = {"experiment": EXPERIMENT, "kind": "trial", "name": "run", "config": {}, "system_metrics": False}
-    return tracking.start_run(uri=uri, mlruns=mlruns, **(options | changes))
+def start(store, name, config=None):
+    return tracking.start_run(store, "trial", name, config, system_metrics=False)
 
 
 def answer(uri, path, method="GET", body=None):
@@ -92,15 +93,15 @@ def test_nothing_is_read_or_written_without_a_password(method, path, server):
 def test_no_user_can_be_made_or_overwritten_from_a_wrong_password(server):
     os.environ |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "wrong password"}
     with pytest.raises(UserError, match=r"does not take the password of admin; set MLFLOW_TRACKING_USERNAME and"):
-        tracking.connect(TrackingConfig(server.uri, str(server.credentials)), server.mlruns)
+        tracking.connect(config_in(server.mlruns, server.uri, server.credentials))
 
 
 def test_a_server_that_wants_a_password_is_named_with_the_remedy(server):
     with pytest.raises(UserError, match=r"^[^\n]*wants a user and a password; set [^\n]*tracking\.credentials=[^\n]*$"):
-        tracking.connect(TrackingConfig(server.uri), server.mlruns)
+        tracking.connect(config_in(server.mlruns, server.uri))
 
 
-def test_the_password_is_taken_from_the_file_into_the_environment_of_workers(uri, server):
+def test_the_password_is_taken_from_the_file_into_the_environment_of_workers(store, server):
     assert f"MLFLOW_TRACKING_PASSWORD={os.environ['MLFLOW_TRACKING_PASSWORD']}\n" in server.credentials.read_text()
 
 
@@ -121,12 +122,12 @@ def test_secrets_are_closed_to_others_and_in_no_command_line(server):
 # What is written is there
 
 
-def write_runs(number, uri, mlruns, password):
+def write_runs(number, store, password):
     """RUNS runs with a param, 20 epochs of two series and an artifact; their ids."""
     os.environ |= password  # a forkserver has the environment of its first use, by any test
     ids = []
     for index in range(RUNS):
-        with start(uri, mlruns, name=f"p{number} r{index}", config={"number": number, "index": index}) as run:
+        with start(store, f"p{number} r{index}", {"number": number, "index": index}) as run:
             for epoch in range(20):
                 run.log_metrics({"val/loss": 1 / (epoch + 1), "val/accuracy": epoch / 20}, epoch)
             run.log_text(f"{number} {index}", "note.txt")
@@ -134,16 +135,16 @@ def write_runs(number, uri, mlruns, password):
     return ids
 
 
-def test_eight_processes_write_at_once_and_nothing_is_lost(uri, server):
+def test_eight_processes_write_at_once_and_nothing_is_lost(store, server):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mlflow"])
     password = {name: os.environ[name] for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")}
     with ProcessPoolExecutor(8, mp_context=context) as pool:
-        written = list(pool.map(write_runs, range(8), [uri] * 8, [server.mlruns] * 8, [password] * 8))
-    found = {run.run_id: run for run in tracking.find_runs(uri, EXPERIMENT)}
+        written = list(pool.map(write_runs, range(8), [store] * 8, [password] * 8))
+    found = {run.run_id: run for run in tracking.find_runs(store)}
     assert found.keys() == {run_id for ids in written for run_id in ids}
     assert len(found) == 8 * RUNS
-    client = tracking.store.client_of(uri)
+    client = client_of(store)
     for number, ids in enumerate(written):
         for index, run_id in enumerate(ids):
             run = found[run_id]
@@ -153,14 +154,15 @@ def test_eight_processes_write_at_once_and_nothing_is_lost(uri, server):
     assert len(list((server.mlruns / "artifacts").rglob("note.txt"))) == 8 * RUNS
 
 
-def test_a_kill_of_everything_for_15_seconds_loses_nothing_and_doubles_nothing(uri, server):
+def test_a_kill_of_everything_for_15_seconds_loses_nothing_and_doubles_nothing(store, server):
+    store = store.of("outage")
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "10"  # MLflow takes no more; eight minutes
     done = threading.Event()
     errors = []
 
     def log():
         try:
-            with start(uri, server.mlruns, experiment="fer/outage", name="through it") as run:
+            with start(store, "through it") as run:
                 step = 0
                 while not done.is_set() or step < 20:
                     run.log_metrics({"loss": step}, step)
@@ -185,10 +187,10 @@ def test_a_kill_of_everything_for_15_seconds_loses_nothing_and_doubles_nothing(u
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert errors == []
-    (run,) = tracking.find_runs(uri, "fer/outage")
+    (run,) = tracking.find_runs(store)
     assert run.status == "FINISHED"
     steps = range(int(run.metrics["steps"]))
-    client = tracking.store.client_of(uri)
+    client = client_of(store)
     assert len(steps) >= 20
     assert [m.step for m in client.get_metric_history(run.run_id, "loss")] == list(steps)
     assert len(client.list_artifacts(run.run_id, "notes")) == len(steps)
@@ -224,10 +226,10 @@ class Severed:
                     (server if ready is client else client).sendall(data)
 
 
-def test_a_run_whose_answer_was_lost_is_recorded_once(uri, server):
+def test_a_run_whose_answer_was_lost_is_recorded_once(store, server):
     def created(create):
         proxy = Severed(server.port)
-        client = tracking.store.client_of(proxy.uri)
+        client = client_of(replace(store, uri=proxy.uri))
         experiment = client.create_experiment(f"fer/{create.__name__}")
         run_id = create(client, experiment)
         runs = [run.info.run_id for run in client.search_runs([experiment])]
@@ -240,7 +242,7 @@ def test_a_run_whose_answer_was_lost_is_recorded_once(uri, server):
         return client.create_run(experiment, run_name="trial 0", tags={"fer.process": "p"}).info.run_id
 
     def once(client, experiment):
-        return tracking.store.create_run(client, experiment, {"fer.process": "p"}, "trial 0")
+        return create_run(client, experiment, {"fer.process": "p"}, "trial 0")
 
     assert created(plainly) == 2  # why: MLflow asks again
     assert created(once) == 1

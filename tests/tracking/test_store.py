@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from stores import config_in
 from urllib3.util import Retry
 
 from fer_experiments import tracking
-from fer_experiments.config import TrackingConfig
 from fer_experiments.errors import UserError
-from fer_experiments.tracking import is_full_disk, is_outage
+from fer_experiments.tracking.outages import is_full_disk, is_outage
 from fer_experiments.tracking.server import _take_credentials
 
 RETRIES = int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])  # of this package, before a test turns them off
@@ -86,7 +86,7 @@ def test_the_password_of_the_file_is_sent(serve, tmp_path):
     uri, seen = serve(200)
     file = tmp_path / "credentials"
     file.write_text("# made once\nMLFLOW_TRACKING_USERNAME=admin\nMLFLOW_TRACKING_PASSWORD=a=b%c \n")
-    assert tracking.connect(TrackingConfig(uri, str(file)), tmp_path) == uri
+    assert tracking.connect(config_in(tmp_path, uri, file)).uri == uri
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "a=b%c"
     assert seen == ["Basic YWRtaW46YT1iJWM="]
 
@@ -96,14 +96,14 @@ def test_the_environment_wins_over_the_file(name, serve, tmp_path):
     file = tmp_path / "credentials"
     file.write_text("MLFLOW_TRACKING_USERNAME=admin\nMLFLOW_TRACKING_PASSWORD=other\n")
     os.environ[name] = "given"
-    tracking.connect(TrackingConfig(serve(200)[0], str(file)), tmp_path)
+    tracking.connect(config_in(tmp_path, serve(200)[0], file))
     assert os.environ[name] == "given"
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
 
 
 def test_a_file_that_is_not_there_is_no_mistake(serve, tmp_path):
     uri, seen = serve(200)
-    tracking.connect(TrackingConfig(uri, str(tmp_path / "none")), tmp_path)
+    tracking.connect(config_in(tmp_path, uri, tmp_path / "none"))
     assert seen == [None]
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_not_there_is_no_mistake(serve, tmp_path):
     ("status", "said"), [(401, "wants a user and a password"), (403, "--allowed-hosts"), (404, "is this MLflow's")]
 )
 def test_a_refusal_is_one_line_with_the_remedy(status, said, serve, tmp_path):
-    error = raised(tracking.connect, TrackingConfig(serve(status, "no")[0]), tmp_path)
+    error = raised(tracking.connect, config_in(tmp_path, serve(status, "no")[0]))
     assert isinstance(error, UserError)
     assert said in str(error)
     assert "\n" not in str(error)

@@ -1,0 +1,110 @@
+"""What is recorded: runs, the files on them, and the ledger of the sealed test splits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fer_experiments.tracking.moved import is_moved, present
+from fer_experiments.tracking.outages import is_lost
+from fer_experiments.tracking.store import Store, client_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+OPENED = "fer.test_opened"  # tag of a run that read the sealed test split of the dataset with this fingerprint
+
+
+class FoundRun(NamedTuple):
+    """A recorded run. started, ended: milliseconds since 1970; an open run has no end."""
+
+    run_id: str
+    name: str
+    status: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    started: int
+    ended: int | None
+
+
+def find_run(store: Store, run_id: str) -> FoundRun | None:
+    """The run with this id, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _found(client_of(store).get_run(run_id))
+    except MlflowException as error:
+        if is_lost(error):
+            raise
+        return None
+
+
+def find_runs(store: Store, tags: Mapping[str, str] | None = None, status: str | None = None) -> list[FoundRun]:
+    """The runs of the store's experiment that have these tags, the oldest first; empty when it is not there."""
+    client = client_of(store)
+    experiment = client.get_experiment_by_name(store.experiment)
+    if experiment is None:
+        return []
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in (tags or {}).items()]
+    query = " and ".join(wanted + ([f"attributes.status = '{status}'"] if status else []))
+    ids = [experiment.experiment_id]
+    return [_found(run) for run in every(client.search_runs, ids, query, order_by=["start_time ASC"])]
+
+
+def openings(store: Store, fingerprint: str) -> list[FoundRun]:
+    """The ledger of a dataset's test split: the runs that opened it (tag OPENED), of all experiments, deleted ones too.
+
+    The oldest is the first.
+    """
+    from mlflow.entities import ViewType
+
+    client = client_of(store)
+    ids = [experiment.experiment_id for experiment in every(client.search_experiments, view_type=ViewType.ALL)]
+    query = f"tags.`{OPENED}` = '{fingerprint}'"
+    return [_found(run) for run in every(client.search_runs, ids, query, ViewType.ALL, order_by=["start_time ASC"])]
+
+
+def every(search: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
+    """All that a search of MLflow's client finds, which it gives page by page."""
+    token = None
+    while True:
+        page = search(*args, **options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def artifact(store: Store, run_id: str, path: str, folder: str | Path) -> Path:
+    """A run's artifact on this machine: downloaded into `folder`, or in place.
+
+    Raises:
+        Exception: it is not there (MLflow: an OSError or one of its own, by the kind of store).
+    """
+    client = client_of(store)
+    if is_moved(store.uri):
+        root = present(store.uri, client.get_run(run_id).info.artifact_uri)
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(f"{root}/{path}"))
+    return Path(client.download_artifacts(run_id, path, str(folder)))
+
+
+def artifact_text(store: Store, run_id: str, path: str) -> str | None:
+    """The text of an artifact, or None when the run does not have it."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return artifact(store, run_id, path, folder).read_text(encoding="utf-8")
+        except Exception as error:
+            if is_lost(error):
+                raise
+            return None
+
+
+def _found(run: Run) -> FoundRun:
+    info, data = run.info, run.data
+    told = (data.params, data.metrics, data.tags, info.start_time, info.end_time)
+    return FoundRun(info.run_id, str(info.run_name), str(info.status), *told)
