@@ -27,7 +27,19 @@ settings.load_profile("default")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to their children, which inherit this
 
+# Minutes each: with `make test` they begin first, so that both workers end at about the same time.
+LONGEST = (
+    *["test_sweep.py", "test_promote.py", "test_kill.py", "test_sweep_cluster.py", "test_server.py", "test_ui.py"],
+    *["test_executor.py", "test_cli.py", "test_yamls.py", "test_extraction.py", "test_cache.py", "test_serve.py"],
+)
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # of xdist
+        place = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from face_files import random_faces, tree, write_zip
 from stores import store_in
 
 from fer_experiments.cli import VERBS, main
@@ -228,9 +229,10 @@ def test_a_fit_that_comes_to_nothing_fails_its_job_alone(tmp_path: Path):
     assert ended == {"1e+30": "FAILED", "0.001": "FINISHED"}
 
 
-def test_pretraining_data_by_a_backbone_that_has_seen_it_is_refused(fer2013_zip: Path, tmp_path: Path):
+def test_pretraining_data_by_a_backbone_that_has_seen_it_is_refused(tmp_path: Path):
+    archive = write_zip(tmp_path / "fer2013.zip", list(tree(random_faces(per_cell=10)).items()))
     done = fer(
         *["train", "data=fer2013", "data.split=stratified", "backbone=pocket", "head=linear", "training.smoke=true"],
-        *[f"data.path={fer2013_zip}", f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache"],
+        *[f"data.path={archive}", f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache"],
     )
     assert "Training" in refused(done) and "pocket" in done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,25 @@ from fer_experiments.search.space import GROUPS, apply
 CLEAN_ALL = ["constant", "conflicting", "duplicates"]  # what data.clean=all meant to those
 
 
+class Grant(NamedTuple):
+    """What Hyperband grants a trial: the epoch it ends with, the one it goes on from, and the oracle's id of whose."""
+
+    epochs: int | None
+    initial_epoch: int | None
+    trial_id: str | None
+
+
+def granted(raw: dict[str, Any]) -> Grant:
+    """What KerasTuner keeps of it among a trial's hyperparameters; None each with other oracles."""
+    return Grant(*(raw.get(f"tuner/{key}") for key in Grant._fields))
+
+
 def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], number: int) -> Config:
     """The base config with a trial's values, its seed, and the epochs that Hyperband grants it."""
     assert config.sweep is not None
     extra: dict[str, Any] = {"training.seed": seed_of(config.sweep.seed, number + 1)}
-    if "tuner/epochs" in raw:
-        extra["training.epochs"] = int(raw["tuner/epochs"])
+    if (epochs := granted(raw).epochs) is not None:
+        extra["training.epochs"] = int(epochs)
     return replace(apply(config, {**extra, **values}), sweep=None)
 
 

@@ -26,7 +26,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.data import dataset as data_room
 from fer_experiments.data import open_test_split
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Inline
+from fer_experiments.executors.inline import Inline
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
@@ -79,16 +79,13 @@ def test_every_trial_is_a_finished_child_run(finished: tuple[Config, State, list
         assert {"fer.dataset", "fer.backbone", "fer.features"} <= set(trial.tags)
 
 
-def test_the_parent_run_has_leaderboard_best_config_and_pictures(finished: tuple[Config, State, list[str]]):
+def test_the_parent_run_has_leaderboard_and_best_config(finished: tuple[Config, State, list[str]]):
     from mlflow import MlflowClient
 
     config, state, _ = finished
     client = MlflowClient(f"sqlite:///{mlruns_dir(config) / 'mlflow.db'}")
-    names = {f.path for f in client.list_artifacts(state.run_id)} | {
-        f.path for f in client.list_artifacts(state.run_id, "plots")
-    }
+    names = {f.path for f in client.list_artifacts(state.run_id)}
     assert {"leaderboard.csv", "leaderboard.md", "best.yaml", "config.yaml"} <= names
-    assert {"plots/objective.png", "plots/parallel_coordinates.png", "plots/importances.png"} <= names
 
 
 def test_the_leaderboard_is_sorted_and_complete(finished: tuple[Config, State, list[str]]):
