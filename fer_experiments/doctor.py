@@ -7,11 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from fer_experiments import environment, tracking
 from fer_experiments.backbones.weights import IMAGENET, weights_file
-from fer_experiments.config import BackboneConfig, Config, cache_dir, config_dir, mlruns_dir
+from fer_experiments.config import BackboneConfig, Config, cache_dir, mlruns_dir, options, yaml_of
 from fer_experiments.config.commands import command, get_data_command, is_checkout
 from fer_experiments.errors import UserError
 from fer_experiments.terminal import size, table
@@ -106,8 +104,8 @@ def _data(config: Config, missing: list[str]) -> list[tuple[str, str]]:
 def _weights(missing: list[str]) -> list[tuple[str, str]]:
     """A line a backbone of conf/backbone/."""
     texts, imagenet = {}, []
-    for file in sorted((config_dir() / "backbone").glob("*.yaml")):
-        backbone = BackboneConfig(**{str(key): value for key, value in OmegaConf.load(file).items()})
+    for name in options("backbone"):
+        backbone = BackboneConfig(**yaml_of("backbone", name))
         path = weights_file(backbone)
         if path is None:
             texts[backbone.name] = _without_file(backbone)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
+
 
 def shown(path: Path) -> str:
     """A path as one would type it here."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from fer_experiments import tracking
-from fer_experiments.config import Config, flatten, from_dict, to_dict
+from fer_experiments.config import Config, experiment, flatten, from_dict, read_yaml, to_dict
 from fer_experiments.config.commands import command, ui_command
+from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
 from fer_experiments.experiment.prepare import Preparations, Prepared
@@ -22,7 +20,6 @@ from fer_experiments.experiment.record import describe_run, fit_and_record
 from fer_experiments.search.state import find_sweep
 from fer_experiments.training.fit import FitError, forget
 
-HERE = ("paths", "tracking", "compute", "promote", "gate")  # of this command, not of the run that is refitted
 KINDS = ("trial", "train")
 
 
@@ -109,10 +106,8 @@ def _candidate(
         if tags.get("fer.kind") == "sweep":
             what = f"sweep's run: say sweep={run_id}, or choose one of its trials"
         raise UserError(f"run={run_id}: a {what}; only a finished trial or `fer train` run with a head can be promoted")
-    recorded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    assert isinstance(recorded, dict)
-    container = {str(k): v for k, v in recorded.items() if k not in (*HERE, "sweep", "pretrain")}
-    made = from_dict({**container, **{k: v for k, v in to_dict(config).items() if k in HERE}})
+    # Its place and what is done with it are this command's.
+    made = from_dict({**to_dict(config), **experiment(read_yaml(text))})
     if config.data.path is not None:  # the data may lie elsewhere today
         made = replace(made, data=replace(made.data, path=config.data.path))
     if made.training.smoke:
@@ -194,5 +189,5 @@ def _refit(
 
 def refit_digest(config: Config, tags: dict[str, str]) -> str:
     """What makes two fits the same: config (head, training, seed), and the fingerprints of what they were made of."""
-    own = {k: v for k, v in flatten(to_dict(config)).items() if k.startswith(("head.", "training."))}
+    own = flatten({section: to_dict(config)[section] for section in FITTED_SECTIONS})
     return hashlib.sha256(json.dumps([own, tags], sort_keys=True).encode()).hexdigest()[:16]

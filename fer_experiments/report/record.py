@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from fer_experiments.config import SweepConfig
+from fer_experiments.config import SweepConfig, decides_results, read_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.search.state import State, is_locked
 from fer_experiments.tracking import FoundRun, Store, artifact_text, find_run, find_runs
 
 CURVES, MATRICES = 6, 3  # of the best runs
-# Params in which two runs may differ that are the same experiment but for the seed.
-FREE = ("training.seed", "data.path", "features.batch_size", "features.shard_size")
-FREE_SECTIONS = ("paths.", "tracking.", "compute.", "sweep.")
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
         counts=_table(store, parent.run_id, "data/counts.csv"),
         cleaning=_json(store, parent.run_id, "data/cleaning.json"),
         hardware=_json(store, parent.run_id, "environment/hardware.json"),
-        best_config=_plain_dict(OmegaConf.load(io.StringIO(config))) if config else None,
+        best_config=read_yaml(config) if config else None,
         times=_times(runs),
         curves={n: table for n, table in tables.items() if table is not None},
         matrices={n: (grid["classes"], grid["matrix"]) for n, grid in grids.items() if grid},
@@ -112,7 +108,7 @@ def _seeds(store: Store, parent: FoundRun, trials: list[FoundRun], state: State,
     groups: dict[frozenset[tuple[str, str]], dict[str, FoundRun]] = {}
     for run in runs:
         params = run.params
-        same = frozenset((k, v) for k, v in params.items() if k not in FREE and not k.startswith(FREE_SECTIONS))
+        same = frozenset((k, v) for k, v in params.items() if decides_results(k) and k != "training.seed")
         same |= {(key, run.tags.get(key, "")) for key in inputs}
         if objective in run.metrics:
             groups.setdefault(same, {}).setdefault(params.get("training.seed", ""), run)
@@ -133,9 +129,3 @@ def _json(store: Store, run_id: str, path: str) -> Any:
 def _table(store: Store, run_id: str, path: str) -> pd.DataFrame | None:
     text = artifact_text(store, run_id, path)
     return pd.read_csv(io.StringIO(text)) if text else None
-
-
-def _plain_dict(node: Any) -> dict[str, Any]:
-    container = OmegaConf.to_container(node)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, SweepConfig, mlruns_dir, to_dict, to_yaml
+from fer_experiments.config import Config, SweepConfig, experiment, mlruns_dir, to_dict, to_yaml
 from fer_experiments.config.commands import command, ui_command, without_password
+from fer_experiments.config.parts import BUDGET_PATHS
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.state import State, find_sweep
 from fer_experiments.terminal import markdown, number, shown
@@ -137,9 +138,7 @@ def write(state: State, config: Config, folder: Path) -> None:
     (folder / "leaderboard.md").write_text(_markdown(_readable(frame, config.sweep)) + "\n", encoding="utf-8")
     best = state.best()
     if best is not None:
-        container = to_dict(trial_config(config, best["values"], best["raw"], best["number"]))
-        for section in ("paths", "tracking"):
-            container.pop(section)
+        container = experiment(to_dict(trial_config(config, best["values"], best["raw"], best["number"])))
         head = f"# Trial {best['number']} of sweep {state.id}: {config.sweep.objective} {best['score']:.4f}\n"
         (folder / "best.yaml").write_text(head + to_yaml(container), encoding="utf-8")
 
@@ -186,15 +185,8 @@ def _again(state: State, config: Config) -> str:
     more = f"sweep.max_trials={2 * len(state.trials)}"
     if sys.argv[1:2] != ["sweep"]:
         return command("sweep", f"sweep={state.name}", more, config=config)
-    elsewhere = (
-        "sweep.max_trials=",
-        "sweep.max_hours=",
-        "sweep.target=",
-        "sweep.fresh=",
-        "sweep.retry_failed=",
-        "compute.address=",
-    )
-    said = [without_password(a) for a in sys.argv[2:] if not a.startswith(elsewhere)]
+    left_out = (*BUDGET_PATHS, "compute.address")
+    said = [without_password(a) for a in sys.argv[2:] if a.partition("=")[0] not in left_out]
     if not any(a.startswith("sweep=") for a in said):
         said.insert(0, f"sweep={state.name}")
     return command("sweep", *said, more)

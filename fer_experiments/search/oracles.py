@@ -157,6 +157,10 @@ class Guided(Exhaustive):
 class BayesianOracle(Guided, kt.oracles.BayesianOptimizationOracle):
     """KerasTuner's Gaussian process. Trials in flight count as a pessimistic guess of their scores."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.initial = self.num_initial_points = max(3, 3 * len(self.hyperparameters.space))  # KerasTuner's default
+
     def suggest(self, number: int) -> Values:
         """The least lower confidence bound."""
         self._random_state = np.random.RandomState(seed_of(self.seed, number))

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fer_experiments.config import Config, PathsConfig, SweepConfig, close
+from fer_experiments.config import Config, PathsConfig, SweepConfig, close, mlruns_dir
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
@@ -210,8 +210,9 @@ def is_locked(folder: Path) -> bool:
     return is_held(folder / "lock")
 
 
-def list_sweeps(sweeps: Path) -> str:
-    """The sweeps in a folder as a table, the last active one first: id, state, trials, best score, last activity."""
+def list_sweeps(config: Config) -> str:
+    """The recorded sweeps as a table, the last active one first: id, state, trials, best score, last activity."""
+    sweeps = mlruns_dir(config) / "sweeps"
     states = [(p.parent, load_state(p.parent)) for p in sweeps.glob("*/state.json")]
     rows = [["sweep", "state", "trials", "best", "last activity"]]
     for folder, state in sorted(states, key=lambda pair: pair[1].updated if pair[1] else "", reverse=True):

@@ -61,7 +61,7 @@ call = lambda x: compiled(x)[0].copy()
 
 
 def export(
-    config: Config, form: str, output: str, echo: Callable[[str], None] = print, version: str = "champion"
+    config: Config, form: str = "", output: str = "", echo: Callable[[str], None] = print, version: str = "champion"
 ) -> Path:
     """Writes the registered model for another runtime, and returns where.
 
@@ -78,6 +78,8 @@ def export(
     Raises:
         UserError: an unknown form, a missing package, an output that exists, no such model, probabilities that differ.
     """
+    if not (form and output):
+        raise UserError(f"say format=<one of {', '.join(NEEDED)}> and output=<path>")
     if form not in NEEDED:
         raise UserError(f"format={form}: choose one of {', '.join(NEEDED)}")
     target = Path(output).expanduser().absolute()

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fer_experiments.config import Config, PathsConfig
 from fer_experiments.search.state import list_sweeps, load_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,7 @@ def test_sigterm_stops_the_sweep_with_everything_recorded_and_leaves_nothing_beh
     [folder] = (tmp_path / "mlruns" / "sweeps").glob("quick-*")
     state = load_state(folder)
     assert state is not None and len(state.in_flight) <= 1
-    assert "stopped" in list_sweeps(folder.parent)
+    assert "stopped" in list_sweeps(Config(paths=PathsConfig(mlruns=str(tmp_path / "mlruns"))))
 
 
 def left_of(job: int) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fer_experiments.config import Config, PathsConfig
 from fer_experiments.errors import UserError
 from fer_experiments.search.state import State, find_state, find_sweep, is_locked, list_sweeps, load_state, only_one
 
@@ -139,16 +140,17 @@ def subprocess_lock(folder: Path) -> None:
 def test_the_list_tells_running_stopped_and_finished(tmp_path: Path):
     for name, status in (("a", "running"), ("b", "running"), ("c", "finished")):
         state(id=name, status=status, trials=[trial(0, 0.25), trial(1, None, "asked")], order=[0, 1, 0]).save(
-            tmp_path / name
+            tmp_path / "sweeps" / name
         )
-    with only_one(tmp_path / "a", "a"):
-        rows = {line.split()[0]: line.split() for line in list_sweeps(tmp_path).splitlines()}
+    place = Config(paths=PathsConfig(mlruns=str(tmp_path)))
+    with only_one(tmp_path / "sweeps" / "a", "a"):
+        rows = {line.split()[0]: line.split() for line in list_sweeps(place).splitlines()}
     assert [rows[name][1] for name in "abc"] == ["running", "stopped", "finished"]
     assert rows["a"][2:5] == ["1", "0.2500", "final/val_accuracy"]
 
 
 def test_no_sweeps_says_how_to_start_one(tmp_path: Path):
-    assert "fer sweep" in list_sweeps(tmp_path / "nowhere")
+    assert "fer sweep" in list_sweeps(Config(paths=PathsConfig(mlruns=f"{tmp_path}/nowhere")))
 
 
 def test_fer_sweeps_needs_no_keras(tmp_path: Path):

@@ -26,7 +26,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.data import dataset as data_room
 from fer_experiments.data import open_test_split
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Inline
+from fer_experiments.executors.inline import Inline
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
