@@ -1,10 +1,12 @@
 """What near twins in Training are worth on the test split: accuracy on test images with and without one.
 
     python benchmarks/near_twins.py <mlruns folder> [<another>] [--data data/fer2013.zip] [--cache cache]
+    python benchmarks/near_twins.py <pocket's weights>.npz [<others>.npz]
 
-Reads the test probabilities that the last promotion in each folder has recorded, row by row with their labels, and
-looks up which of these images have a near twin in Training (`data.near_twins`); no test split is opened. Intervals are
-Wilson's, 95 %. With two folders the models are compared on each part by McNemar's exact test.
+Of a folder: reads the test probabilities that the last promotion in it has recorded, row by row with their labels; no
+test split is opened. Weights as `fer pretrain` writes them tell the seven emotions of the test split, which is opened
+for it, and recorded as opened by a run in mlruns/. Which of the images have a near twin in Training is looked up
+(`data.near_twins`). Intervals are Wilson's, 95 %. Two models are compared on each part by McNemar's exact test.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, PathsConfig
+from fer_experiments.config import Config, PathsConfig, cache_dir
+from fer_experiments.config.commands import override
+from fer_experiments.config.compose import compose
+from fer_experiments.data import load_dataset
 from fer_experiments.data.cleaning import canonical_order, identical_groups
 from fer_experiments.data.near_twins import find_twins
 from fer_experiments.data.readers import find_fer2013, read_faces
-from fer_experiments.evaluation.metrics import mcnemar
+from fer_experiments.evaluation.bootstrap import mcnemar
+from fer_experiments.experiment.record import open_sealed_test
 from fer_experiments.terminal import table
 from fer_experiments.tracking.store import client_of
 
@@ -52,6 +58,22 @@ def recorded(mlruns: Path) -> tuple[str, pd.DataFrame]:
     raise SystemExit(f"{mlruns}: no promotion that opened the test split")
 
 
+def told_by(weights: Path, data: Path, cache: Path) -> tuple[str, pd.DataFrame]:
+    """The same of pocket's own seven emotions, with these weights."""
+    from fer_experiments.backbones.pocket import load_classifier
+    from fer_experiments.training.pixels import predict
+
+    places = [override("data.path", str(data.resolve())), override("paths.cache", str(cache.resolve()))]
+    config = compose(["data=fer2013_seven", *places])
+    dataset = load_dataset(config.data, cache=cache_dir(config))
+    store = tracking.connect(config)
+    with tracking.start_run(store, "train", f"test split by {weights.name}", system_metrics=False) as run:
+        test = open_sealed_test(run, config, dataset)
+        probabilities = predict(load_classifier(weights), test.images)
+    columns = {f"probability_{name}": probabilities[:, i] for i, name in enumerate(test.classes)}
+    return weights.name, pd.DataFrame({"label": test.labels, **columns}, index=test.ids.astype(str))
+
+
 def share(right: np.ndarray) -> str:
     """An accuracy with its interval."""
     low, high = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
@@ -61,12 +83,15 @@ def share(right: np.ndarray) -> str:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mlruns", nargs="+", type=Path)
+    parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--data", type=Path, default=find_fer2013())
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     options = parser.parse_args()
     near = with_twin(options.data, options.cache)
-    models = [recorded(folder.resolve()) for folder in options.mlruns]
+    models = [
+        told_by(path, options.data, options.cache) if path.suffix == ".npz" else recorded(path.resolve())
+        for path in options.models
+    ]
     first = models[0][1]
     parts = {"all": np.ones(len(first), bool), "with a near twin in Training": near[first.index].to_numpy()}
     parts["without"] = ~parts["with a near twin in Training"]

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from browser_room import PATIENCE, mlflow_ui, open_browser
+from chromium import PATIENCE, mlflow_ui, open_browser
 
 from fer_experiments.search.state import State
 from fer_experiments.tracking.store import Store, client_of

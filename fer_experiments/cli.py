@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fer_experiments.ambient import check_backend, pin_warnings, speak_utf8
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.quiet import silenced
+from fer_experiments.terminal import DASHES
 from fer_experiments.termination import signals_as_exceptions
 
 if TYPE_CHECKING:
@@ -24,43 +25,85 @@ Overrides are Hydra's: group=option and key=value, for example
   {example}
 Groups: data, backbone, head, training, tracking, compute, experiment, gate (see conf/).
 """
-DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
 DIFFERS = "what differs from conf/config.yaml"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One subcommand: what it says of itself, and the function of a room that does it, with the config first.
+
+    needs: what is looked for before anything heavy is imported: data, a backbone with them, or a space with all its
+    backbones. backend: Keras is imported next. prints: what the function returns; a number is the exit code. own:
+    arguments besides overrides, and its names for them. chosen: groups, where no override chooses.
+    """
+
+    summary: str
+    example: str
+    room: str
+    needs: str = ""
+    backend: bool = False
+    prints: bool = False
+    own: Mapping[str, str] = field(default_factory=dict)
+    chosen: tuple[str, ...] = ()
+
+
+# fmt: off
 VERBS = {
-    "data": (
-        "count, clean and split the faces, and draw a sheet of them",
-        "fer data data.split=stratified",
-    ),
-    "download": ("get FER2013 into data/ through kagglehub, and check it", "fer download"),
-    "features": ("forward all images through the frozen backbone, once", "fer features backbone=facenet"),
-    "train": ("train one head and record the run", "fer train data=fer2013 backbone=facenet head=conv head.l2=1e-4"),
-    "sweep": ("search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20"),
-    "sweeps": ("list the sweeps: running, stopped, finished, and the best of each", "fer sweeps"),
-    "report": (
+    "data": Verb(
+        "count, clean and split the faces, and draw a sheet of them", "fer data data.split=stratified",
+        "experiment.look:show_data", needs="data"),
+    "download": Verb(
+        "get FER2013 into data/ through kagglehub, and check it", "fer download",
+        "data.download:fetch", prints=True),
+    "features": Verb(
+        "forward all images through the frozen backbone, once", "fer features backbone=facenet",
+        "experiment.prepare:prepare_features", needs="backbone", backend=True),
+    "train": Verb(
+        "train one head and record the run", "fer train data=fer2013 backbone=facenet head=conv head.l2=1e-4",
+        "experiment.train:train", needs="backbone", backend=True),
+    "sweep": Verb(
+        "search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20",
+        "report.sweep:sweep", needs="space", backend=True, chosen=("sweep=",)),
+    "sweeps": Verb(
+        "list the sweeps: running, stopped, finished, and the best of each", "fer sweeps",
+        "search.state:list_sweeps", prints=True),
+    "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet",
-    ),
-    "promote": (
+        "report.report:write_report", prints=True, own={"sweep": "sweep"}),
+    "promote": Verb(
         "refit a sweep's best configs, test the winner once, and register it; sweep= as in report, or run=<id>",
         "fer promote sweep=facenet gate=strict promote.dry_run=true",
-    ),
-    "rollback": ("make the previous model the champion again, or version=<number>", "fer rollback"),
-    "models": ("list the registered models: versions, aliases, test metrics", "fer models"),
-    "predict": (
+        "registry.promote:promote", backend=True, own={"sweep": "sweep", "run": "run_id"},
+        chosen=("promote=default", "gate=default")),
+    "rollback": Verb(
+        "make the previous model the champion again, or version=<number>", "fer rollback",
+        "registry.versions:rollback", prints=True, own={"version": "number"}),
+    "models": Verb(
+        "list the registered models: versions, aliases, test metrics", "fer models",
+        "registry.versions:list_models", prints=True),
+    "predict": Verb(
         "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; "
-        "no face is looked for, every picture is taken for one",
-        "fer predict face.jpg photos/ --json",
-    ),
-    "serve": ("answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080"),
-    "export": (
+        "no face is looked for, every picture is taken for one", "fer predict face.jpg photos/ --json",
+        "serving.predict:predict", own={"version": "version"}),
+    "serve": Verb(
+        "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080",
+        "serving.serve:serve", own={"version": "version", "host": "host", "port": "port"}),
+    "export": Verb(
         "write the champion as format=savedmodel, onnx or openvino to output=<path>, checked against it",
         "fer export format=onnx output=face.onnx",
-    ),
-    "pretrain": ("train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2"),
-    "doctor": ("say what this machine has and what is missing", "fer doctor"),
+        "serving.export:export", own={"version": "version", "format": "form", "output": "output"}),
+    "pretrain": Verb(
+        "train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2",
+        "experiment.pretrain:run_pretrain", needs="data", backend=True,
+        chosen=("data=fer2013_seven", "pretrain=pocket")),
+    "doctor": Verb(
+        "say what this machine has and what is missing", "fer doctor",
+        "doctor:report", backend=True, prints=True),
 }
+# fmt: on
+MANY = replace(VERBS["train"], room="experiment.train:train_many")  # with --multirun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,15 +149,18 @@ def _parsed(words: list[str]) -> argparse.Namespace:
         UserError: no such verb or option.
     """
     if words and not words[0].startswith("-") and words[0] not in VERBS:
-        raise UserError(f"{words[0]}: no such verb{_close(words[0], VERBS) or '; fer --help lists them'}")
+        from fer_experiments.config import close
+
+        raise UserError(f"{words[0]}: no such verb{close(words[0], VERBS) or '; fer --help lists them'}")
     end = words.index("--") if "--" in words else len(words)
     parsed, extra = _parser().parse_known_args(words[:end])
     # argparse cannot take overrides on both sides of an option: what is left over and is no option is an override.
     given, after = [*parsed.overrides, *extra], words[end + 1 :]
-    parsed.pictures = []
     if parsed.verb == "predict":
-        parsed.pictures = [*filter(_is_picture, given), *after]
-        given, after = [word for word in given if not _is_picture(word)], []
+        from fer_experiments.serving.predict import is_picture
+
+        parsed.pictures = [*filter(is_picture, given), *after]
+        given, after = [word for word in given if not is_picture(word)], []
     for word in given:
         if word[0:1] in DASHES:
             hint = "" if word.startswith("-") else f" (its dash is no hyphen: -{word.lstrip(DASHES)})"
@@ -124,21 +170,6 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def _is_picture(word: str) -> bool:
-    """Whether a word of `fer predict` names a picture, or a folder, and is no override or option."""
-    if word == "-" or os.path.exists(word):  # noqa: PTH110  Path.exists raises of a name that is too long
-        return True
-    key, equals, _ = word.partition("=")
-    if word[0:1] in DASHES:
-        return False
-    return not equals or (Path(word).suffix.lower() in PICTURES and "." not in key)
-
-
-def _close(name: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fer",
@@ -146,139 +177,86 @@ def _parser() -> argparse.ArgumentParser:
         description="Facial expressions on a frozen backbone: features once, many heads, every run recorded.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
-    for name, (summary, example) in VERBS.items():
+    for name, verb in VERBS.items():
         sub = verbs.add_parser(
             name,
             allow_abbrev=False,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=OVERRIDES.format(example=example),
+            help=verb.summary,
+            description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+            epilog=OVERRIDES.format(example=verb.example),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         given = ("picture", "pictures, folders or -, and overrides") if name == "predict" else ("override", DIFFERS)
         sub.add_argument("overrides", nargs="*", metavar=given[0], help=given[1])
         if name == "train":
-            sub.add_argument(
-                "-m", "--multirun", action="store_true", help="one run for every combination: head=paper,pooled"
-            )
+            said = "one run for every combination: head=paper,pooled"
+            sub.add_argument("-m", "--multirun", action="store_true", help=said)
         if name == "predict":
             sub.set_defaults(form="table")
             for form in ("json", "csv"):
-                sub.add_argument(
-                    f"--{form}", dest="form", action="store_const", const=form, help=f"print {form.upper()}"
-                )
+                said = f"print {form.upper()}"
+                sub.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=said)
     return parser
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    verb, overrides, multirun = parsed.verb, parsed.overrides, getattr(parsed, "multirun", False)
+    """Finds out whether the config is good, and hands it over to the verb's room; returns the exit code."""
     check_backend()
-    if verb == "download":
-        if overrides:
-            raise UserError(f"{overrides[0]}: download takes no overrides")
-        from fer_experiments.data.download import fetch
-
-        print(fetch())
-        return 0
-    from fer_experiments.config.compose import compose, split_multirun
-
-    if verb in ("report", "promote", "rollback", "predict", "serve", "export"):
-        return _with_record(verb, overrides, parsed.pictures, getattr(parsed, "form", "table"))
-    if verb == "sweep" and not any(o.startswith("sweep=") for o in overrides):
-        overrides = [_default_sweep(), *overrides]
-    if verb == "pretrain":
-        overrides = ["data=fer2013_seven", "pretrain=pocket", *overrides]
-    configs = [compose(job) for job in split_multirun(overrides)] if multirun else [compose(overrides)]
-    if verb in ("sweeps", "models"):
-        print(_listed(verb, configs[0]))
-        return 0
-    for config in configs:
-        _check(verb, config)
-    if verb != "data":
-        _import_backend()
-    if multirun:
-        from fer_experiments.experiment.train import train_many
-
-        train_many(configs)
-    else:
-        _work(verb, configs[0])
-    return 0
-
-
-def _with_record(verb: str, arguments: list[str], pictures: list[str], form: str) -> int:
-    """The verbs that work on what is recorded: they take a few arguments of their own besides overrides."""
-    from fer_experiments.config.checks import EMPTY
+    multirun = getattr(parsed, "multirun", False)
+    verb = MANY if multirun else VERBS[parsed.verb]
+    if parsed.verb == "download":
+        if parsed.overrides:
+            raise UserError(f"{parsed.overrides[0]}: download takes no overrides")
+        return _hand_over(VERBS["download"])
     from fer_experiments.config.compose import compose
+    from fer_experiments.config.overrides import split_multirun
 
-    own = {"report": ("sweep",), "promote": ("sweep", "run"), "rollback": ("version",), "predict": ("version",)}
-    own |= {"serve": ("version", "host", "port"), "export": ("version", "format", "output")}
-    named = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if a.partition("=")[0] in own[verb]}
+    own, overrides = _own(verb, parsed)
+    configs = [compose(job) for job in (split_multirun(overrides) if multirun else [overrides])]
+    for config in configs if verb.needs else []:
+        _check(config, verb.needs)
+    if verb.backend:
+        with silenced():
+            import keras  # noqa: F401  takes seconds
+    return _hand_over(verb, configs) if multirun else _hand_over(verb, configs[0], **own)
+
+
+def _hand_over(verb: Verb, *arguments: Any, **own: Any) -> int:
+    """Calls the room, imported here, so that only its own weight is carried; returns the exit code."""
+    module, _, function = verb.room.partition(":")
+    said = getattr(import_module(f"fer_experiments.{module}"), function)(*arguments, **own)
+    if verb.prints:
+        print(said)
+    return said if isinstance(said, int) else 0
+
+
+def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """What the verb's function takes besides a config, and the overrides that make the config.
+
+    Raises:
+        UserError: an argument without a value, or two that exclude each other.
+    """
+    words = [word.partition("=") for word in parsed.overrides]
+    named = {key: value for key, _, value in words if key in verb.own}
     if empty := [key for key, value in named.items() if not value]:
+        from fer_experiments.config.checks import EMPTY
+
         raise UserError(f"{empty[0]}=: {EMPTY}")
-    overrides = [a for a in arguments if a.partition("=")[0] not in own[verb]]
-    if verb == "promote":
-        overrides = ["promote=default", *(["gate=default"] if not _given("gate", overrides) else []), *overrides]
-    config = compose(overrides)
-    if verb == "report":
-        from fer_experiments.report.report import write_report
-
-        print(write_report(config, named.get("sweep")))
-    elif verb == "promote":
-        if len(named) == 2:
-            raise UserError("sweep= and run=: say one of them")
-        _import_backend()
-        from fer_experiments.registry.promote import promote
-
-        promote(config, sweep=named.get("sweep"), run_id=named.get("run"))
-    elif verb == "rollback":
-        from fer_experiments.registry.versions import rollback
-
-        print(rollback(config, named.get("version")))
-    else:
-        return _use(verb, config, named, pictures, form)
-    return 0
+    if named.keys() >= {"sweep", "run"}:
+        raise UserError("sweep= and run=: say one of them")
+    port = named.get("port", "0")
+    if not port.isdecimal() or int(port) > 65535:
+        raise UserError(f"port={port}: must be a number up to 65535")
+    given = {key for key, equals, _ in words if equals}
+    chosen = [word for word in verb.chosen if word.partition("=")[0] not in given]
+    chosen = [_default_sweep() if word == "sweep=" else word for word in chosen]
+    own: dict[str, Any] = {verb.own[key]: int(value) if key == "port" else value for key, value in named.items()}
+    if parsed.verb == "predict":
+        own |= {"paths": parsed.pictures, "form": parsed.form}
+    return own, [*chosen, *("".join(word) for word in words if word[0] not in verb.own)]
 
 
-def _use(verb: str, config: Config, named: dict[str, str], pictures: list[str], form: str) -> int:
-    """The verbs that use a registered model."""
-    version = named.get("version", "champion")
-    if verb == "predict":
-        from fer_experiments.serving.predict import predict
-
-        return predict(config, pictures, form, version=version)
-    if verb == "serve":
-        from fer_experiments.serving.serve import serve
-
-        port = named.get("port", "5001")
-        if not port.isdecimal() or int(port) > 65535:
-            raise UserError(f"port={port}: must be a number up to 65535")
-        serve(config, named.get("host", "127.0.0.1"), int(port), version=version)
-    else:
-        from fer_experiments.serving.export import NEEDED, export
-
-        if not (named.get("format") and named.get("output")):
-            raise UserError(f"say format=<one of {', '.join(NEEDED)}> and output=<path>")
-        export(config, named["format"], named["output"], version=version)
-    return 0
-
-
-def _given(group: str, overrides: list[str]) -> bool:
-    return any(override.startswith(f"{group}=") for override in overrides)
-
-
-def _listed(verb: str, config: Config) -> str:
-    from fer_experiments.config import mlruns_dir
-
-    if verb == "models":
-        from fer_experiments.registry.versions import list_models
-
-        return list_models(config)
-    from fer_experiments.search.state import list_sweeps
-
-    return list_sweeps(mlruns_dir(config) / "sweeps")
-
-
-def _check(verb: str, config: Config) -> None:
+def _check(config: Config, needs: str) -> None:
     """Finds what is missing while nothing heavy is imported yet."""
     from fer_experiments.backbones.preprocessing import parse_scaling
     from fer_experiments.backbones.weights import obtain_weights
@@ -286,54 +264,13 @@ def _check(verb: str, config: Config) -> None:
     from fer_experiments.data.cleaning import clean_steps
     from fer_experiments.search.space import check_space, searched_backbones
 
-    if verb == "sweep":
+    if needs == "space":
         check_space(config)
-    if verb != "doctor":
-        clean_steps(config.data.clean)
-        find_source(config.data)
-    if verb in ("features", "train"):
-        parse_scaling(config.backbone)
-        obtain_weights(config.backbone)
-    elif verb == "sweep":
-        for backbone in searched_backbones(config):
-            parse_scaling(backbone)
-            obtain_weights(backbone)
-
-
-def _work(verb: str, config: Config) -> None:
-    """Hands over to the room that does it; imported here, so that only its own weight is carried."""
-    if verb == "data":
-        from fer_experiments.experiment.look import show_data
-
-        show_data(config)
-    elif verb == "features":
-        from fer_experiments.executors.executor import open_executor
-        from fer_experiments.experiment.prepare import prepare, smoke
-
-        with open_executor(config.compute) as executor:
-            prepare(smoke(config), executor=executor)
-    elif verb == "train":
-        from fer_experiments.experiment.train import train
-
-        train(config)
-    elif verb == "sweep":
-        from fer_experiments.search.sweep import run_sweep
-
-        run_sweep(config)
-    elif verb == "pretrain":
-        from fer_experiments.experiment.pretrain import run_pretrain
-
-        run_pretrain(config)
-    elif verb == "doctor":
-        from fer_experiments.doctor import report
-
-        print(report(config))
-
-
-def _import_backend() -> None:
-    """Imports Keras and its backend, which takes seconds."""
-    with silenced():
-        import keras  # noqa: F401
+    clean_steps(config.data.clean)
+    find_source(config.data)
+    for backbone in [] if needs == "data" else searched_backbones(config) if needs == "space" else [config.backbone]:
+        parse_scaling(backbone)
+        obtain_weights(backbone)
 
 
 def _default_sweep() -> str:

@@ -16,7 +16,8 @@ class FitError(UserError):
     """A fit that came to nothing, with the reason: its run fails; a sweep and a multirun go on with the next."""
 
 
-def first_line(error: BaseException) -> str:
-    """An error as its class and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:5000] if lines else type(error).__name__
+def first_line(error: BaseException, most: int = 5000, *, named: bool = False) -> str:
+    """The first line of what an error says, or its class where it says nothing; named: after its class."""
+    name, lines = type(error).__name__, str(error).strip().splitlines()[:1]
+    line = ": ".join([name, *lines] if named else lines or [name])
+    return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_room import missing, open_browser
-from hypothesis import settings
-from serving_room import register
+from chromium import missing, open_browser
+from hypothesis import HealthCheck, settings
+from tiny_champion import register
 
 import fer_experiments.tracking  # noqa: F401  before a test imports MLflow, which reads the environment only then
 from fer_experiments.config import Config
@@ -20,13 +20,26 @@ from fer_experiments.serving import loading
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-settings.register_profile("default", deadline=None)  # a loaded machine is no failure
+# A loaded machine is no failure.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to their children, which inherit this
 
+# Minutes each: with `make test` they begin first, so that both workers end at about the same time.
+LONGEST = (
+    *["test_sweep.py", "test_promote.py", "test_kill.py", "test_sweep_cluster.py", "test_server.py", "test_ui.py"],
+    *["test_executor.py", "test_cli.py", "test_yamls.py", "test_extraction.py", "test_cache.py", "test_serve.py"],
+)
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # of xdist
+        place = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ VARIABLES = {
 PROGRAM = """
 import hashlib, json, sys
 import numpy as np
-from rooms import make_dataset
+from in_memory import make_dataset
 from fer_experiments.config.compose import compose
 from fer_experiments.config import ComputeConfig, TrainingConfig
 from fer_experiments.executors.executor import open_executor

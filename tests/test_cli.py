@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from tracking_room import store_in
+from face_files import random_faces, tree, write_zip
+from stores import store_in
 
 from fer_experiments.cli import VERBS, main
 
@@ -41,7 +44,30 @@ def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.Ca
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     said = capsys.readouterr().out
-    assert VERBS[verb][1] in said and "key=value" in said
+    assert VERBS[verb].example in said and "key=value" in said
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_room_that_takes_its_arguments(verb: str):
+    module, _, function = VERBS[verb].room.partition(":")
+    takes = inspect.signature(getattr(import_module(f"fer_experiments.{module}"), function)).parameters
+    assert list(takes)[: verb != "download"] == ["config"][: verb != "download"]
+    assert {*VERBS[verb].own.values()} <= set(takes)
+
+
+@pytest.mark.parametrize("verb", sorted({*VERBS} - {"download"}))
+def test_every_verb_names_what_is_mistyped_before_it_begins(verb: str, capsys: pytest.CaptureFixture[str]):
+    own = [f"{key}=x" for key in VERBS[verb].own if key != "run"]
+    assert main([verb, *own, "head.l3=1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"fer {verb}: head.l3: no such config path; did you mean head.l2") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", sorted(verb for verb in VERBS if VERBS[verb].own))
+def test_an_argument_of_a_verbs_own_has_a_value(verb: str, capsys: pytest.CaptureFixture[str]):
+    for key in VERBS[verb].own:
+        assert main([verb, f"{key}="]) == 2
+        assert f"fer {verb}: {key}=: must not be empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -62,6 +88,9 @@ def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.Ca
         (["train", "-m", "training.learning_rate=interval(0,1)"], "not a list of values"),
         (["report", "sweep="], "sweep=: must not be empty"),
         (["export", "format=onnx", "output="], "output=: must not be empty"),
+        (["export", "format=onnx"], "fer export: say format=<one of "),
+        (["serve", "port=many"], "fer serve: port=many: must be a number up to 65535"),
+        (["promote", "sweep=a", "run=b"], "fer promote: sweep= and run=: say one of them"),
         (["predict"], "nothing to predict"),
         (["predict", "-x.png"], "-x.png: no such option; pictures of such names go after --"),
         (["predict", "--", "-x.png"], "-x.png: no such file or folder"),
@@ -200,9 +229,10 @@ def test_a_fit_that_comes_to_nothing_fails_its_job_alone(tmp_path: Path):
     assert ended == {"1e+30": "FAILED", "0.001": "FINISHED"}
 
 
-def test_pretraining_data_by_a_backbone_that_has_seen_it_is_refused(fer2013_zip: Path, tmp_path: Path):
+def test_pretraining_data_by_a_backbone_that_has_seen_it_is_refused(tmp_path: Path):
+    archive = write_zip(tmp_path / "fer2013.zip", list(tree(random_faces(per_cell=10)).items()))
     done = fer(
         *["train", "data=fer2013", "data.split=stratified", "backbone=pocket", "head=linear", "training.smoke=true"],
-        *[f"data.path={fer2013_zip}", f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache"],
+        *[f"data.path={archive}", f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache"],
     )
     assert "Training" in refused(done) and "pocket" in done.stderr

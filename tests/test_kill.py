@@ -23,7 +23,7 @@ def test_a_sweep_killed_at_random_instants_loses_nothing(oracle: str, compute: s
 
 
 def test_a_promotion_killed_at_random_instants_leaves_the_old_champion_or_the_new_one():
-    command = [sys.executable, "benchmarks/kill_promote.py", "--kills", "3"]
+    command = [sys.executable, "benchmarks/kill_promote.py", "--kills", "2"]  # at any instant, and at the alias
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert re.search(r"^3 kills .* loadable and right each time$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^2 kills .* loadable and right each time$", done.stdout, re.MULTILINE), done.stdout

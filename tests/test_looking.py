@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from read_only_room import fer_read_only
+from read_only_mount import fer_read_only
 
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.commands import override

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tracking_room import store_in
+from stores import store_in
 
 from fer_experiments import termination
 from fer_experiments.config.compose import compose

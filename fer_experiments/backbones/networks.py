@@ -30,7 +30,7 @@ from fer_experiments.backbones.weights import (
 )
 from fer_experiments.config import BackboneConfig, close
 from fer_experiments.data.known import known_images
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import keras
@@ -132,7 +132,9 @@ def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...]) -> Backbone
     try:
         features = trunk(preprocess(pixels, cfg), training=False)
     except ValueError as error:  # a map that shrinks to nothing
-        raise UserError(f"backbone.input_size={cfg.input_size}: {cfg.name} cannot take it: {_line(error)}") from error
+        raise UserError(
+            f"backbone.input_size={cfg.input_size}: {cfg.name} cannot take it: {first_line(error, 200)}"
+        ) from error
     outputs = [_pooled(tensor, cfg.pooling) for tensor in (features if isinstance(features, list) else [features])]
     model = keras.Model(pixels, outputs, name=f"{_identifier(cfg.name)}_from_pixels")
     return Backbone(cfg, model, tuple(cfg.layers) or tuple(trunk.output_names), fingerprint)
@@ -186,7 +188,9 @@ def _pocket(path: Path) -> keras.Model:
     try:
         return pocket.load_trunk(path)
     except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"backbone.weights={path}: not the weights of a pocket backbone: {_line(error)}") from error
+        raise UserError(
+            f"backbone.weights={path}: not the weights of a pocket backbone: {first_line(error, 200)}"
+        ) from error
 
 
 def _application(cfg: BackboneConfig) -> keras.Model:
@@ -212,11 +216,11 @@ def _readable(error: Exception, cfg: BackboneConfig) -> Exception:
     if found := re.search(r"at least (\d+)x\d+", str(error)):
         return UserError(f"backbone.input_size={cfg.input_size}: {cfg.architecture} takes {found[1]} or more")
     if cfg.weights == "imagenet" and cfg.architecture not in IMAGENET:
-        return UserError(f"backbone.weights=imagenet: {_line(error)}; {how_to_go_on(cfg)}")
+        return UserError(f"backbone.weights=imagenet: {first_line(error, 200)}; {how_to_go_on(cfg)}")
     if cfg.weights is not None:
         return UserError(
             f"backbone.weights={weights_file(cfg)}: not weights of {cfg.architecture} without its top, for "
-            f"{cfg.channels} channels: {_line(error)}"
+            f"{cfg.channels} channels: {first_line(error, 200)}"
         )
     return error
 
@@ -234,7 +238,9 @@ def _from_file(path: Path) -> keras.Model:
                 model = keras.models.model_from_json(text)
                 model.set_weights(stored)
     except Exception as error:  # a damaged file, a custom layer, a Lambda: each raises something else
-        raise UserError(f"backbone.weights={path}: not a .keras file that can be loaded: {_line(error)}") from error
+        raise UserError(
+            f"backbone.weights={path}: not a .keras file that can be loaded: {first_line(error, 200)}"
+        ) from error
     return model
 
 
@@ -253,12 +259,6 @@ def _quiet_and_seeded(seed: int) -> Iterator[None]:
             yield
     finally:
         random.setstate(state)
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error, not too long."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}..."
 
 
 def _identifier(name: str) -> str:

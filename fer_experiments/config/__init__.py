@@ -1,7 +1,9 @@
 """What an experiment is made of: its schema, what its values may be, and the folders that it names."""
 
-from fer_experiments.config.checks import SPATIAL_HEADS, check, check_data
-from fer_experiments.config.folders import cache_dir, config_dir, mlruns_dir, project_root, sweeps_dir
+from fer_experiments.config.checks import check, check_data
+from fer_experiments.config.folders import config_dir, options, project_root, read_yaml, sweeps_dir, yaml_of
+from fer_experiments.config.parts import cache_dir, decides_results, experiment, is_place, mlruns_dir
+from fer_experiments.config.plain import close, flatten, from_dict, to_dict, to_yaml, with_values
 from fer_experiments.config.schema import (
     BackboneConfig,
     ComputeConfig,
@@ -16,18 +18,9 @@ from fer_experiments.config.schema import (
     SweepConfig,
     TrackingConfig,
     TrainingConfig,
-    close,
-    flatten,
-    from_dict,
-    one_line,
-    schema,
-    to_dict,
-    to_yaml,
-    with_values,
 )
 
 __all__ = [
-    "SPATIAL_HEADS",
     "BackboneConfig",
     "ComputeConfig",
     "Config",
@@ -46,14 +39,18 @@ __all__ = [
     "check_data",
     "close",
     "config_dir",
+    "decides_results",
+    "experiment",
     "flatten",
     "from_dict",
+    "is_place",
     "mlruns_dir",
-    "one_line",
+    "options",
     "project_root",
-    "schema",
+    "read_yaml",
     "sweeps_dir",
     "to_dict",
     "to_yaml",
     "with_values",
+    "yaml_of",
 ]

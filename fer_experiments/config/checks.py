@@ -9,13 +9,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fer_experiments.config.folders import config_dir
-from fer_experiments.config.schema import Config, DataConfig, close
+from fer_experiments.config.folders import options
+from fer_experiments.config.plain import close
+from fer_experiments.config.schema import Config, DataConfig
 from fer_experiments.errors import UserError
 
-SPATIAL_HEADS = ("paper", "conv")  # need a map, not pooled features
 EMPTY = "must not be empty (a variable of the shell that is not set?)"
-VIEWS = ("original", "flip")
 
 
 def check(config: Config) -> None:
@@ -29,10 +28,8 @@ def check(config: Config) -> None:
         if value is not None:
             _check_fields(section.name, value)
     check_data(config.data)
-    _check_head(config)
-    views = config.features.views
-    if not views or not set(views) <= set(VIEWS) or len(set(views)) < len(views):
-        raise UserError(f"features.views={views}: a list out of {' and '.join(VIEWS)}, each once, not empty")
+    if config.head.spatial and config.backbone.pooling != "none":
+        raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
     each = config.compute.gpus_per_trial
     if each > 1 and each != int(each):
         raise UserError(f"compute.gpus_per_trial={each}: must be a whole number, or less than 1 to share a GPU")
@@ -61,15 +58,6 @@ def check_data(data: DataConfig) -> None:
         raise UserError(f"data.per_class: needs data.balance=undersample, not {data.balance}; change one of them")
 
 
-def _check_head(config: Config) -> None:
-    name = config.head.name
-    heads = [path.stem for path in (config_dir() / "head").glob("*.yaml")]
-    if name != MISSING and name not in heads:
-        raise UserError(f"head.name={name}: no such head{close(name, heads)}; choose one of {', '.join(sorted(heads))}")
-    if name in SPATIAL_HEADS and config.backbone.pooling != "none":
-        raise UserError(f"head={name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
-
-
 def _check_fields(section: str, values: Any) -> None:
     for field in fields(values):
         value = getattr(values, field.name)
@@ -80,7 +68,11 @@ def _check_fields(section: str, values: Any) -> None:
 
 def _faults(value: Any, field: Field[Any]) -> Iterator[str]:
     """What is wrong with a value, or with a member of it, in words."""
-    if isinstance(value, (list, dict)):
+    if "subset" in field.metadata:
+        members = field.metadata["subset"]
+        if not value or not set(value) <= set(members) or len(set(value)) < len(value):
+            yield f"a list out of {' and '.join(members)}, each once, not empty"
+    elif isinstance(value, (list, dict)):
         for member in value.values() if isinstance(value, dict) else value:
             yield from (f"each {said}" for said in _faults(member, field))
     elif value == "" and field.default != "":
@@ -89,6 +81,10 @@ def _faults(value: Any, field: Field[Any]) -> Iterator[str]:
         choices = field.metadata["choices"]
         if value not in (*choices, MISSING):
             yield f"choose one of {', '.join(map(str, choices))}"
+    elif group := field.metadata.get("options"):
+        names = options(group)
+        if value not in (*names, MISSING):
+            yield f"no such {group}{close(value, names)}; choose one of {', '.join(names)}"
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield from _out_of_bounds(value, field.metadata)
 

@@ -11,23 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from omegaconf import OmegaConf
-
-from fer_experiments.config import (
-    Config,
-    DataConfig,
-    cache_dir,
-    config_dir,
-    flatten,
-    from_dict,
-    mlruns_dir,
-    project_root,
-    to_dict,
-)
+from fer_experiments.config.folders import config_dir, project_root, yaml_of
+from fer_experiments.config.parts import cache_dir, experiment, mlruns_dir
+from fer_experiments.config.plain import flatten, from_dict, to_dict
+from fer_experiments.config.schema import Config, DataConfig
 from fer_experiments.terminal import shown
 
 GROUPS = ("data", "backbone", "head")
-LEFT_OUT = ("paths", "tracking", "compute", "sweep", "pretrain")  # where and how, not what
 
 
 # What Hydra reads as a string without quotes, if it is none of the words after it.
@@ -110,9 +100,7 @@ def mlflow_command(*words: str) -> str:
 
 def model_words(data: DataConfig) -> list[str]:
     """The arguments by which predict, serve and rollback know the registered model of this data."""
-    file = config_dir() / "data" / f"{data.name}.yaml"
-    known = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    assert isinstance(known, dict)
+    known = yaml_of("data", data.name)
     words = [f"data={data.name}"] if known and data.name != "fer2013" else []
     if data.source == "demo":
         return words if known.get("source") == "demo" else [*words, "data.source=demo"]
@@ -174,7 +162,7 @@ def train_command(container: Mapping[str, Any]) -> str:
     """
     from fer_experiments.config.compose import compose  # Hydra, which few commands need
 
-    wanted = flatten({k: v for k, v in to_dict(from_dict(container)).items() if k not in LEFT_OUT})
+    wanted = flatten(experiment(to_dict(from_dict(container))))
     named = {group: wanted.get(f"{group}.name") for group in GROUPS}
     groups = [f"{g}={name}" for g, name in named.items() if name and (config_dir() / g / f"{name}.yaml").is_file()]
     base = flatten(to_dict(compose(groups)))

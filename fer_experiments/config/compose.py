@@ -19,18 +19,18 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_experiments.config import Config, check, close, config_dir, one_line, schema, sweeps_dir
+from fer_experiments.config import Config, check, close, config_dir, options, sweeps_dir
 from fer_experiments.config.overrides import (
     FILE_GROUPS,
     OPEN_DICTS,
     Word,
-    jobs,
     known_keys,
     literal,
     literals,
     read_words,
     unreadable,
 )
+from fer_experiments.config.plain import one_line, schema
 from fer_experiments.errors import UserError
 
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
@@ -45,17 +45,14 @@ def compose(overrides: Sequence[str]) -> Config:
     Raises:
         UserError: an unknown group, option or key (with the close ones), a wrong type, or a value out of its choices.
     """
-    ConfigStore.instance().store(name="schema", node=schema())
     paths, words = literals(read_words(overrides))
     files = {word: _load_yaml(word, path) for word in words if (path := _file_of(word))}
     whole = [str(word) for word in words if word.key in WHOLE and not word.prefix]
     given = [_store(word, files[word]) if word in files else str(word) for word in words]
     given = [word for word in given if word not in whole]
     sections = {key.partition(".")[0]: key for key in (*paths, *(w.key for w in words)) if "." in key}
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            composed = hydra_compose("config", overrides=given)
+        composed = _composed(given)
         _refuse_unchosen(composed, sections)
         for key, value in paths.items():
             OmegaConf.update(composed, key, value)
@@ -76,13 +73,17 @@ def compose(overrides: Sequence[str]) -> Config:
     return config
 
 
-@cache
-def _group_section(group: str, name: str) -> Any:
+def _composed(overrides: list[str]) -> DictConfig:
     ConfigStore.instance().store(name="schema", node=schema())
     GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return hydra_compose("config", overrides=overrides)
+
+
+@cache
+def _group_section(group: str, name: str) -> Any:
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return OmegaConf.to_container(hydra_compose("config", overrides=[f"{group}={name}"])[group], resolve=True)
+        return OmegaConf.to_container(_composed([f"{group}={name}"])[group], resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_readable(error)) from error
 
@@ -93,14 +94,9 @@ def group_section(group: str, name: str) -> dict[str, Any]:
     Raises:
         UserError: no such YAML in conf/<group>.
     """
-    if not (config_dir() / group / f"{name}.yaml").is_file():
+    if name not in options(group):
         raise UserError(_unknown(group, name))
     return dict(_group_section(group, name))
-
-
-def split_multirun(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job of a multirun, in Hydra's order: `head=paper,pooled` makes two."""
-    return jobs(overrides)
 
 
 def _refuse_unchosen(composed: DictConfig, keys: Mapping[str, str]) -> None:
@@ -117,8 +113,8 @@ def _file_of(word: Word) -> Path | None:
     folder = sweeps_dir() if word.key == "sweep" else config_dir() / "experiment"
     path = Path(value).expanduser() if value.endswith((".yaml", ".yml")) else folder / f"{value}.yaml"
     if not path.is_file():
-        options = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UserError(f"{word}: no such file; choose one of {options}, or give the path of a .yaml file")
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UserError(f"{word}: no such file; choose one of {names}, or give the path of a .yaml file")
     return path
 
 
@@ -171,5 +167,4 @@ def _readable(error: Exception) -> str:
 
 
 def _unknown(group: str, name: str) -> str:
-    options = ", ".join(sorted(p.stem for p in (config_dir() / group).glob("*.yaml")))
-    return f"{group}={name}: no such config; choose one of {options}"
+    return f"{group}={name}: no such config; choose one of {', '.join(options(group))}"

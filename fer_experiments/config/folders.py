@@ -1,10 +1,12 @@
-"""Where things lie: the checkout, conf/ and sweeps/, what is recorded, and what can be computed again."""
+"""Where the program is, what comes with it (conf/ and sweeps/), and what their YAMLs say."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from fer_experiments.config.schema import Config
+from omegaconf import OmegaConf
 
 
 def project_root() -> Path:
@@ -29,11 +31,20 @@ def sweeps_dir() -> Path:
     return _shipped("sweeps")
 
 
-def mlruns_dir(config: Config) -> Path:
-    """paths.mlruns as an absolute path."""
-    return (project_root() / Path(config.paths.mlruns).expanduser()).resolve()
+def options(group: str) -> list[str]:
+    """The names of the YAMLs in conf/<group>, sorted."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
-def cache_dir(config: Config) -> Path:
-    """paths.cache as an absolute path."""
-    return (project_root() / Path(config.paths.cache).expanduser()).resolve()
+def read_yaml(text: str) -> dict[str, Any]:
+    """The keys and values of a YAML text, as plain containers; 1e-4 is a number, which PyYAML reads as a text."""
+    container = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+@cache
+def yaml_of(group: str, name: str) -> dict[str, Any]:
+    """What conf/<group>/<name>.yaml says; nothing where there is none."""
+    file = config_dir() / group / f"{name}.yaml"
+    return read_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -5,32 +5,25 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from fer_experiments.config.checks import EMPTY
 from fer_experiments.config.folders import config_dir
-from fer_experiments.config.schema import (
-    Config,
-    GateConfig,
-    PretrainConfig,
-    PromoteConfig,
-    SweepConfig,
-    close,
-    flatten,
-)
+from fer_experiments.config.parts import DECLARED_PATHS, marked
+from fer_experiments.config.plain import close, flatten, to_dict
+from fer_experiments.config.schema import EVERY
 from fer_experiments.errors import UserError
 
-EVERY = Config(sweep=SweepConfig(), pretrain=PretrainConfig(), promote=PromoteConfig(), gate=GateConfig())
 FILE_GROUPS = ("experiment", "sweep")  # take the path of a YAML file too
 OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall")  # of any keys
 MAY_BE_EMPTY = ("promote.note",)
+LITERAL = marked("several")  # config paths taken as they stand; whether a multirun may name several
 OPEN = (*OPEN_DICTS, "data.classes", "backbone.scaling")
 
 
@@ -71,6 +64,8 @@ def _read(word: str) -> Word:
         raise UserError(f"{word}: an override is <key>=<value>{hint}")
     if not value and key not in MAY_BE_EMPTY:
         raise UserError(f"{word}: {EMPTY}")
+    if key in DECLARED_PATHS:
+        raise UserError(f"{word}: the YAML in conf/{key.partition('.')[0]} says it, and nothing else can")
     if prefix and not key.startswith(tuple(f"{name}." for name in OPEN)):
         if key in known_keys():
             raise UserError(f"{word}: say {key}={value}")
@@ -97,23 +92,12 @@ def _value(word: str) -> Any:
 
 
 def _is_literal(key: str) -> bool:
-    return key in FILE_GROUPS or key in _literal_fields()
-
-
-@cache
-def _literal_fields() -> dict[str, bool]:
-    """The config paths whose values are taken as they stand; whether a multirun may name several."""
-    return {
-        f"{section.name}.{field.name}": bool(field.metadata["several"])
-        for section in fields(EVERY)
-        for field in fields(getattr(EVERY, section.name))
-        if "literal" in field.metadata
-    }
+    return key in FILE_GROUPS or key in LITERAL
 
 
 def literals(words: Sequence[Word]) -> tuple[dict[str, str | None], list[Word]]:
     """The values of config paths that are taken as they stand, by path; and the other words."""
-    taken = {word.key: literal(word) for word in words if word.key in _literal_fields()}
+    taken = {word.key: literal(word) for word in words if word.key in LITERAL}
     return taken, [word for word in words if word.key not in taken]
 
 
@@ -135,7 +119,7 @@ def _exists(path: str) -> bool:
         return False
 
 
-def jobs(words: Sequence[str]) -> list[list[str]]:
+def split_multirun(words: Sequence[str]) -> list[list[str]]:
     """The overrides of every job of a multirun, the last one varying fastest: `head=paper,pooled` makes two.
 
     Raises:
@@ -146,7 +130,7 @@ def jobs(words: Sequence[str]) -> list[list[str]]:
 
 def _alternatives(word: Word) -> list[str]:
     if _is_literal(word.key):
-        whole = _exists(word.value) or word.value[:1] in ("'", '"') or not _literal_fields().get(word.key, True)
+        whole = _exists(word.value) or word.value[:1] in ("'", '"') or not LITERAL.get(word.key, True)
         return [str(word)] if whole else [f"{word.key}={value}" for value in word.value.split(",")]
     try:
         parsed = OverridesParser.create().parse_override(str(word))
@@ -169,7 +153,5 @@ def unreadable(word: str, error: Exception) -> str:
 @cache
 def known_keys() -> list[str]:
     """Everything that can be set: the groups of conf/, and the config paths."""
-    container = OmegaConf.to_container(OmegaConf.structured(EVERY), throw_on_missing=False)
-    assert isinstance(container, dict)
     groups = [path.name for path in config_dir().iterdir() if path.is_dir()]
-    return [*groups, "sweep", *flatten({str(k): v for k, v in container.items()})]
+    return [*groups, "sweep", *flatten(to_dict(EVERY))]

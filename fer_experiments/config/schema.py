@@ -1,4 +1,4 @@
-"""The schema of conf/ and sweeps/ as frozen dataclasses; each field says what it may be.
+"""The schema of conf/ and sweeps/ as frozen dataclasses; each field says what it may be and what it is part of.
 
 Everything below the command line takes these dataclasses, so that it can be called from a notebook or a test without
 Hydra; `compose` makes them out of conf/ and overrides.
@@ -6,48 +6,19 @@ Hydra; `compose` makes them out of conf/ and overrides.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Optional
 
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
-from fer_experiments.errors import UserError
+from fer_experiments.config.folders import yaml_of
+from fer_experiments.config.marks import ASIDE, BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
 
-# Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `number` makes a field.
+# Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `given` makes a field.
 # ruff: noqa: UP045, RUF009
 
 SEED = 2**32 - 1  # the largest that NumPy takes
-
-
-def choice(default: str | int, *choices: str | int) -> Any:
-    """A field that is one of the choices."""
-    return field(default=default, metadata={"choices": choices})
-
-
-def number(
-    default: Any,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-) -> Any:
-    """A field with bounds, which hold for each number of a list; see `checks`."""
-    metadata = {"above": above, "least": least, "below": below, "most": most}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def literal(default: str | None, *, several: bool = True) -> Any:
-    """A field whose value is taken from a command line as it stands, a path or an address; see `overrides`.
-
-    several: in a multirun a comma parts two of them.
-    """
-    return field(default=default, metadata={"literal": True, "several": several})
 
 
 @dataclass(frozen=True)
@@ -64,19 +35,19 @@ class DataConfig:
     name: str = MISSING
     task: str = MISSING
     source: str = "fer2013"
-    path: Optional[str] = literal(None)
-    emotions: Any = None  # {label: emotion}; YAML reads the labels 1 and true as no text, which they become
+    path: Optional[str] = literal(None, part=PLACE)
+    emotions: Any = given(None, younger=None)  # YAML reads the labels 1 and true as no text, which they become
     classes: Optional[dict[str, list[str]]] = None
     split: str = choice("official", "official", "stratified", "kfold")
-    fractions: list[float] = number([0.6, 0.2, 0.2], above=0, below=1)  # of stratified: train, val, test
-    folds: int = number(5, least=2)
-    fold: int = number(0, least=0)
-    balance: str = choice("none", "none", "undersample", "class_weight")
-    per_class: Optional[int] = number(None, above=0)
+    fractions: list[float] = given([0.6, 0.2, 0.2], above=0, below=1)  # of stratified: train, val, test
+    folds: int = given(5, least=2)
+    fold: int = given(0, least=0)
+    balance: str = choice("none", "none", "undersample", "class_weight", of_training=True)
+    per_class: Optional[int] = given(None, above=0, of_training=True)
     clean: Any = "all"
-    limit: Optional[int] = number(None, above=0)
-    seed: int = number(0, least=0)
-    demo_size: int = number(6000, above=0)  # number of drawn faces of data=demo
+    limit: Optional[int] = given(None, above=0)
+    seed: int = given(0, least=0)
+    demo_size: int = given(6000, above=0)  # number of drawn faces of data=demo
 
     def __post_init__(self) -> None:
         if isinstance(self.emotions, Mapping):
@@ -90,63 +61,70 @@ class BackboneConfig:
     kind: application (a class of keras.applications, `architecture`), keras_file (any .keras file) or pocket.
     weights: "imagenet", "embedded" (pocket), a path, or None for random weights drawn with `seed`.
     scaling: "keras" (the application's own preprocess_input), "raw255", or {mean: m, scale: s} for (x - m) / s.
-    layers: names of the cut layers; empty is the network's output. pooling: none | avg | max.
+    layers: names of the cut layers; empty is the network's output.
     seen: what its weights were trained on with labels, as <data.source>/<usage>; evaluating on that is refused.
     """
 
-    name: str = MISSING
+    name: str = given(MISSING, fixed="is a label; search the group backbone")
     kind: str = choice(MISSING, "application", "keras_file", "pocket")
     architecture: Optional[str] = None
     weights: Optional[str] = literal(None)
-    input_size: int = number(139, above=0)
+    input_size: int = given(139, above=0)
     channels: int = choice(3, 1, 3)
     scaling: Any = "keras"
-    layers: list[str] = field(default_factory=list)
+    layers: list[str] = given([])
     pooling: str = choice("none", "none", "avg", "max")
-    seen: list[str] = field(default_factory=list)
-    seed: int = number(0, least=0)
+    seen: list[str] = given([], fixed="declares what the weights have seen, and cannot be tried")
+    seed: int = given(0, least=0)
 
 
 @dataclass(frozen=True)
 class FeaturesConfig:
-    """How features are computed and stored. views: original, flip. dtype: float16 | float32. Sizes are in images.
+    """How features are computed and stored. Sizes are in images.
 
-    precision: of the forward pass, float32 | bfloat16: faster where the CPU has AVX512_BF16, features a percent off.
+    precision: of the forward pass; bfloat16 is faster where the CPU has AVX512_BF16, features a percent off.
     """
 
-    views: list[str] = field(default_factory=lambda: ["original"])
+    views: list[str] = given(["original"], subset=("original", "flip"))
     dtype: str = choice("float16", "float16", "float32")
     precision: str = choice("float32", "float32", "bfloat16")
-    batch_size: int = number(64, above=0)
-    shard_size: int = number(1024, above=0)
+    batch_size: int = given(64, above=0, part=PLACE, fixed="changes how fast features are made, not what they are")
+    shard_size: int = given(1024, above=0, part=PLACE, fixed="changes how features are stored, not what they are")
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The part that is trained. normalize standardises features with the mean and deviation of the training split."""
+    """The part that is trained. normalize standardises features with the mean and deviation of the training split.
 
-    name: str = MISSING
-    l2: float = number(1e-3, least=0)
-    dense_widths: list[int] = number([], above=0)
-    dropout: float = number(0.5, least=0, below=1)
-    filters: list[int] = number([], above=0)
+    spatial: it needs a map, not pooled features; what the YAML of its name says, whatever is given.
+    """
+
+    name: str = given(MISSING, options="head")
+    l2: float = given(1e-3, least=0)
+    dense_widths: list[int] = given([], above=0)
+    dropout: float = given(0.5, least=0, below=1)
+    filters: list[int] = given([], above=0)
     normalize: bool = False
+    spatial: bool = given(False, declared="head")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spatial", bool(yaml_of("head", self.name).get("spatial", False)))
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a head is fitted. monitor: val_loss | val_accuracy; precision: float32 | mixed_bfloat16."""
+    """How a head is fitted."""
 
-    learning_rate: float = number(1e-3, above=0)
-    batch_size: int = number(128, above=0)
-    epochs: int = number(50, above=0)
-    patience: int = number(10, least=0)
+    learning_rate: float = given(1e-3, above=0)
+    batch_size: int = given(128, above=0)
+    epochs: int = given(50, above=0)
+    patience: int = given(10, least=0)
     monitor: str = choice("val_loss", "val_loss", "val_accuracy")
     optimizer: str = choice("adam", "adam", "adamw", "sgd")
     precision: str = choice("float32", "float32", "mixed_bfloat16")
-    seed: int = number(0, least=0, most=SEED)
-    deterministic: bool = False
-    smoke: bool = False
+    seed: int = given(0, least=0, most=SEED)
+    deterministic: bool = given(False, fixed="holds for a whole process, not for a trial in it")
+    smoke: bool = given(False, fixed="is for trying a command, not a setting of a fit")
 
 
 @dataclass(frozen=True)
@@ -169,10 +147,10 @@ class ComputeConfig:
     GPU. address: of a running Ray cluster, "auto" or host:port; None starts one on this machine.
     """
 
-    name: str = choice("inline", "inline", "processes", "ray")
-    workers: Optional[int] = number(None, above=0)
-    gpus_per_trial: float = number(0.0, least=0)
-    cpus_per_trial: int = number(1, above=0)
+    name: str = given("inline", options="compute")
+    workers: Optional[int] = given(None, above=0)
+    gpus_per_trial: float = given(0.0, least=0)
+    cpus_per_trial: int = given(1, above=0)
     address: Optional[str] = literal(None)
 
 
@@ -194,20 +172,20 @@ class SweepConfig:
     """
 
     name: str = MISSING
-    oracle: str = choice("random", "random", "bayesian", "tpe", "hyperband", "grid")
+    oracle: str = "random"  # a row of search.space.ORACLES
     objective: str = "final/val_accuracy"
     direction: str = choice("max", "max", "min")
-    max_trials: Optional[int] = number(10, above=0)  # None: as many as the oracle makes (grid, hyperband)
-    max_hours: Optional[float] = number(None, above=0)
-    max_trial_minutes: Optional[float] = number(None, above=0)
-    target: Optional[float] = None
+    max_trials: Optional[int] = given(10, above=0, part=BUDGET)  # None: as many as the oracle makes (grid, hyperband)
+    max_hours: Optional[float] = given(None, above=0, part=BUDGET)
+    max_trial_minutes: Optional[float] = given(None, above=0)
+    target: Optional[float] = given(None, part=BUDGET)
     pruner: str = choice("none", "none", "median")
-    seed: int = number(0, least=0)
-    fresh: bool = False
-    retry_failed: bool = False  # runs failed trials again
-    max_epochs: int = number(20, above=0)  # hyperband
-    factor: int = number(3, least=2)  # hyperband
-    space: dict[str, Any] = field(default_factory=dict)
+    seed: int = given(0, least=0)
+    fresh: bool = given(False, part=BUDGET)
+    retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again
+    max_epochs: int = given(20, above=0)  # hyperband
+    factor: int = given(3, least=2)  # hyperband
+    space: dict[str, Any] = given({})
 
 
 @dataclass(frozen=True)
@@ -219,26 +197,26 @@ class PretrainConfig:
     exponent), erasing (share of the image).
     """
 
-    name: str = MISSING
-    widths: list[int] = number([48, 96, 160], above=0)
-    blocks: list[int] = number([1, 2, 2], above=0)
-    epochs: int = number(60, above=0)
-    batch_size: int = number(128, above=0)
-    learning_rate: float = number(2e-3, above=0)
-    warmup_epochs: int = number(2, least=0)
-    weight_decay: float = number(0.05, least=0)
-    label_smoothing: float = number(0.1, least=0, below=1)
-    dropout: float = number(0.3, least=0, below=1)
-    shift: float = number(0.1, least=0, most=1)
-    rotation: float = number(15.0, least=0, most=180)
-    zoom: float = number(0.15, least=0, below=1)
-    gamma: float = number(0.4, least=0)
-    erasing: float = number(0.25, least=0, most=1)
-    ema: float = number(0.999, least=0, below=1)
+    name: str = given(MISSING, part=ASIDE)
+    widths: list[int] = given([48, 96, 160], above=0)
+    blocks: list[int] = given([1, 2, 2], above=0)
+    epochs: int = given(60, above=0)
+    batch_size: int = given(128, above=0)
+    learning_rate: float = given(2e-3, above=0)
+    warmup_epochs: int = given(2, least=0)
+    weight_decay: float = given(0.05, least=0)
+    label_smoothing: float = given(0.1, least=0, below=1)
+    dropout: float = given(0.3, least=0, below=1)
+    shift: float = given(0.1, least=0, most=1)
+    rotation: float = given(15.0, least=0, most=180)
+    zoom: float = given(0.15, least=0, below=1)
+    gamma: float = given(0.4, least=0)
+    erasing: float = given(0.25, least=0, most=1)
+    ema: float = given(0.999, least=0, below=1)
     precision: str = choice("mixed_bfloat16", "float32", "mixed_bfloat16")
-    seed: int = number(0, least=0, most=SEED)
-    output: Optional[str] = literal(None)  # where the float16 weights are written; None: into the run only
-    open_test: bool = False  # score PrivateTest once, recorded as an opening of the test split
+    seed: int = given(0, least=0, most=SEED)
+    output: Optional[str] = literal(None, part=ASIDE)  # where the float16 weights are written; None: into the run only
+    open_test: bool = given(False, part=ASIDE)  # score PrivateTest once, recorded as an opening of the test split
 
 
 @dataclass(frozen=True)
@@ -249,9 +227,9 @@ class PromoteConfig:
     """
 
     name: str = MISSING
-    top_k: int = number(3, above=0)
-    seeds: int = number(3, above=0)
-    resamples: int = number(2000, above=0)
+    top_k: int = given(3, above=0)
+    seeds: int = given(3, above=0)
+    resamples: int = given(2000, above=0)
     dry_run: bool = False
     note: str = literal("", several=False)
 
@@ -260,118 +238,39 @@ class PromoteConfig:
 class GateConfig:
     """What a model must hold on the test split before it is registered.
 
-    floors, ceilings: metric -> limit, out of `bootstrap.evaluate`. recall: the least recall of each class, by name; the
+    floors, ceilings: metric -> limit, out of `metrics.METRICS`. recall: the least recall of each class, by name; the
     key "every" is for those that are not named. compare: with the champion, none, mcnemar (exact) or bootstrap (paired,
     of `metric`); worse with p < alpha is refused. max_mb: of the model's files, in 10^6 bytes. max_latency_ms: the
     median for one image on this machine.
     """
 
     name: str = MISSING
-    floors: dict[str, float] = field(default_factory=dict)
-    ceilings: dict[str, float] = field(default_factory=dict)
-    recall: dict[str, float] = field(default_factory=dict)
+    floors: dict[str, float] = given({})
+    ceilings: dict[str, float] = given({})
+    recall: dict[str, float] = given({})
     compare: str = choice("mcnemar", "none", "mcnemar", "bootstrap")
     metric: str = "accuracy"
-    alpha: float = number(0.05, above=0, below=1)
-    max_mb: Optional[float] = number(None, above=0)
-    max_latency_ms: Optional[float] = number(None, above=0)
+    alpha: float = given(0.05, above=0, below=1)
+    max_mb: Optional[float] = given(None, above=0)
+    max_latency_ms: Optional[float] = given(None, above=0)
 
 
 @dataclass(frozen=True)
 class Config:
     """One experiment."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    sweep: Optional[SweepConfig] = None
-    pretrain: Optional[PretrainConfig] = None
-    promote: Optional[PromoteConfig] = None
-    gate: Optional[GateConfig] = None
+    data: DataConfig = section(DataConfig, PREPARED)
+    backbone: BackboneConfig = section(BackboneConfig, PREPARED)
+    features: FeaturesConfig = section(FeaturesConfig, PREPARED)
+    head: HeadConfig = section(HeadConfig, FITTED)
+    training: TrainingConfig = section(TrainingConfig, FITTED)
+    tracking: TrackingConfig = section(TrackingConfig, PLACE)
+    compute: ComputeConfig = section(ComputeConfig, PLACE)
+    paths: PathsConfig = section(PathsConfig, PLACE)
+    sweep: Optional[SweepConfig] = given(None, part=TASK)
+    pretrain: Optional[PretrainConfig] = given(None, part=TASK)
+    promote: Optional[PromoteConfig] = given(None, part=TASK)
+    gate: Optional[GateConfig] = given(None, part=TASK)
 
 
-def to_dict(config: Config) -> dict[str, Any]:
-    """The resolved config as plain containers, sections that are not in use left out."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items() if value is not None}
-
-
-def to_yaml(container: Mapping[str, Any]) -> str:
-    """A config's plain containers as YAML that `experiment=<file>` takes."""
-    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
-
-
-def from_dict(container: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`, checked against the schema."""
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(schema(), OmegaConf.create(dict(container))))
-    except OmegaConfBaseException as error:
-        raise UserError(one_line(error)) from error
-    assert isinstance(config, Config)
-    return config
-
-
-def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted config paths and their values; lists stay whole, and so do data.classes, data.emotions and sweep.space."""
-    flat: dict[str, Any] = {}
-    for key, value in container.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict) and path not in ("data.classes", "data.emotions", "sweep.space", "backbone.scaling"):
-            flat |= flatten(value, f"{path}.")
-        else:
-            flat[path] = value
-    return flat
-
-
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """The config with the values at these dotted paths replaced.
-
-    Raises:
-        UserError: a path that does not exist (with the close ones), or a value of the wrong type.
-    """
-    container = to_dict(config)
-    known = flatten(container)
-    for path, value in values.items():
-        if path not in known:
-            raise UserError(f"{path}: no such config path{close(path, known)}")
-        *sections, key = path.split(".")
-        node = container
-        for section in sections:
-            node = node[section]
-        node[key] = value
-    return from_dict(container)
-
-
-def schema() -> DictConfig:
-    """The dataclasses as an OmegaConf schema that values can be merged into."""
-
-    def writable(node: Any) -> None:
-        # OmegaConf makes a frozen dataclass read-only, the schema of a merge too.
-        if isinstance(node, DictConfig):
-            OmegaConf.set_readonly(node, None)
-            for key in node:
-                if not OmegaConf.is_missing(node, key):
-                    writable(node._get_node(key))
-
-    node = OmegaConf.structured(Config)
-    writable(node)
-    return node
-
-
-def close(name: str, known: Iterable[str]) -> str:
-    """The known names that look like `name`, as the end of an error message."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an OmegaConf error and the key it is about."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    key = getattr(error, "full_key", None)
-    return f"{key}: {lines[0]}" if key else lines[0]
+EVERY = Config(sweep=SweepConfig(), pretrain=PretrainConfig(), promote=PromoteConfig(), gate=GateConfig())

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
 from fer_experiments.data.folders import is_hidden, read_plain, walk
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 
 # What zipfile and tarfile raise on bytes that are not what they claim to be.
 DAMAGE = (
@@ -102,7 +102,7 @@ def _damage(path: Path, member: str = "") -> Iterator[None]:
         yield
     except DAMAGE as error:
         where = f"{path}: {member}" if member else f"{path}"
-        reason = str(error) or type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{where}: the archive is truncated or damaged ({reason}); fetch it again") from error
 
 

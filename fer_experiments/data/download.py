@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fer_experiments.config import project_root
 from fer_experiments.data.readers import find_fer2013, read_faces
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 
 HANDLE = "msambare/fer2013"
 URL = f"https://www.kaggle.com/datasets/{HANDLE}"
@@ -27,7 +27,7 @@ def download_fer2013(target: Path) -> Path:
     try:
         folder = Path(kagglehub.dataset_download(HANDLE))
     except Exception as error:  # kagglehub documents none of what it raises: requests', its own, OSError
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"FER2013 could not be fetched from Kaggle ({reason}); download {URL} by hand and put the zip at {target}"
         ) from error

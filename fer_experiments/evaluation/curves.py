@@ -10,15 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_experiments.evaluation.metrics import (
-    BINS,
-    average_precision,
-    calibration_bins,
-    expected_calibration_error,
-    pr_points,
-    roc_auc,
-    roc_points,
-)
+from fer_experiments.evaluation.metrics import BINS, Drawn, Result, calibration_bins, scores
 from fer_experiments.evaluation.style import BLACK, BLUE, COLOURS, GRAY, VERMILION, counted, finish
 
 
@@ -34,13 +26,13 @@ def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray, classe
     figure = Figure(figsize=(8.6, 5.6) if k > 2 else (5.6, 5.8), layout="constrained")
     axes = figure.subplots()
     areas = []
-    for c in [1] if k == 2 else range(k):
+    for c, curve in Drawn(Result(labels, probabilities)).curves.items():
         name, positive = textwrap.fill(classes[c], 28), labels == c
         if not positive.any():
             axes.plot([], [], " ", label=f"{name}: not in these images")
             continue
-        areas.append(average_precision(positive, probabilities[:, c]))
-        recall, precision = pr_points(positive, probabilities[:, c])
+        areas.append(float(curve.average_precision()[0]))
+        (precision,), (recall,) = curve.precision(), curve.recall()
         style, colour = ("-", "--", "-.", ":")[c // len(COLOURS) % 4], COLOURS[c % len(COLOURS)]
         # Steps, not slopes: the area under what is drawn is the average precision.
         x, y = np.append(0, recall), np.append(precision[0], precision)
@@ -62,7 +54,7 @@ def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray, classe
     return figure
 
 
-def calibration_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Figure:
+def calibration_curve(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     """The share that is right over the probability of the predicted class, and how many images have which.
 
     On the diagonal a probability means what it says; bars show the 95 % interval (Wilson) of a bin's share.
@@ -70,9 +62,8 @@ def calibration_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     Args:
         labels: int [n].
         probabilities: float [n, k].
-        bins: of equal width, as in `metrics.expected_calibration_error`.
     """
-    count, accuracy, confidence = calibration_bins(labels, probabilities, bins)
+    count, accuracy, confidence = calibration_bins(labels, probabilities)
     there = count > 0
     figure = Figure(figsize=(5.6, 6.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -85,7 +76,7 @@ def calibration_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     )  # fmt: skip
     top.set(ylabel="share that is right", ylim=(-0.02, 1.02), xlim=(-0.02, 1.02))
     top.legend(loc="upper left", fontsize=9)
-    bottom.bar((np.arange(bins) + 0.5) / bins, count / len(labels), 0.92 / bins, color=BLUE)
+    bottom.bar((np.arange(BINS) + 0.5) / BINS, count / len(labels), 0.92 / BINS, color=BLUE)
     mean, right = float(probabilities.max(axis=1).mean()), float(np.nansum(accuracy * count) / len(labels))
     bottom.axvline(mean, color=VERMILION, label=f"mean {mean:.4f}")
     bottom.axvline(right, color=BLACK, linestyle="--", label=f"accuracy {right:.4f}")
@@ -94,8 +85,8 @@ def calibration_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     bottom.legend(loc="upper left", fontsize=9)
     for axes in (top, bottom):
         finish(axes)
-    error = expected_calibration_error(labels, probabilities, bins)
-    title = f"Calibration: {counted(len(labels), 'image')}, expected error {error:.4f} ({bins} bins)"
+    (error,) = scores(labels, probabilities, ["expected_calibration_error"]).values()
+    title = f"Calibration: {counted(len(labels), 'image')}, expected error {error:.4f} ({BINS} bins)"
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -152,7 +143,7 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
     figure = Figure(figsize=(8.6, 5.6) if k > 2 else (5.6, 5.8), layout="constrained")
     axes = figure.subplots()
     areas = []
-    for c in [1] if k == 2 else range(k):
+    for c, curve in Drawn(Result(labels, probabilities)).curves.items():
         name = textwrap.fill(classes[c], 28)
         positive = labels == c
         if not 0 < positive.sum() < len(labels):
@@ -160,8 +151,8 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
                 [], [], " ", label=f"{name}: not in these images" if not positive.any() else f"{name}: all images"
             )
             continue
-        areas.append(roc_auc(positive, probabilities[:, c]))
-        false, true = roc_points(positive, probabilities[:, c])
+        areas.append(float(curve.roc_area()[0]))
+        (false,), (true,) = curve.roc()
         style = ("-", "--", "-.", ":")[c // len(COLOURS) % 4]
         axes.plot(false, true, style, color=COLOURS[c % len(COLOURS)], label=f"{name}: AUC {areas[-1]:.4f}")
     axes.plot([0, 1], [0, 1], ":", color=GRAY, label="chance: AUC 0.5")

@@ -1,178 +1,270 @@
-"""How good probabilities are: pure functions of (labels, probabilities).
+"""How good probabilities are: every metric is one function, of one result or of thousands of resamples of its images.
 
 Everywhere labels are int [n] in 0..k-1 and probabilities float [n, k], rows summing to 1, k the number of classes (two
-for a binary task, whose positive class is index 1).
+for a binary task, whose positive class is index 1). A resample is how often each image is in it: counts, float64 [r, n]
+for r of them. Ours and not scikit-learn's, which knows no resamples and takes ten times as long for one result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
-
+Score = TypeVar("Score", float, np.ndarray)
 BINS = 15  # of the expected calibration error, as in Guo et al.
 
 
 @dataclass(frozen=True)
-class McNemar:
-    """Images that only the first result has right, those that only the second has, and the two-sided exact p."""
+class Curve:
+    """A class against the rest: how many images have at least each distinct score, the highest first.
 
-    only_first: int
-    only_second: int
-    p_value: float
-
-
-def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """accuracy, precision, recall, f1, roc_auc and loss (cross-entropy in nats).
-
-    Two classes: of the positive class, index 1. More: macro averages over all classes (one without a prediction counts
-    as precision 0), and roc_auc one class against the rest, averaged over the classes that occur. nan: no roc_auc,
-    because all labels are the same.
+    true, false: of the class and of the others, float64 [r, m].
     """
-    matrix = confusion(labels, probabilities)
-    classes = len(matrix)
-    hits = matrix.diagonal()
-    precision = _ratio(hits, matrix.sum(axis=0))
-    recall = _ratio(hits, matrix.sum(axis=1))
-    f1 = _ratio(2 * hits, matrix.sum(axis=0) + matrix.sum(axis=1))
-    chosen = slice(1, 2) if classes == 2 else slice(None)
-    areas = np.array([roc_auc(labels == c, probabilities[:, c]) for c in range(classes)])[chosen]
-    return {
-        "accuracy": float(hits.sum() / len(labels)),
-        "precision": float(precision[chosen].mean()),
-        "recall": float(recall[chosen].mean()),
-        "f1": float(f1[chosen].mean()),
-        "roc_auc": float(np.mean(areas[np.isfinite(areas)])) if np.isfinite(areas).any() else float("nan"),
-        "loss": cross_entropy(labels, probabilities),
-    }
+
+    true: np.ndarray
+    false: np.ndarray
+
+    @cached_property
+    def gained(self) -> np.ndarray:
+        """Images of the class with each distinct score, [r, m]."""
+        return np.diff(self.true, prepend=0)
+
+    def roc(self) -> tuple[np.ndarray, np.ndarray]:
+        """False and true positive rates from (0, 0) to (1, 1), [r, m + 1]; nan without both kinds of images."""
+        with np.errstate(invalid="ignore"):
+            false, true = (np.pad(tally, ((0, 0), (1, 0))) / tally[:, -1:] for tally in (self.false, self.true))
+        return false, true
+
+    def precision(self) -> np.ndarray:
+        """The share that is of the class, [r, m]."""
+        return self.true / np.maximum(self.true + self.false, 1)
+
+    def recall(self) -> np.ndarray:
+        """The share of the class, [r, m]; nan without an image of it."""
+        with np.errstate(invalid="ignore"):
+            return self.true / self.true[:, -1:]
+
+    def roc_area(self) -> np.ndarray:
+        """Under the ROC curve, ties counted half: [r]. From whole numbers: equal areas are exactly so."""
+        area = _dots(self.true - self.gained / 2, np.diff(self.false, prepend=0))
+        with np.errstate(invalid="ignore"):
+            return area / (self.true[:, -1] * self.false[:, -1])
+
+    def average_precision(self) -> np.ndarray:
+        """The sum of precision times the step in recall, without interpolation: [r]."""
+        with np.errstate(invalid="ignore"):
+            return _dots(self.precision(), self.gained) / self.true[:, -1]
 
 
-def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The share of images whose most probable class is theirs."""
-    return float(np.mean(probabilities.argmax(axis=1) == labels))
-
-
-def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """int [k, k]: images by true class (rows) and most probable class (columns).
+class Result:
+    """Labels and probabilities, with what does not change from one resample of the images to the next.
 
     Raises:
         ValueError: shapes that do not fit, no image, or a label without a column.
     """
-    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
-        raise ValueError(
-            f"labels {labels.shape} and probabilities {probabilities.shape}: expected [n] and [n, k], n > 0"
-        )
-    classes = probabilities.shape[1]
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels from {labels.min()} to {labels.max()}, but probabilities of {classes} classes")
-    pairs = labels * classes + probabilities.argmax(axis=1)
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+    def __init__(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
+        if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
+            raise ValueError(
+                f"labels {labels.shape} and probabilities {probabilities.shape}: expected [n] and [n, k], n > 0"
+            )
+        self.classes = probabilities.shape[1]
+        if labels.min() < 0 or labels.max() >= self.classes:
+            raise ValueError(
+                f"labels from {labels.min()} to {labels.max()}, but probabilities of {self.classes} classes"
+            )
+        self.labels, self.probabilities = labels, probabilities
+        self.averaged = [1] if self.classes == 2 else list(range(self.classes))  # the classes that a metric is of
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """Where each image lies in the confusion matrix, float64 [n, k * k]."""
+        return np.eye(self.classes**2)[self.labels * self.classes + self.probabilities.argmax(axis=1)]
+
+    @cached_property
+    def orders(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Of each averaged class the images by falling score, [n], and the last place of each run of equal scores."""
+        found = {}
+        for c in self.averaged:
+            order = np.argsort(-self.probabilities[:, c], kind="stable")
+            ends = np.flatnonzero(np.diff(self.probabilities[order, c]))
+            found[c] = order, np.append(ends, len(order) - 1)
+        return found
+
+    @cached_property
+    def surprisals(self) -> np.ndarray:
+        """The negative logarithm of the true class's probability, in nats [n]; a probability of 0 counts as 1e-7."""
+        true = np.take_along_axis(self.probabilities, self.labels[:, None], axis=1)[:, 0].astype("float64")
+        return -np.log(np.clip(true, 1e-7, 1))
+
+    @cached_property
+    def squares(self) -> np.ndarray:
+        """The square of p(class 1) - label [n]; of more than two classes, summed over them."""
+        squares = (self.probabilities - np.eye(self.classes)[self.labels]) ** 2
+        return squares[:, 1] if self.classes == 2 else squares.sum(axis=1)
+
+    @cached_property
+    def gaps(self) -> np.ndarray:
+        """Whether an image is right minus its top probability, in the bin of that: float64 [n, BINS]."""
+        confidence = self.probabilities.max(axis=1).astype("float64")
+        gaps = np.zeros((len(self.labels), BINS))
+        right = self.probabilities.argmax(axis=1) == self.labels
+        gaps[np.arange(len(self.labels)), confidence_bin(confidence)] = right - confidence
+        return gaps
 
 
-def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean negative logarithm of the true class's probability, in nats; a probability of 0 counts as 1e-7."""
-    return float(surprisals(labels, probabilities).mean())
+class Drawn:
+    """A result's images as often as `counts` says, by default once: what its metrics share is computed once."""
+
+    def __init__(self, result: Result, counts: np.ndarray | None = None) -> None:
+        self.result, self.counts = result, np.ones((1, len(result.labels))) if counts is None else counts
+
+    @cached_property
+    def matrices(self) -> np.ndarray:
+        """Images by true class and most probable class, float64 [r, k, k]."""
+        k = self.result.classes
+        return (self.counts @ self.result.cells).reshape(-1, k, k)
+
+    @cached_property
+    def hits(self) -> np.ndarray:
+        """Images of each class that are right, [r, k]."""
+        return np.ascontiguousarray(self.matrices.diagonal(axis1=1, axis2=2))
+
+    @cached_property
+    def curves(self) -> dict[int, Curve]:
+        """By averaged class."""
+        made = {}
+        for c, (order, ends) in self.result.orders.items():
+            drawn = self.counts[:, order]
+            positive = (self.result.labels[order] == c).astype("float64")  # twice as fast as with a bool
+            true = np.cumsum(drawn * positive, axis=1)[:, ends]
+            made[c] = Curve(true, np.cumsum(drawn, axis=1)[:, ends] - true)
+        return made
+
+    def mean(self, terms: np.ndarray) -> np.ndarray:
+        """The mean over images of [n], [r]."""
+        return self.counts @ terms / len(terms)
+
+    def averaged(self, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+        """The mean over averaged classes of a ratio [r, k], 0 where there is nothing to divide by: [r]."""
+        ratio = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+        return ratio[:, self.result.averaged].mean(axis=1)
 
 
-def surprisals(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Of each image, what `cross_entropy` is the mean of: float64 [n]."""
-    true = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype("float64")
-    return -np.log(np.clip(true, 1e-7, 1))
+def accuracy(drawn: Drawn) -> np.ndarray:
+    """The share of images whose most probable class is theirs."""
+    return drawn.hits.sum(axis=1) / len(drawn.result.labels)
 
 
-def roc_points(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates from (0, 0) to (1, 1), a point a distinct score; nan without both classes."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of each run of equal scores
-    true = np.cumsum(positive[order], dtype="int64")[last]
-    false = last + 1 - true
-    with np.errstate(invalid="ignore"):
-        rates = np.append(0, false) / false[-1], np.append(0, true) / true[-1]
-    return rates
+def precision(drawn: Drawn) -> np.ndarray:
+    """The share that is right of the images taken for a class; 0 without any."""
+    return drawn.averaged(drawn.hits, drawn.matrices.sum(axis=1))
 
 
-def roc_auc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve, ties counted half; nan without both classes."""
-    false, true = roc_points(positive, scores)
-    return float(np.trapezoid(true, false))
+def recall(drawn: Drawn) -> np.ndarray:
+    """The share that is right of the images of a class; 0 without any."""
+    return drawn.averaged(drawn.hits, drawn.matrices.sum(axis=2))
 
 
-def pr_points(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision, a point a distinct score, the highest first; recall is nan without a positive image."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-    true = np.cumsum(positive[order], dtype="int64")[last]
-    with np.errstate(invalid="ignore"):
-        return true / true[-1], true / (last + 1)
+def f1(drawn: Drawn) -> np.ndarray:
+    """The harmonic mean of a class's precision and recall."""
+    return drawn.averaged(2 * drawn.hits, drawn.matrices.sum(axis=1) + drawn.matrices.sum(axis=2))
 
 
-def average_precision(positive: np.ndarray, scores: np.ndarray) -> float:
-    """The sum of precision times the step in recall, without interpolation; nan without a positive image."""
-    recall, precision = pr_points(positive, scores)
-    return float(np.sum(np.diff(recall, prepend=0) * precision))
+def roc_auc(drawn: Drawn) -> np.ndarray:
+    """Area under the ROC curve; nan where all labels are the same."""
+    return _nan_mean(curve.roc_area() for curve in drawn.curves.values())
 
 
-def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The mean square of p(class 1) - label, 0 to 1; of more than two classes, summed over them, 0 to 2 (Brier 1950).
-
-    As scikit-learn's brier_score_loss.
-    """
-    return float(brier_terms(labels, probabilities).mean())
+def average_precision(drawn: Drawn) -> np.ndarray:
+    """Average precision; nan without an image of class 1 of two."""
+    return _nan_mean(curve.average_precision() for curve in drawn.curves.values())
 
 
-def brier_terms(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Of each image, what `brier_score` is the mean of: float64 [n]."""
-    classes = probabilities.shape[1]
-    squares = (probabilities - np.eye(classes)[labels]) ** 2
-    return squares[:, 1] if classes == 2 else squares.sum(axis=1)
+def log_loss(drawn: Drawn) -> np.ndarray:
+    """Cross-entropy in nats; on a run it is called loss (`recorded_as`)."""
+    return drawn.mean(drawn.result.surprisals)
 
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> float:
+def brier_score(drawn: Drawn) -> np.ndarray:
+    """The mean square of p(class 1) - label, 0 to 1; of more than two classes, summed over them, 0 to 2: Brier 1950."""
+    return drawn.mean(drawn.result.squares)
+
+
+def expected_calibration_error(drawn: Drawn) -> np.ndarray:
     """The mean over images of |share that is right - mean top probability| in the bin of an image's top probability.
 
     Guo et al., arXiv:1706.04599, equation 3; the bins are those of `calibration_bins`.
     """
-    count, accuracy, confidence = calibration_bins(labels, probabilities, bins)
-    return float(np.nansum(count * np.abs(accuracy - confidence)) / len(labels))
+    return np.abs(drawn.counts @ drawn.result.gaps).sum(axis=1) / len(drawn.result.labels)
 
 
-def calibration_bins(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each of `bins` bins of equal width of the top probability: images, share that is right, mean top probability.
+# Precision, recall, f1 and what is made of curves: of class 1 of two, else the mean over all classes, each against the
+# rest; of curves the mean over the classes that occur.
+METRICS: dict[str, Callable[[Drawn], np.ndarray]] = {
+    metric.__name__: metric
+    for metric in (
+        accuracy, precision, recall, f1, roc_auc, average_precision, log_loss, brier_score, expected_calibration_error
+    )
+}  # fmt: skip
+LOWER_IS_BETTER = ("log_loss", "brier_score", "expected_calibration_error")
+OF_A_FIT = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss")  # every run has these, and a sweep's choice
+
+
+def direction(name: str) -> str:
+    """Which way a metric is better: max or min."""
+    return "min" if name in LOWER_IS_BETTER else "max"
+
+
+def cost(score: Score, direction: str) -> Score:
+    """A score turned so that less is better."""
+    return -score if direction == "max" else score
+
+
+def recorded_as(name: str) -> str:
+    """A metric's name on a run, after `final/val_` or `final/test_`."""
+    return "loss" if name == "log_loss" else name
+
+
+def scores(labels: np.ndarray, probabilities: np.ndarray, names: Iterable[str] = METRICS) -> dict[str, float]:
+    """Metrics by name; ValueError as of `Result`."""
+    drawn = Drawn(Result(labels, probabilities))
+    return {name: float(METRICS[name](drawn)[0]) for name in names}
+
+
+def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The metrics of a fit, named as its run has them: accuracy, precision, recall, f1, roc_auc and loss."""
+    return {recorded_as(name): value for name, value in scores(labels, probabilities, OF_A_FIT).items()}
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """int [k, k]: images by true class (rows) and most probable class (columns); ValueError as of `Result`."""
+    return Drawn(Result(labels, probabilities)).matrices[0].astype("int64")
+
+
+def calibration_bins(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of BINS bins of equal width of the top probability: images, share that is right, mean top probability.
 
     The last two are nan in a bin without images.
     """
     confidence = probabilities.max(axis=1).astype("float64")
-    at = confidence_bin(confidence, bins)
+    at = confidence_bin(confidence)
     right = probabilities.argmax(axis=1) == labels
-    count, hits, sums = (np.bincount(at, weights, minlength=bins) for weights in (None, right, confidence))
+    count, hits, sums = (np.bincount(at, weights, minlength=BINS) for weights in (None, right, confidence))
     with np.errstate(invalid="ignore"):
         return count, hits / count, sums / count
 
 
-def confidence_bin(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Which of `bins` bins of equal width, each with its upper edge and without its lower one."""
-    return np.clip(np.ceil(confidence * bins).astype("int64") - 1, 0, bins - 1)
-
-
-def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:
-    """McNemar's exact test of whether two results [n, k] on the same images are equally often right.
-
-    If they are, the images that only one of them has right fall to either with probability 1/2 (McNemar 1947).
-    """
-    from scipy.stats import binomtest
-
-    ours, theirs = (probabilities.argmax(axis=1) == labels for probabilities in (first, second))
-    b, c = int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours))
-    return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0)
+def confidence_bin(confidence: np.ndarray) -> np.ndarray:
+    """Which of BINS bins of equal width, each with its upper edge and without its lower one."""
+    return np.clip(np.ceil(confidence * BINS).astype("int64") - 1, 0, BINS - 1)
 
 
 def emotion_errors(
@@ -195,27 +287,14 @@ def emotion_errors(
     return pd.DataFrame(rows)
 
 
-def bootstrap_interval(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    metric: Metric = accuracy,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of a metric over resampled images (Efron & Tibshirani 1993, chapter 13)."""
-    random = np.random.default_rng(seed)
-    n = len(labels)
-    if metric is accuracy:
-        # The hits in a resample of n images are binomial: no image needs to be drawn.
-        values = random.binomial(n, accuracy(labels, probabilities), resamples) / n
-    else:
-        draws = (random.integers(n, size=n) for _ in range(resamples))
-        values = np.array([metric(labels[rows], probabilities[rows]) for rows in draws])
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _dots(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The products of rows, [r]."""
+    return np.einsum("rm,rm->r", first, second)
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
+def _nan_mean(areas: Iterable[np.ndarray]) -> np.ndarray:
+    """The mean [r] over classes, nan where all are."""
+    values = np.array(list(areas))
+    there = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, values, 0).sum(axis=0) / there.sum(axis=0)

@@ -24,11 +24,7 @@ class Shared(Protocol):
 
 
 def answer(call: Callable[..., Any], *args: Any) -> bytes:
-    """What came of call(*args), in a form that the driver can always read: see `outcome`.
-
-    Neither pool survives every exception: one whose constructor takes other arguments than its `args` pickles but does
-    not unpickle, which ends a pebble 5.2.3 pool with "Unpicklable object from worker" (process.py:366).
-    """
+    """What came of call(*args), in a form that the driver can always read: see `outcome`."""
     try:
         return pickle.dumps(("result", pickle.dumps(call(*args)), ""))
     except BaseException as error:
@@ -50,7 +46,7 @@ def outcome(answered: bytes) -> Any:
         return pickle.loads(pickled)
     try:
         error = pickle.loads(pickled)
-    except Exception:
+    except Exception:  # one whose constructor takes other arguments than its `args` pickles and does not unpickle
         error = RuntimeError(text)
     raise error
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import resource_tracker
@@ -20,24 +20,22 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from pebble import ProcessExpired, ProcessPool
-
 from fer_experiments.ambient import pin_warnings
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
 from fer_experiments.quiet import silenced
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
 
     from fer_experiments.config import ComputeConfig
 
-CLOSING = 2.0  # seconds that closing waits for killed workers
-LOOK = 1.0  # seconds between two looks at whether a busy worker lives
+PATIENCE = 2.0  # seconds that are waited for the end of a process that is dead or about to be
 
 
 @contextmanager
-def open_processes(compute: ComputeConfig) -> Iterator[Processes]:
+def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Processes]:
     """Worker processes, started when first needed, killed on leaving.
 
     Raises:
@@ -60,7 +58,7 @@ def open_processes(compute: ComputeConfig) -> Iterator[Processes]:
 def _start_tracker() -> None:
     """Starts Python's process that removes what others leave behind, and says nothing about it.
 
-    Pools that are thrown away with their killed worker leave semaphores.
+    A worker that is killed leaves the semaphores of its libraries.
     """
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # which it is given as it starts
     try:
@@ -77,7 +75,10 @@ class Processes:
         self._free: SimpleQueue[Slot] = SimpleQueue()
         for slot in slots:
             self._free.put(slot)
-        self._threads = ThreadPoolExecutor(len(slots), thread_name_prefix="slot")
+        # Workers inherit what their thread keeps away: Ctrl-C is the driver's from their first instant.
+        self._threads = ThreadPoolExecutor(
+            len(slots), "slot", signal.pthread_sigmask, (signal.SIG_BLOCK, [signal.SIGINT])
+        )
         self._folder = folder
         self._shared = 0
 
@@ -98,7 +99,7 @@ class Processes:
     def _run(self, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         slot = self._free.get()  # there is one: as many threads as slots
         try:
-            return slot.run(call, args)
+            return outcome(slot.run(pickle.dumps((call, args))))
         finally:
             self._free.put(slot)
 
@@ -117,94 +118,61 @@ class Processes:
     def close(self) -> None:
         """Kills the workers; nothing happens the second time."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        ends = time.monotonic() + CLOSING
-        for stopping in [slot.close() for slot in self._slots]:
-            stopping.join(max(0.0, ends - time.monotonic()))
+        killed = [worker for slot in self._slots if (worker := slot.close())]
+        ends = time.monotonic() + PATIENCE
+        for worker in killed:
+            worker.join(max(0.0, ends - time.monotonic()))
 
 
 class Slot:
-    """A place for one worker process at a time: a pool of one, so that a death loses one call.
-
-    A pool that lost its worker is thrown away: pebble 5.2.3 refuses calls after the death of an idle worker
-    (find_expired_task), and one killed while it sends leaves half a message in the pool's pipe.
-    """
+    """A place for one worker process at a time, behind a pipe of its own: a death loses one call and half a message."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
         self._lock = threading.Lock()
-        self._pool: ProcessPool | None = None
-        self._worker: BaseProcess | None = None
-        self._future: Future[Any] | None = None
         self._closed = False
+        self._worker: SpawnProcess | None = None
+        self._pipe: Connection[bytes, bytes]
 
-    def run(self, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """The result of the call in this slot's worker, a fresh one if the last has died.
+    def run(self, payload: bytes) -> bytes:
+        """This slot's worker's answer to a call, a fresh worker's if the last has died.
 
         Raises:
             Lost: the worker died first.
             CancelledError: the slot was closed.
         """
-        payload = pickle.dumps((call, args))
-        try:
-            if self._worker is None or not self._worker.is_alive():
-                self._start()
-            return outcome(self._wait(self._schedule(_run, payload)))
-        except Lost:
-            with self._lock:
-                self._discard()
-            raise
-
-    def _start(self) -> None:
-        with self._lock:
-            self._discard()
-            spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(1, initializer=_begin, initargs=[self._environment], context=spawn)
-        pid = self._wait(self._schedule(os.getpid))
-        self._worker = next((p for p in multiprocessing.active_children() if p.pid == pid), None)
-        if self._worker is None:
-            raise Lost(f"worker process {pid} died as it started")
-
-    def _schedule(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
-        with self._lock:
-            if self._closed or self._pool is None:
-                raise CancelledError
-            try:
-                self._future = self._pool.schedule(call, args)
-            except RuntimeError as error:  # the pool found its worker dead
-                raise Lost("worker process died while it was idle") from error
-            return self._future
-
-    def _wait(self, future: Future[Any]) -> Any:
-        while True:
-            try:
-                return future.result(LOOK)
-            except TimeoutError:
-                # pebble 5.2.3 takes exit code 0 for no death (inspect_workers): such a call would never end.
-                if self._worker is not None and not self._worker.is_alive() and not future.done():
-                    raise Lost(_death(self._worker.pid, self._worker.exitcode)) from None
-            except ProcessExpired as error:
-                raise Lost(_death(error.pid, error.exitcode)) from None
-            except RuntimeError as error:  # BrokenProcessPool
-                raise Lost(f"worker process died before it took the call ({error})") from None
-
-    def _discard(self) -> threading.Thread:
-        """Kills the worker and lets the pool end in a thread: pebble's join has no bound that holds."""
-        pool, worker, self._pool, self._worker = self._pool, self._worker, None, None
-        if pool is not None:
-            pool.stop()
-        if worker is not None:
+        worker = self._living()
+        with suppress(EOFError, OSError):
+            self._pipe.send_bytes(payload)
+            return self._pipe.recv_bytes()
+        worker.join(PATIENCE)
+        if worker.is_alive():  # what it ran has closed its end of the pipe
             worker.kill()
-        stopping = threading.Thread(target=pool.join if pool else int, daemon=True)
-        stopping.start()
-        return stopping
+            worker.join(PATIENCE)
+        if self._closed:
+            raise CancelledError
+        raise Lost(_death(worker.pid, worker.exitcode))
 
-    def close(self) -> threading.Thread:
-        """Kills the worker, whatever it does; the thread ends when it is gone."""
+    def _living(self) -> SpawnProcess:
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            if self._worker is None or not self._worker.is_alive():
+                spawn = multiprocessing.get_context("spawn")
+                self._pipe, theirs = spawn.Pipe()
+                worker = spawn.Process(target=_serve, args=(theirs, self._environment), daemon=True)
+                worker.start()
+                theirs.close()  # so that the pipe ends with the worker
+                self._worker = worker
+            return self._worker
+
+    def close(self) -> SpawnProcess | None:
+        """Kills the worker, whatever it does."""
         with self._lock:
             self._closed = True
-            if self._future is not None:
-                self._future.cancel()
-            return self._discard()
+            if self._worker is not None:
+                self._worker.kill()
+            return self._worker
 
 
 def _death(pid: int | None, exitcode: int | None) -> str:
@@ -215,13 +183,15 @@ def _death(pid: int | None, exitcode: int | None) -> str:
     return f"worker process {pid} was killed by {signal.Signals(-exitcode).name}{hint}"
 
 
-def _begin(environment: dict[str, str]) -> None:
-    """First thing in a worker, before the call's modules are imported. SIGINT is the driver's: pebble ignores it."""
+def _serve(pipe: Connection[bytes, bytes], environment: dict[str, str]) -> None:
+    """A worker's life; the calls' modules are imported after its environment is set."""
+    os.register_at_fork(after_in_child=pipe.close)  # a child of a call must not keep a dead worker's pipe open
     os.environ.update(environment)
     pin_warnings()
-    # pebble's handler runs between two bytecodes only: a worker deep in C would outlive its SIGTERM by 3 s.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_driver, daemon=True).start()
+    with suppress(EOFError, OSError):  # the driver is gone
+        while True:
+            pipe.send_bytes(answer(_unpickled, pipe.recv_bytes()))
 
 
 def _die_with_driver() -> None:
@@ -229,10 +199,6 @@ def _die_with_driver() -> None:
     assert driver is not None
     driver.join()
     os._exit(1)
-
-
-def _run(payload: bytes) -> bytes:
-    return answer(_unpickled, payload)
 
 
 def _unpickled(payload: bytes) -> Any:

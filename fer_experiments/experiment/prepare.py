@@ -12,9 +12,10 @@ import numpy as np
 
 from fer_experiments.backbones import networks
 from fer_experiments.config import Config, cache_dir, to_dict
+from fer_experiments.config.parts import PREPARED_SECTIONS
 from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Executor, Shared
+from fer_experiments.executors.executor import Executor, Shared, open_executor
 from fer_experiments.features.cache import FeatureSet, extract_features
 from fer_experiments.features.travel import Travelling, pack
 from fer_experiments.training.fit import feature_moments
@@ -92,7 +93,7 @@ class Preparations:
             UserError: data, weights or a cut layer that are not there; a backbone that cannot be built so, or that has
                 seen the validation images.
         """
-        key = _key(config, "data", "backbone", "features")
+        key = _key(config, *PREPARED_SECTIONS)
         if key not in self._prepared:
             self._prepared[key] = _prepare(config, self.dataset(config), self._echo, self._executor)
         return self._prepared[key]
@@ -101,7 +102,7 @@ class Preparations:
         """A handle of `of(config)` for the executor's calls, which get a Sent; a dataset is sent once."""
         prepared, executor = self.of(config), self._executor
         assert executor is not None
-        key = _key(config, "data", "backbone", "features")
+        key = _key(config, *PREPARED_SECTIONS)
         if key not in self._sent:
             data = _key(config, "data")
             if data not in self._shared_datasets:
@@ -115,6 +116,12 @@ class Preparations:
 def prepare(config: Config, echo: Echo = print, executor: Executor | None = None) -> Prepared:
     """Data and features of one config; see `Preparations.of`."""
     return Preparations(executor, echo).of(config)
+
+
+def prepare_features(config: Config) -> None:
+    """`fer features`: the features of a config, made where its executor runs."""
+    with open_executor(config.compute) as executor:
+        prepare(smoke(config), executor=executor)
 
 
 def _prepare(config: Config, dataset: Dataset, echo: Echo, executor: Executor | None) -> Prepared:

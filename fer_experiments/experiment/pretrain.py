@@ -83,10 +83,6 @@ def _settings(config: Config) -> tuple[Config, PretrainConfig]:
     if config.pretrain is None:
         raise UserError("pretrain: no recipe; say pretrain=pocket")
     settings = config.pretrain
-    if len(settings.widths) != len(settings.blocks) or not settings.widths:
-        raise UserError(
-            f"pretrain.widths={settings.widths}, pretrain.blocks={settings.blocks}: one number a stage in each"
-        )
     if config.training.smoke:
         settings = replace(settings, epochs=1, batch_size=16, widths=[8] * len(settings.widths))
         config = replace(config, pretrain=settings, tracking=replace(config.tracking, system_metrics=False))

@@ -15,6 +15,7 @@ from fer_experiments.config import Config, cache_dir, to_yaml
 from fer_experiments.data import Dataset, TestSplit, open_test_split
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves, figures, metrics
+from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.training.fit import FitResult, fit_head
@@ -86,7 +87,7 @@ def log_scores(
     """Metrics and figures of a split ("val" or "test") go on the run; returns the metrics, accuracy with interval."""
     suffix = "" if split == "val" else f"_{split}"
     scores = metrics.classification_metrics(labels, probabilities)
-    low, high = metrics.bootstrap_interval(labels, probabilities)
+    low, high = accuracy_interval(labels, probabilities)
     scores |= {"accuracy_low": low, "accuracy_high": high}
     final = {f"final/{split}_{name}": value for name, value in scores.items()}
     matrix = metrics.confusion(labels, probabilities)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from fer_experiments import tracking
-from fer_experiments.config import Config, flatten, from_dict, to_dict
+from fer_experiments.config import Config, experiment, flatten, from_dict, read_yaml, to_dict
 from fer_experiments.config.commands import command, ui_command
+from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.metrics import cost
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run, fit_and_record
 from fer_experiments.search.state import find_sweep
 from fer_experiments.training.fit import FitError, forget
 
-HERE = ("paths", "tracking", "compute", "promote", "gate")  # of this command, not of the run that is refitted
 KINDS = ("trial", "train")
 
 
@@ -69,8 +67,7 @@ class Refitted:
 
     def best_seed(self, direction: str) -> int:
         """The seed with the best score; the smallest of equals."""
-        sign = -1 if direction == "max" else 1
-        return min(self.scores, key=lambda seed: (sign * self.scores[seed], seed))
+        return min(self.scores, key=lambda seed: (cost(self.scores[seed], direction), seed))
 
 
 def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str | None) -> Choice:
@@ -85,11 +82,9 @@ def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str
         return Choice(f"run {candidate.name}", [candidate], "final/val_accuracy", "max")
     state, _ = find_sweep(store.mlruns / "sweeps", sweep)
     objective, direction = (state.identity[f"sweep.{key}"] for key in ("objective", "direction"))
-    sign = -1 if direction == "max" else 1
-    finished = [trial for trial in state.trials if trial["status"] == "finished"]
-    if not finished:
+    best = state.ranked()[: config.promote.top_k]
+    if not best:
         raise UserError(f"sweep {state.id}: no trial has finished yet; its command given again goes on with it")
-    best = sorted(finished, key=lambda trial: sign * trial["score"])[: config.promote.top_k]
     candidates = [_candidate(config, store, t["run_id"], f"trial {t['number']}", t["values"]) for t in best]
     return Choice(f"sweep {state.id}", candidates, objective, direction, state.id)
 
@@ -111,10 +106,8 @@ def _candidate(
         if tags.get("fer.kind") == "sweep":
             what = f"sweep's run: say sweep={run_id}, or choose one of its trials"
         raise UserError(f"run={run_id}: a {what}; only a finished trial or `fer train` run with a head can be promoted")
-    recorded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    assert isinstance(recorded, dict)
-    container = {str(k): v for k, v in recorded.items() if k not in (*HERE, "sweep", "pretrain")}
-    made = from_dict({**container, **{k: v for k, v in to_dict(config).items() if k in HERE}})
+    # Its place and what is done with it are this command's.
+    made = from_dict({**to_dict(config), **experiment(read_yaml(text))})
     if config.data.path is not None:  # the data may lie elsewhere today
         made = replace(made, data=replace(made.data, path=config.data.path))
     if made.training.smoke:
@@ -166,8 +159,7 @@ def refit_all(
         done.append(Refitted(candidate, scores, runs))
     if not done:
         raise UserError(f"{choice.name}: no refit came to anything; lower training.learning_rate and sweep again")
-    sign = -1 if choice.direction == "max" else 1
-    return sorted(done, key=lambda refitted: sign * refitted.mean)
+    return sorted(done, key=lambda refitted: cost(refitted.mean, choice.direction))
 
 
 def _refit(
@@ -197,5 +189,5 @@ def _refit(
 
 def refit_digest(config: Config, tags: dict[str, str]) -> str:
     """What makes two fits the same: config (head, training, seed), and the fingerprints of what they were made of."""
-    own = {k: v for k, v in flatten(to_dict(config)).items() if k.startswith(("head.", "training."))}
+    own = flatten({section: to_dict(config)[section] for section in FITTED_SECTIONS})
     return hashlib.sha256(json.dumps([own, tags], sort_keys=True).encode()).hexdigest()[:16]

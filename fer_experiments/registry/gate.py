@@ -9,11 +9,10 @@ import numpy as np
 
 from fer_experiments.config import GateConfig, close
 from fer_experiments.errors import UserError
-from fer_experiments.evaluation.bootstrap import GROUPS, LOWER_IS_BETTER, paired_bootstrap
-from fer_experiments.evaluation.metrics import mcnemar
+from fer_experiments.evaluation.bootstrap import mcnemar, paired_bootstrap
+from fer_experiments.evaluation.metrics import METRICS, direction
 from fer_experiments.registry.sealed import Outcome
 
-METRICS = [name for names in GROUPS for name in names]
 EVERY = "every"  # the key in gate.recall for classes that are not named
 
 
@@ -100,10 +99,10 @@ def _compared(gate: GateConfig, tested: Outcome, rival: Rival) -> Condition:
         worse = test.only_first < test.only_second and test.p_value < gate.alpha
         return Condition(asked, found, not worse)
     difference = paired_bootstrap(labels, theirs, ours, gate.metric)  # p is small when the champion is better
-    sign = -1 if gate.metric in LOWER_IS_BETTER else 1
     low, high = sorted((-difference.low, -difference.high))
+    better = "higher" if direction(gate.metric) == "max" else "lower"
     found = (
         f"{gate.metric} differs by {-difference.value:+.4f} ({low:+.4f} to {high:+.4f}), "
-        f"{'higher' if sign > 0 else 'lower'} is better, p = {difference.p_value:.3g} that it is worse by chance"
+        f"{better} is better, p = {difference.p_value:.3g} that it is worse by chance"
     )
     return Condition(asked, found, difference.p_value >= gate.alpha)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_experiments import environment, tracking
-from fer_experiments.config import Config, flatten, project_root, to_dict
+from fer_experiments.config import Config, experiment, flatten, project_root, to_dict
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors.executor import open_executor
@@ -34,7 +34,6 @@ Echo = Callable[[str], None]
 
 WARM_UP, TIMED = 5, 50  # single images
 SAME = 1e-4  # of probabilities of one model in two processes, in float32
-CONFIG_SECTIONS = ("data", "backbone", "features", "head", "training")
 
 
 def promote(
@@ -152,8 +151,7 @@ def _record_choice(refits: list[Refitted], choice: Choice, seed: int, run: track
     run.log_json([{k: v for k, v in row.items() if k != "candidate"} for row in rows], "refits.json")
     scores = tracking.Run(run.store, best.runs[seed]).metrics
     run.log_metrics({k: v for k, v in scores.items() if k.startswith("final/val_")})
-    sections = {k: v for k, v in to_dict(best.candidate.config).items() if k in CONFIG_SECTIONS}
-    run.log_params(flatten(sections) | {"training.seed": seed})
+    run.log_params(flatten(experiment(to_dict(best.candidate.config))) | {"training.seed": seed})
 
 
 def _show_test(tested: Outcome, echo: Echo) -> None:
@@ -230,7 +228,7 @@ def _latency(call: Callable[[], object]) -> tuple[float, float]:
 
 def _tags(config: Config, prepared: Prepared, choice: Choice, seed: int) -> dict[str, str]:
     git = environment.git_state(project_root())
-    sections = {k: v for k, v in to_dict(config).items() if k in CONFIG_SECTIONS}
+    sections = experiment(to_dict(config))
     tags = {
         **prepared.tags,
         "fer.sweep_id": choice.sweep_id,

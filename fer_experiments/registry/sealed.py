@@ -73,16 +73,11 @@ def _recall(test: TestSplit, probabilities: np.ndarray) -> dict[str, float]:
     return {name: float(share) for name, share in zip(test.classes, shares, strict=True)}
 
 
-def logged_name(metric: str) -> str:
-    """A metric's name on the run: the log loss is called loss there, as that of the validation split."""
-    return f"final/test_{'loss' if metric == 'log_loss' else metric}"
-
-
 def _record(run: tracking.Run, tested: Outcome) -> None:
     test, probabilities = tested.test, tested.probabilities
     values: dict[str, float] = {}
     for name, score in tested.scores.items():
-        logged = logged_name(name)
+        logged = f"final/test_{metrics.recorded_as(name)}"
         values |= {logged: score.value, f"{logged}_low": score.low, f"{logged}_high": score.high}
     values |= {f"final/test_recall_{name}": share for name, share in tested.recall.items()}
     run.log_metrics(values)

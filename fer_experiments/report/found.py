@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
-from omegaconf import OmegaConf
 
-from fer_experiments.config.commands import LEFT_OUT, train_command
+from fer_experiments.config import experiment, to_yaml
+from fer_experiments.config.commands import train_command
 from fer_experiments.errors import UserError
 from fer_experiments.report import figures, results
 from fer_experiments.report.markup import figure, folded, paragraph, section, table, to_copy
 from fer_experiments.report.record import Record
 from fer_experiments.search import leaderboard
+from fer_experiments.search.identity import granted
 from fer_experiments.search.importance import FEWEST_TRIALS, FORESTS, importances
 from fer_experiments.search.leaderboard import written
 
@@ -30,7 +31,7 @@ def best(record: Record) -> str:
         near = sum(t["status"] == "finished" and t["score"] >= low for t in record.state.trials) - 1
         said += f" Within its 95 % interval: {near:,} other finished trial{'s'[: near != 1]}."
         said += " The best of many is flattered by being chosen; the sealed test split tells."
-    if top["raw"].get("tuner/initial_epoch"):
+    if granted(top["raw"]).initial_epoch:
         said += " Hyperband went on from an earlier trial's weights in it; trained again, it starts afresh."
     values = table(("hyperparameter", "value"), [(path, written(value)) for path, value in top["values"].items()])
     return section("best", "Best config", paragraph(said), values, *_again(record))
@@ -40,8 +41,7 @@ def _again(record: Record) -> list[str]:
     """How to train the best again."""
     if record.best_config is None:
         return [paragraph("Its config.yaml is not on its run.")]
-    whole = {k: v for k, v in record.best_config.items() if k not in LEFT_OUT}
-    yaml = folded("The whole config as YAML", to_copy("yaml", OmegaConf.to_yaml(whole)))
+    yaml = folded("The whole config as YAML", to_copy("yaml", to_yaml(experiment(record.best_config))))
     try:
         return [paragraph("Train it again:"), to_copy("command", train_command(record.best_config)), yaml]
     except UserError as error:

@@ -5,23 +5,18 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from fer_experiments.config import SweepConfig
+from fer_experiments.config import SweepConfig, decides_results, read_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.search.state import State, is_locked
 from fer_experiments.tracking import FoundRun, Store, artifact_text, find_run, find_runs
 
 CURVES, MATRICES = 6, 3  # of the best runs
-# Params in which two runs may differ that are the same experiment but for the seed.
-FREE = ("training.seed", "data.path", "features.batch_size", "features.shard_size")
-FREE_SECTIONS = ("paths.", "tracking.", "compute.", "sweep.")
 
 
 @dataclass(frozen=True)
@@ -57,11 +52,11 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
     """
     # A failed trial that its sweep learned of from the store has no seconds.
     state = dataclasses.replace(state, trials=[{"seconds": 0.0, **trial} for trial in state.trials])
-    sweep = _sweep_config(state.identity)
+    sweep = state.settings
     store = store.of(state.identity["data.task"])
     parent = _parent_run(store, state)
     runs = find_runs(store, {"fer.sweep_id": state.id, "fer.kind": "trial"})
-    best = _best_trials(state, sweep.direction)
+    best = {t["number"]: t["run_id"] for t in state.ranked() if t.get("run_id")}
     tables = {n: _table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
     grids = {n: _json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
     config = artifact_text(store, next(iter(best.values())), "config.yaml") if best else None
@@ -73,20 +68,13 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
         counts=_table(store, parent.run_id, "data/counts.csv"),
         cleaning=_json(store, parent.run_id, "data/cleaning.json"),
         hardware=_json(store, parent.run_id, "environment/hardware.json"),
-        best_config=_plain_dict(OmegaConf.load(io.StringIO(config))) if config else None,
+        best_config=read_yaml(config) if config else None,
         times=_times(runs),
         curves={n: table for n, table in tables.items() if table is not None},
         matrices={n: (grid["classes"], grid["matrix"]) for n, grid in grids.items() if grid},
         seeds=_seeds(store, parent, runs, state, sweep.objective),
         killed=[run.tags.get("fer.error", "no reason is recorded") for run in runs if run.status == "KILLED"],
     )
-
-
-def _sweep_config(identity: Mapping[str, Any]) -> SweepConfig:
-    """The sweep's settings but for its budget, which is no part of what it is."""
-    known = {field.name for field in dataclasses.fields(SweepConfig)}
-    own = {key.removeprefix("sweep."): value for key, value in identity.items() if key.startswith("sweep.")}
-    return SweepConfig(**{key: value for key, value in own.items() if key in known})
 
 
 def _parent_run(store: Store, state: State) -> FoundRun:
@@ -96,13 +84,6 @@ def _parent_run(store: Store, state: State) -> FoundRun:
         where = "say tracking=... and tracking.uri=... as for the sweep itself"
         raise UserError(f"sweep {state.id}: its run {state.run_id} is not in {store}; {where}")
     return run
-
-
-def _best_trials(state: State, direction: str) -> dict[int, str]:
-    """Run ids of the finished trials by number, the best first."""
-    sign = -1 if direction == "max" else 1
-    finished = [t for t in state.trials if t["status"] == "finished" and t.get("run_id")]
-    return {t["number"]: t["run_id"] for t in sorted(finished, key=lambda t: sign * t["score"])}
 
 
 def _times(runs: list[FoundRun]) -> dict[int, tuple[float, float]]:
@@ -127,7 +108,7 @@ def _seeds(store: Store, parent: FoundRun, trials: list[FoundRun], state: State,
     groups: dict[frozenset[tuple[str, str]], dict[str, FoundRun]] = {}
     for run in runs:
         params = run.params
-        same = frozenset((k, v) for k, v in params.items() if k not in FREE and not k.startswith(FREE_SECTIONS))
+        same = frozenset((k, v) for k, v in params.items() if decides_results(k) and k != "training.seed")
         same |= {(key, run.tags.get(key, "")) for key in inputs}
         if objective in run.metrics:
             groups.setdefault(same, {}).setdefault(params.get("training.seed", ""), run)
@@ -148,9 +129,3 @@ def _json(store: Store, run_id: str, path: str) -> Any:
 def _table(store: Store, run_id: str, path: str) -> pd.DataFrame | None:
     text = artifact_text(store, run_id, path)
     return pd.read_csv(io.StringIO(text)) if text else None
-
-
-def _plain_dict(node: Any) -> dict[str, Any]:
-    container = OmegaConf.to_container(node)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fer_experiments.config import SweepConfig
+from fer_experiments.evaluation.metrics import cost
 from fer_experiments.search.state import State
 
 
@@ -12,9 +13,7 @@ def over(state: State, sweep: SweepConfig) -> str | None:
         return f"sweep.max_trials={sweep.max_trials}"
     if sweep.max_hours is not None and state.seconds >= sweep.max_hours * 3600:
         return f"sweep.max_hours={sweep.max_hours:g}"
-    best = state.best()
-    if sweep.target is not None and best is not None:
-        reached = best["score"] >= sweep.target if sweep.direction == "max" else best["score"] <= sweep.target
-        if reached:
-            return f"sweep.target={sweep.target:g}, which trial {best['number']} reached with {best['score']:.4f}"
+    best, target = state.best(), sweep.target
+    if best and target is not None and cost(best["score"], sweep.direction) <= cost(target, sweep.direction):
+        return f"sweep.target={target:g}, which trial {best['number']} reached with {best['score']:.4f}"
     return None

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_experiments.config import Config, flatten, to_dict
+from fer_experiments.config import Config, flatten, is_place, to_dict
+from fer_experiments.config.parts import BUDGET_PATHS, YOUNGER
 from fer_experiments.search.space import GROUPS, apply
 
-# Where things are, how fast they are made and when it ends change no trial's result.
-BUDGET = {"sweep.max_trials", "sweep.max_hours", "sweep.target", "sweep.fresh", "sweep.retry_failed"}
-NOT_IDENTITY = BUDGET | {"data.path", "features.batch_size", "features.shard_size"}
-# Keys younger than sweeps that go on: left out while they say what was so before them.
-YOUNGER: dict[str, Any] = {"data.emotions": None}
 CLEAN_ALL = ["constant", "conflicting", "duplicates"]  # what data.clean=all meant to those
+
+
+class Grant(NamedTuple):
+    """What Hyperband grants a trial: the epoch it ends with, the one it goes on from, and the oracle's id of whose."""
+
+    epochs: int | None
+    initial_epoch: int | None
+    trial_id: str | None
+
+
+def granted(raw: dict[str, Any]) -> Grant:
+    """What KerasTuner keeps of it among a trial's hyperparameters; None each with other oracles."""
+    return Grant(*(raw.get(f"tuner/{key}") for key in Grant._fields))
 
 
 def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], number: int) -> Config:
     """The base config with a trial's values, its seed, and the epochs that Hyperband grants it."""
     assert config.sweep is not None
     extra: dict[str, Any] = {"training.seed": seed_of(config.sweep.seed, number + 1)}
-    if "tuner/epochs" in raw:
-        extra["training.epochs"] = int(raw["tuner/epochs"])
+    if (epochs := granted(raw).epochs) is not None:
+        extra["training.epochs"] = int(epochs)
     return replace(apply(config, {**extra, **values}), sweep=None)
 
 
@@ -36,15 +45,14 @@ def of_all_trials(config: Config) -> dict[str, Any]:
     return {
         path: value
         for path, value in flatten(to_dict(config)).items()
-        if path not in own and path not in BUDGET and not path.startswith(groups)
+        if path not in own and path not in BUDGET_PATHS and not path.startswith(groups)
     }
 
 
 def identity_of(config: Config, tags: dict[str, str]) -> dict[str, Any]:
     """What makes two sweeps the same, flat: space, oracle, objective, base config, fingerprints of all its trials."""
     flat = flatten(to_dict(config))
-    elsewhere = ("paths.", "tracking.", "compute.")
-    kept = {k: v for k, v in flat.items() if k not in NOT_IDENTITY and not k.startswith(elsewhere)}
+    kept = {k: v for k, v in flat.items() if k not in BUDGET_PATHS and not is_place(k)}
     kept = {k: v for k, v in kept.items() if k not in YOUNGER or v != YOUNGER[k]}
     if kept["data.clean"] == CLEAN_ALL:  # the dataset's fingerprint tells it from what `all` means now
         kept["data.clean"] = "all"

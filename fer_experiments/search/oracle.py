@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import keras_tuner as kt
@@ -17,8 +18,8 @@ from keras_tuner.engine.trial import Trial
 from fer_experiments.config import SweepConfig
 from fer_experiments.errors import UserError
 from fer_experiments.search.identity import seed_of
-from fer_experiments.search.oracles import BayesianOracle, GridOracle, Guided, HyperbandOracle, RandomOracle
-from fer_experiments.search.space import plain
+from fer_experiments.search.oracles import Guided
+from fer_experiments.search.space import ORACLES, plain
 
 
 def hyperparameters(space: Mapping[str, Mapping[str, Any]]) -> kt.HyperParameters:
@@ -45,9 +46,6 @@ def make_oracle(sweep: SweepConfig) -> kt.Oracle:
     """The oracle a sweep asks, without files of its own: `replay` brings it back.
 
     One thread at a time: KerasTuner's lock is not released by an exception.
-
-    Raises:
-        UserError: an unknown oracle.
     """
     common: dict[str, Any] = {
         # The direction is given: KerasTuner infers "min" from names it does not know (val_f1_score).
@@ -56,23 +54,9 @@ def make_oracle(sweep: SweepConfig) -> kt.Oracle:
         # KerasTuner: seed=0 becomes a random seed (engine/oracle.py, `seed or random.randint`).
         "seed": 1 + seed_of(sweep.seed, 0),
     }
-    oracle: kt.Oracle
-    match sweep.oracle:
-        case "random":
-            oracle = RandomOracle(max_trials=sweep.max_trials, **common)
-        case "bayesian":
-            oracle = BayesianOracle(max_trials=sweep.max_trials, **common)
-            oracle.initial = oracle.num_initial_points = max(3, 3 * len(sweep.space))  # KerasTuner's default
-        case "tpe":
-            from fer_experiments.search.tpe import TpeOracle  # Optuna takes a second to import
-
-            oracle = TpeOracle(max_trials=sweep.max_trials, **common)
-        case "grid":
-            oracle = GridOracle(max_trials=sweep.max_trials, **common)
-        case "hyperband":
-            oracle = HyperbandOracle(max_epochs=sweep.max_epochs, factor=sweep.factor, **common)
-        case _:
-            raise UserError(f"sweep.oracle={sweep.oracle}: choose one of random, bayesian, tpe, hyperband, grid")
+    row = ORACLES[sweep.oracle]
+    kind = getattr(import_module(f"fer_experiments.search.{row.module}"), row.name)
+    oracle: kt.Oracle = kind(**{setting: getattr(sweep, setting) for setting in row.takes}, **common)
     oracle.verbose = 0
     # Its JSON files are not written atomically; the sweep writes one state file after each tell instead.
     oracle.save = lambda: None

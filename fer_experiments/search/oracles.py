@@ -12,6 +12,7 @@ import numpy as np
 from keras_tuner.engine import hyperparameters as kinds
 from keras_tuner.engine.trial import Trial
 
+from fer_experiments.evaluation.metrics import cost
 from fer_experiments.search.identity import seed_of
 
 Values = dict[str, Any]
@@ -156,6 +157,10 @@ class Guided(Exhaustive):
 class BayesianOracle(Guided, kt.oracles.BayesianOptimizationOracle):
     """KerasTuner's Gaussian process. Trials in flight count as a pessimistic guess of their scores."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.initial = self.num_initial_points = max(3, 3 * len(self.hyperparameters.space))  # KerasTuner's default
+
     def suggest(self, number: int) -> Values:
         """The least lower confidence bound."""
         self._random_state = np.random.RandomState(seed_of(self.seed, number))
@@ -167,9 +172,8 @@ class BayesianOracle(Guided, kt.oracles.BayesianOptimizationOracle):
 
     def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
         # KerasTuner guesses from the fit before this one, which a replayed oracle has not made.
-        sign = -1.0 if self.objective.direction == "max" else 1.0
         told = [trial for trial in self.trials.values() if trial.status == "COMPLETED"]
-        x, y = self._points(told), np.array([sign * trial.score for trial in told])
+        x, y = self._points(told), np.array([cost(trial.score, self.objective.direction) for trial in told])
         flying = [trial for trial in self.trials.values() if trial.status == "RUNNING"]
         if flying:
             self.gpr.fit(x, y)

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
 from fer_experiments.config import BackboneConfig, Config, check, close, flatten, from_dict, to_dict, with_values
 from fer_experiments.config.compose import group_section
+from fer_experiments.config.parts import EXPERIMENT_SECTIONS, PREPARED_SECTIONS, marked
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.metrics import OF_A_FIT, direction, recorded_as
 
 TYPES: dict[str, tuple[set[str], set[str]]] = {
     "float": ({"min", "max"}, {"sampling", "step", "when"}),
@@ -24,21 +27,34 @@ TYPES: dict[str, tuple[set[str], set[str]]] = {
     "choice": ({"values"}, {"when"}),
     "bool": (set(), {"when"}),
 }
-GROUPS = ("backbone", "head")  # can be searched as a whole: their values are names of YAMLs in conf/
-SECTIONS = ("head.", "training.", "backbone.", "features.")  # every key in them can be searched, but for these:
-REFUSED = {
-    "backbone.name": "is a label; search the group backbone",
-    "backbone.seen": "declares what the weights have seen, and cannot be tried",
-    "features.batch_size": "changes how fast features are made, not what they are",
-    "features.shard_size": "changes how features are stored, not what they are",
-    "training.smoke": "is for trying a command, not a setting of a fit",
-    "training.deterministic": "holds for a whole process, not for a trial in it",
+
+
+@dataclass(frozen=True)
+class Row:
+    """An oracle: its class, the settings of a sweep that it takes, and whether it ends by itself."""
+
+    module: str  # in `search`; imported when it is asked: keras-tuner and Optuna take seconds
+    name: str
+    takes: tuple[str, ...] = ("max_trials",)
+    ends: bool = False
+
+
+ORACLES = {
+    "random": Row("oracles", "RandomOracle"),
+    "bayesian": Row("oracles", "BayesianOracle"),
+    "tpe": Row("tpe", "TpeOracle"),
+    "hyperband": Row("oracles", "HyperbandOracle", ("max_epochs", "factor"), ends=True),
+    "grid": Row("oracles", "GridOracle", ends=True),
 }
-OF_TRAINING = ("data.balance", "data.per_class")  # touch training images alone
-PREPARED = ("backbone", "features", "data")  # a trial whose values are in these has data or features of its own
+GROUPS = ("backbone", "head")  # can be searched as a whole: their values are names of YAMLs in conf/
+# Every key of the experiment can be searched but for those that say why not, and of data those alone that do not
+# move the validation images.
+SECTIONS = tuple(f"{section}." for section in EXPERIMENT_SECTIONS if section != "data")
+REFUSED = marked("fixed")
+OF_TRAINING = tuple(marked("of_training"))
 MOST_COMBINATIONS = 200
 SAMPLINGS = ("linear", "log", "reverse_log")
-METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "loss")
+OBJECTIVES = {f"final/val_{recorded_as(name)}": direction(name) for name in OF_A_FIT}  # and which way each is better
 
 
 def check_space(config: Config) -> None:
@@ -50,15 +66,15 @@ def check_space(config: Config) -> None:
     sweep = config.sweep
     if sweep is None:
         raise UserError("sweep: none given; say sweep=<a file in sweeps/>")
-    names = [f"final/val_{name}" for name in METRICS]
-    if sweep.objective not in names:
-        raise UserError(f"sweep.objective={sweep.objective}: no such metric; choose one of {', '.join(names)}")
-    if (sweep.objective == "final/val_loss") != (sweep.direction == "min"):
-        better = "min" if sweep.direction == "max" else "max"
+    if sweep.oracle not in ORACLES:
+        raise UserError(f"sweep.oracle={sweep.oracle}: choose one of {', '.join(ORACLES)}")
+    if sweep.objective not in OBJECTIVES:
+        raise UserError(f"sweep.objective={sweep.objective}: no such metric; choose one of {', '.join(OBJECTIVES)}")
+    if sweep.direction != (better := OBJECTIVES[sweep.objective]):
         raise UserError(f"sweep.direction={sweep.direction}: {sweep.objective} is better the other way, say {better}")
     if not sweep.space:
         raise UserError(f"sweep {sweep.name}: sweep.space is empty; add a config path, such as head.l2, with its range")
-    if sweep.max_trials is None and sweep.oracle in ("random", "bayesian", "tpe"):
+    if sweep.max_trials is None and not ORACLES[sweep.oracle].ends:
         raise UserError(f"sweep.max_trials=null: the {sweep.oracle} oracle never ends by itself; give a number")
     for path, entry in sweep.space.items():
         _check_searchable(path, config)
@@ -211,7 +227,7 @@ def searched_backbones(config: Config) -> list[BackboneConfig]:
 
 def is_prepared_per_trial(space: Iterable[str]) -> bool:
     """Whether trials that differ in these paths differ in their data or features, and not in their heads alone."""
-    return any(path.partition(".")[0] in PREPARED for path in space)
+    return any(path.partition(".")[0] in PREPARED_SECTIONS for path in space)
 
 
 def _check_entry(path: str, entry: Any) -> None:

@@ -8,16 +8,17 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fer_experiments.config import Config, PathsConfig, close
+from fer_experiments.config import Config, PathsConfig, SweepConfig, close, mlruns_dir
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.metrics import cost
 from fer_experiments.files import is_held, write_atomically
 from fer_experiments.terminal import table
 
@@ -62,6 +63,13 @@ class State:
         write_atomically(folder / "state.json", lambda file: file.write(text))
 
     @property
+    def settings(self) -> SweepConfig:
+        """What the sweep is; its budget, which is no part of that, is the default one."""
+        known = {field.name for field in fields(SweepConfig)}
+        own = {path.removeprefix("sweep."): value for path, value in self.identity.items() if path.startswith("sweep.")}
+        return SweepConfig(**{key: value for key, value in own.items() if key in known})
+
+    @property
     def ended(self) -> list[dict[str, Any]]:
         """The trials whose oracle was told, in the order of their numbers."""
         told = set(self.told)
@@ -79,11 +87,14 @@ class State:
         told = set(self.told)
         return [t for t in self.trials if t["number"] not in told]
 
-    def best(self) -> dict[str, Any] | None:
-        """The finished trial with the best score; the earlier one of two equals."""
+    def ranked(self) -> list[dict[str, Any]]:
+        """The finished trials, the best score first; the earlier one of two equals."""
         finished = [t for t in self.trials if t["status"] == "finished"]
-        sign = -1 if self.identity["sweep.direction"] == "max" else 1
-        return min(finished, key=lambda t: sign * t["score"]) if finished else None
+        return sorted(finished, key=lambda t: cost(t["score"], self.identity["sweep.direction"]))
+
+    def best(self) -> dict[str, Any] | None:
+        """The first of `ranked`, if there is any."""
+        return next(iter(self.ranked()), None)
 
 
 def load_state(folder: Path) -> State | None:
@@ -199,8 +210,9 @@ def is_locked(folder: Path) -> bool:
     return is_held(folder / "lock")
 
 
-def list_sweeps(sweeps: Path) -> str:
-    """The sweeps in a folder as a table, the last active one first: id, state, trials, best score, last activity."""
+def list_sweeps(config: Config) -> str:
+    """The recorded sweeps as a table, the last active one first: id, state, trials, best score, last activity."""
+    sweeps = mlruns_dir(config) / "sweeps"
     states = [(p.parent, load_state(p.parent)) for p in sweeps.glob("*/state.json")]
     rows = [["sweep", "state", "trials", "best", "last activity"]]
     for folder, state in sorted(states, key=lambda pair: pair[1].updated if pair[1] else "", reverse=True):

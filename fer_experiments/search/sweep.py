@@ -4,57 +4,26 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fer_experiments import termination, tracking
-from fer_experiments.config import Config, SweepConfig, check, to_dict, to_yaml
+from fer_experiments.config import Config, check, to_dict, to_yaml
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Executor, Inline, Lost, open_executor
+from fer_experiments.executors.executor import Executor, open_executor
+from fer_experiments.executors.inline import Inline
 from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, leaderboard
-from fer_experiments.search.identity import identity_of, of_all_trials, trial_config
-from fer_experiments.search.oracle import ask, make_oracle, replay, tell
+from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
+from fer_experiments.search.identity import granted, identity_of, of_all_trials, trial_config
+from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.space import check_space, decode, is_prepared_per_trial
 from fer_experiments.search.state import State, find_state, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, run_trial
-from fer_experiments.tracking import StoreLost, said_in_a_line
+from fer_experiments.tracking import said_in_a_line
 from fer_experiments.training.pruning import medians
-
-MAX_CONSECUTIVE_FAILURES = 3
-MAX_LOST = 3  # workers that may die of one trial
-
-
-@dataclass
-class Sweep:
-    """A sweep at work."""
-
-    config: Config
-    sweep: SweepConfig
-    store: tracking.Store
-    state: State
-    folder: Path
-    preparations: Preparations
-    echo: Callable[[str], None]
-    recent: list[dict[str, Any]] = field(default_factory=list)  # trials that ended in this process, in that order
-    lost: dict[int, int] = field(default_factory=dict)  # trial -> workers that died of it
-    since: float = field(default_factory=time.monotonic)
-    trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
-
-    def clock(self) -> None:
-        """Counts the time that has passed."""
-        now = time.monotonic()
-        self.state.seconds += now - self.since
-        self.since = now
-
-    def save(self) -> None:
-        """Writes the state."""
-        self.clock()
-        self.state.save(self.folder)
 
 
 def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
@@ -124,7 +93,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
             _close_killed(sweep)
             sweep.save()
         leaderboard.write(state, config, sweep.folder)
-        leaderboard.log(parent, state, sweep.sweep, sweep.folder)
+        leaderboard.log(parent, sweep.folder)
         parent.set_tags({"fer.ended_by": state.reason})
         state.status = "finished"
         sweep.save()
@@ -147,15 +116,15 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
                 number, reason = _ask(sweep, oracle, bool(waiting or running))
                 if number is None:
                     break
-                if not _repeated(sweep, oracle, number, parent):
+                if not repeated(sweep, oracle, number, parent):
                     waiting.append(number)
         if len(state.order) != saved:
             sweep.save()  # a trial is on record before it runs, so that a kill loses no suggestion
             saved = len(state.order)
         for number in list(waiting):
-            if len(running) < executor.slots and not _twin_in_flight(sweep, number, running.values()):
+            if len(running) < executor.slots and not twin_in_flight(sweep, number, running.values()):
                 waiting.remove(number)
-                if not _repeated(sweep, oracle, number, parent):
+                if not repeated(sweep, oracle, number, parent):
                     running[_start(sweep, executor, number)] = number
         if not running:
             if waiting:
@@ -165,11 +134,11 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
         ended, _ = concurrent.futures.wait(running, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in sorted(ended, key=running.__getitem__):
             number = running.pop(future)
-            done = _outcome(sweep, number, future)
+            done = outcome(sweep, number, future)
             if done is None:
                 waiting.append(number)
             else:
-                _tell(sweep, oracle, number, done, parent)
+                conclude(sweep, oracle, number, done, parent)
 
 
 def _ask(sweep: Sweep, oracle: Any, flying: bool) -> tuple[int | None, str | None]:
@@ -222,83 +191,6 @@ def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
         )
 
 
-def _tell(sweep: Sweep, oracle: Any, number: int, done: dict[str, Any], parent: tracking.Run) -> None:
-    """Tells the oracle how a trial ended, and shows it; the caller saves the state.
-
-    Of a trial that is run again the oracle has heard: what it is told stays what a replay tells it.
-    """
-    state = sweep.state
-    trial = state.trials[number]
-    again = number in state.told
-    if again:
-        trial.setdefault("told", trial["score"])
-        for stale in ("error", "impossible", "of"):
-            trial.pop(stale, None)
-    trial |= done
-    if again:
-        sweep.save()  # the loop saves where the order grew
-    else:
-        tell(oracle, sweep.trials.pop(number), trial["score"])
-        state.order.append(number)  # until here a signal leaves it in flight, and its record is found again
-    sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
-    leaderboard.log_progress(parent, state, trial, sweep.sweep)
-    sweep.recent.append(trial)
-    last = [t for t in sweep.recent if not t.get("impossible")][-MAX_CONSECUTIVE_FAILURES:]
-    if len(last) == MAX_CONSECUTIVE_FAILURES and all(t["status"] == "failed" for t in last):
-        sweep.save()
-        numbers = ", ".join(str(t["number"]) for t in last)
-        raise UserError(
-            f"sweep {state.id}: {len(last)} trials failed in a row ({numbers}), the last with {last[-1]['error']}; "
-            "mend the cause and give the same command again to go on"
-        )
-
-
-def _outcome(sweep: Sweep, number: int, future: concurrent.futures.Future[dict[str, Any]]) -> dict[str, Any] | None:
-    """What a trial came to; None when its worker died, and it must be given to another."""
-    try:
-        return future.result()
-    except StoreLost:
-        tracking.stop_retrying()
-        raise
-    except Lost as error:
-        record = _record_of(sweep, number)
-        if record is not None:
-            return record
-        deaths = sweep.lost[number] = sweep.lost.get(number, 0) + 1
-        tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(number)}
-        last = deaths == MAX_LOST
-        tracking.close_runs(sweep.store, tags, "FAILED" if last else "KILLED", str(error))
-        if last:
-            return {"status": "failed", "error": f"{deaths} workers died of it: {error}", "seconds": 0.0}
-        sweep.echo(f"trial {number}: {error}; it is given to another worker")
-        return None
-    except Exception as error:  # not of the trial, which keeps its own: a result or a job that cannot be sent, say
-        return {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}", "seconds": 0.0}
-
-
-def _repeated(sweep: Sweep, oracle: Any, number: int, parent: tracking.Run) -> bool:
-    """Whether this very config came to a score before; the oracle is then answered from the record."""
-    trial = sweep.state.trials[number]
-    for other in sweep.state.trials[:number]:
-        if other["status"] in ("finished", "pruned") and _work(other) == _work(trial):
-            keys = ("score", "metrics", "epochs", "best_epoch", "run_id")
-            known = {key: other[key] for key in keys if key in other}
-            _tell(sweep, oracle, number, {**known, "status": "repeated", "of": other["number"], "seconds": 0.0}, parent)
-            return True
-    return False
-
-
-def _twin_in_flight(sweep: Sweep, number: int, running: Iterable[int]) -> bool:
-    """Whether this very config is being tried: its score will answer."""
-    return any(_work(sweep.state.trials[other]) == _work(sweep.state.trials[number]) for other in running)
-
-
-def _work(trial: dict[str, Any]) -> tuple[Any, ...]:
-    """What a trial comes to: its values, and the epochs that Hyperband grants it."""
-    raw = trial["raw"]
-    return (trial["values"], raw.get("tuner/epochs"), raw.get("tuner/initial_epoch"), raw.get("tuner/trial_id"))
-
-
 def _bring_back(sweep: Sweep) -> Any:
     """The oracle as it was when the sweep stopped."""
     oracle = make_oracle(replace(sweep.sweep, max_trials=None))  # the budget is the sweep's
@@ -312,11 +204,11 @@ def _recover(sweep: Sweep, oracle: Any, parent: tracking.Run) -> list[int]:
     again = []
     flying = [trial["number"] for trial in sweep.state.in_flight]
     for number in [*flying, *_to_retry(sweep)]:
-        record = _record_of(sweep, number)
+        record = record_of(sweep, number)
         if record is None or (record["status"] == "failed" and number not in flying):
             again.append(number)
         else:
-            _tell(sweep, oracle, number, record, parent)
+            conclude(sweep, oracle, number, record, parent)
     return again
 
 
@@ -325,15 +217,12 @@ def _to_retry(sweep: Sweep) -> list[int]:
     return [t["number"] for t in sweep.state.ended if t["score"] is None] if sweep.sweep.retry_failed else []
 
 
-def _record_of(sweep: Sweep, number: int) -> dict[str, Any] | None:
-    return tracking.ended_trial(sweep.store, sweep.state.id, number)
-
-
 def _job(sweep: Sweep, number: int) -> Job:
     state, settings = sweep.state, sweep.sweep
     assert state.run_id is not None
     raw = state.trials[number]["raw"]
-    parents = [t["run_id"] for t in state.trials if t["trial_id"] == raw.get("tuner/trial_id")]
+    grant = granted(raw)
+    parents = [t["run_id"] for t in state.trials if t["trial_id"] == grant.trial_id]
     curves = [state.trials[n].get("curve", []) for n in state.told if state.trials[n]["status"] == "finished"]
     return Job(
         number=number,
@@ -345,7 +234,7 @@ def _job(sweep: Sweep, number: int) -> Job:
         objective=settings.objective,
         direction=settings.direction,
         came_from=parents[0] if parents else None,
-        initial_epoch=int(raw.get("tuner/initial_epoch", 0)),
+        initial_epoch=int(grant.initial_epoch or 0),
         medians=medians(curves, settings.direction) if settings.pruner == "median" else None,
         max_seconds=settings.max_trial_minutes and settings.max_trial_minutes * 60,
     )

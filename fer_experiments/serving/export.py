@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_experiments.config import Config
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.tracking.fresh import predict_fresh
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ call = lambda x: compiled(x)[0].copy()
 
 
 def export(
-    config: Config, form: str, output: str, echo: Callable[[str], None] = print, version: str = "champion"
+    config: Config, form: str = "", output: str = "", echo: Callable[[str], None] = print, version: str = "champion"
 ) -> Path:
     """Writes the registered model for another runtime, and returns where.
 
@@ -78,6 +78,8 @@ def export(
     Raises:
         UserError: an unknown form, a missing package, an output that exists, no such model, probabilities that differ.
     """
+    if not (form and output):
+        raise UserError(f"say format=<one of {', '.join(NEEDED)}> and output=<path>")
     if form not in NEEDED:
         raise UserError(f"format={form}: choose one of {', '.join(NEEDED)}")
     target = Path(output).expanduser().absolute()
@@ -169,8 +171,7 @@ def _write(network: keras.Model, form: str, folder: Path) -> None:
     except OSError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UserError(f"{form}: the model cannot be converted ({type(error).__name__}: {reason})") from error
+        raise UserError(f"{form}: the model cannot be converted ({first_line(error, 200, named=True)})") from error
 
 
 def _write_onnx(network: keras.Model, path: Path) -> None:

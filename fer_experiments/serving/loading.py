@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fer_experiments import tracking
 from fer_experiments.config import Config, cache_dir
 from fer_experiments.config.commands import command, model_words
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.quiet import silenced
 from fer_experiments.tracking import Store, models
 
@@ -65,11 +65,10 @@ def loading(config: Config, version: Version, folder: Path) -> Iterator[None]:
         with warnings.catch_warnings(record=True):  # MLflow would have type hints, with which it reads lists slowly
             yield
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
         back = command("rollback", *model_words(config.data), config=config)
         remedy = f"restore it, or go back to the one before with `{back}`"
         raise UserError(
-            f"{version.uri}: {folder} cannot be loaded ({type(error).__name__}: {reason}); {remedy}"
+            f"{version.uri}: {folder} cannot be loaded ({first_line(error, 200, named=True)}); {remedy}"
         ) from error
 
 

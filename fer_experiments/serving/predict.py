@@ -18,10 +18,12 @@ from fer_experiments.config import Config
 from fer_experiments.data.folders import read_plain, walk
 from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture
 from fer_experiments.errors import UserError
+from fer_experiments.terminal import DASHES
 
 BATCH = 64  # pictures that are held at once
 FORMS = ("table", "json", "csv")
 STDIN = "-"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")  # of what is no override
 
 Echo = Callable[[str], None]
 
@@ -31,6 +33,16 @@ class Row(NamedTuple):
 
     name: str
     probabilities: np.ndarray
+
+
+def is_picture(word: str) -> bool:
+    """Whether a word of `fer predict` names a picture, or a folder, and is no override or option."""
+    if word == "-" or os.path.exists(word):  # noqa: PTH110  Path.exists raises of a name that is too long
+        return True
+    key, equals, _ = word.partition("=")
+    if word[0:1] in DASHES:
+        return False
+    return not equals or (Path(word).suffix.lower() in SUFFIXES and "." not in key)
 
 
 def predict(

@@ -16,8 +16,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "1.0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from fer_experiments.tracking.lifecycle import start_run, user
+from fer_experiments.tracking.lost import StoreLost, said_in_a_line, what_is_lost
 from fer_experiments.tracking.moved import is_moved
-from fer_experiments.tracking.outages import StoreLost, is_lost, said_in_a_line, stop_retrying, what_is_lost
+from fer_experiments.tracking.outages import is_lost, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.queries import OPENED, FoundRun, artifact_text, find_run, find_runs, openings
 from fer_experiments.tracking.recovery import (

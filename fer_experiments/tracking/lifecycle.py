@@ -86,7 +86,7 @@ def start_run(
             if lost:
                 stop_retrying()
             with suppress(Exception):  # what happened in the run is what its user must hear of
-                run.set_tags({"fer.error": first_line(error)})
+                run.set_tags({"fer.error": first_line(error, named=True)})
                 run.log_text(traceback.format_exc(), "error.txt")
             raise
         finally:
@@ -180,7 +180,8 @@ def _monitor(run: Run, interval: float) -> Any:
         )
     except Exception as error:
         warnings.warn(
-            f"no system metrics on this machine ({first_line(error)}): tracking.system_metrics=false", stacklevel=2
+            f"no system metrics on this machine ({first_line(error, named=True)}): tracking.system_metrics=false",
+            stacklevel=2,
         )
         return None
     monitor.start()

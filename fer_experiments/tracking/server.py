@@ -79,7 +79,7 @@ def _check_allowed(uri: str) -> None:
     try:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:
-        remedy = f"is this MLflow's address, and well? ({first_line(error)})"
+        remedy = f"is this MLflow's address, and well? ({first_line(error, named=True)})"
         if "error code 401" in str(error):
             who = os.environ.get(USERNAME)
             remedy = f"it does not take the password of {who}" if who else "it wants a user and a password"

@@ -159,7 +159,7 @@ def _open(database: Path, store: Store) -> None:
     try:
         client_of(store)
     except Exception as error:
-        said = first_line(error)
+        said = first_line(error, named=True)
         if "out-of-date database schema" in said:
             upgrade = mlflow_command("db", "upgrade", store.uri)
             remedy = f"use that one, or, if it is the older one, make a copy and then `{upgrade}`"

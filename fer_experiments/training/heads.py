@@ -1,4 +1,5 @@
-"""Heads by name: the trained part, from features to class probabilities. A new head is one function and one YAML."""
+"""Heads by name: the trained part, from features to class probabilities. A new head is one function and one YAML,
+which says `spatial: true` if it needs a map."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from fer_experiments.config import SPATIAL_HEADS, HeadConfig
+from fer_experiments.config import HeadConfig
 from fer_experiments.errors import UserError
 
 Moments = tuple[np.ndarray, np.ndarray]  # mean and variance of a layer's features, float32 [channels] each
@@ -36,7 +37,7 @@ def build_head(
     """
     if config.name not in HEADS:
         raise UserError(f"head.name={config.name}: no such head; choose one of {', '.join(HEADS)}")
-    if config.name in SPATIAL_HEADS and any(len(shape) != 3 for shape in shapes):
+    if config.spatial and any(len(shape) != 3 for shape in shapes):
         raise UserError(f"head={config.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
     inputs = [keras.Input(shape, name=f"features_{i}") for i, shape in enumerate(shapes)]
     hidden = list(inputs)

@@ -19,6 +19,8 @@ import pandas as pd
 from fer_experiments import termination
 from fer_experiments.backbones import pocket
 from fer_experiments.config import PretrainConfig
+from fer_experiments.config.marks import ASIDE
+from fer_experiments.config.parts import marked
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError
 from fer_experiments.evaluation import metrics
@@ -47,7 +49,8 @@ class PretrainResult:
 
 def recipe(config: PretrainConfig) -> dict[str, Any]:
     """Return the fields that decide what is learned."""
-    return {k: v for k, v in asdict(config).items() if k not in ("name", "output", "open_test")}
+    aside = marked("part", ASIDE)
+    return {k: v for k, v in asdict(config).items() if f"pretrain.{k}" not in aside}
 
 
 def pretrain(
@@ -163,11 +166,12 @@ class _Progress(keras.callbacks.Callback):
         labels = self.dataset.labels[self.dataset.val]
         plain = pocket.with_weights(self.config.widths, self.config.blocks, weights)
         probabilities = predict(plain, self.dataset.images[self.dataset.val])
+        scores = metrics.classification_metrics(labels, probabilities)
         row = {
             "train/loss": float(logs["loss"]),
             "train/accuracy": float(logs["accuracy"]),
-            "val/loss": metrics.cross_entropy(labels, probabilities),
-            "val/accuracy": metrics.accuracy(labels, probabilities),
+            "val/loss": scores["loss"],
+            "val/accuracy": scores["accuracy"],
             "learning_rate": float(keras.ops.convert_to_numpy(self.network.optimizer.learning_rate)),
         }
         if not np.isfinite([row["train/loss"], row["val/loss"]]).all():

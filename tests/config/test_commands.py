@@ -14,10 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_experiments.config import Config, PathsConfig, TrackingConfig, commands, project_root
-from fer_experiments.config.commands import command, model_words, override, place, ui_command
+from fer_experiments.config import (
+    Config,
+    PathsConfig,
+    TrackingConfig,
+    commands,
+    experiment,
+    mlruns_dir,
+    project_root,
+    read_yaml,
+    to_dict,
+)
+from fer_experiments.config.commands import command, model_words, override, place, train_command, ui_command
 from fer_experiments.config.compose import compose
+from fer_experiments.config.parts import EXPERIMENT_SECTIONS
 from fer_experiments.search import leaderboard
+from fer_experiments.search.identity import trial_config
 from fer_experiments.search.state import State, find_sweep
 from fer_experiments.terminal import size
 
@@ -162,6 +174,14 @@ def test_a_sweep_ends_with_commands_that_find_it_again(tmp_path: Path, monkeypat
     more = compose(next_["sweep"])
     assert more.sweep is not None and more.sweep.max_trials == 2
     assert replace(more, sweep=None) == replace(config, sweep=None)
+
+
+def test_the_best_config_is_the_experiment_alone(tmp_path: Path):
+    config, state = swept(tmp_path, "compute=processes", "data.demo_size=700")
+    best = read_yaml((mlruns_dir(config) / "sweeps" / state.id / "best.yaml").read_text(encoding="utf-8"))
+    assert tuple(best) == EXPERIMENT_SECTIONS and best["data"]["demo_size"] == 700
+    trained = train_command(to_dict(trial_config(config, state.trials[0]["values"], {}, 0)))
+    assert experiment(to_dict(compose(shlex.split(trained)[2:]))) == best
 
 
 def test_going_on_repeats_what_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

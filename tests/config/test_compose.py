@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_experiments.config import cache_dir, config_dir, flatten, from_dict, mlruns_dir, sweeps_dir, to_dict
-from fer_experiments.config.compose import compose, split_multirun
+from fer_experiments.config.compose import compose
+from fer_experiments.config.overrides import split_multirun
 from fer_experiments.errors import UserError
 
 
@@ -84,7 +85,7 @@ def test_command_line_beats_a_sweep_file():
         (["features.views=[upside_down]"], "features.views"),
         (["sweep=nope"], "sweep=nope: no such file; choose one of facenet, paper, quick"),
         (["experiment=nope"], "experiment=nope: no such file; choose one of"),
-        (["sweep=quick", "sweep.oracle=divine"], "sweep.oracle=divine: choose one of random, bayesian"),
+        (["compute.name=cloud"], "compute.name=cloud: no such compute; choose one of inline, processes, ray"),
         (["sweep.max_trials=3"], "sweep.max_trials: no sweep is chosen; say sweep=<name>"),
         (["data.emotions=[1]"], "data.emotions=[1]: must say what labels mean, as {1: surprise, 2: fear}"),
         (["data.emotions={1:[sad]}"], "data.emotions={'1': ['sad']}: must say what labels mean"),

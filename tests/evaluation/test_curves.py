@@ -9,7 +9,7 @@ from fer_experiments.evaluation.curves import _wilson
 def test_precision_recall_curve_of_two_classes_is_that_of_the_positive_one():
     labels, probabilities = results(2)
     figure = curves.precision_recall_curve(labels, probabilities, ("negative", "happy"))
-    area = metrics.average_precision(labels == 1, probabilities[:, 1])
+    area = metrics.scores(labels, probabilities)["average_precision"]
     assert {f"happy: {area:.4f}", f"chance: {labels.mean():.4f}"} <= set(texts(figure))
     recall, precision = figure.axes[0].lines[0].get_data()
     assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(area)  # the steps enclose what is written
@@ -27,8 +27,9 @@ def test_precision_recall_curves_of_seven_classes_say_which_is_absent():
 def test_calibration_shows_the_error_and_every_image(classes):
     labels, probabilities = results(classes)
     figure = curves.calibration_curve(labels, probabilities)
-    error = metrics.expected_calibration_error(labels, probabilities)
-    accuracy, mean = metrics.accuracy(labels, probabilities), probabilities.max(axis=1).mean()
+    scores = metrics.scores(labels, probabilities)
+    error, accuracy = scores["expected_calibration_error"], scores["accuracy"]
+    mean = probabilities.max(axis=1).mean()
     wanted = {f"Calibration: 200 images, expected error {error:.4f} (15 bins)"}
     assert wanted | {f"accuracy {accuracy:.4f}", f"mean {mean:.4f}"} <= set(texts(figure))
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == pytest.approx(1)

@@ -17,31 +17,66 @@ def results(draw):
     return labels, scores / scores.sum(axis=1, keepdims=True)
 
 
-@settings(deadline=None)
-@given(results())
-def test_metrics_are_those_of_sklearn(result):
-    labels, probabilities = result
+def by_definition(labels, probabilities):
+    """Every metric as scikit-learn has it; the calibration error, which it has not, bin by bin."""
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
-    got = metrics.classification_metrics(labels, probabilities)
+    exact = probabilities / probabilities.sum(axis=1, keepdims=True, dtype="float64")  # sklearn warns of float32
     options = (
         {"average": "binary", "pos_label": 1} if classes == 2 else {"average": "macro", "labels": list(range(classes))}
     )
-    expected = {
+    columns = [c for c in ([1] if classes == 2 else range(classes)) if np.any(labels == c)]
+    both = [c for c in columns if not np.all(labels == c)]
+    confidence, right = probabilities.max(axis=1).astype("float64"), predicted == labels
+    error = 0.0
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if inside.any():
+            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    brier = {"labels": list(range(classes))} if classes > 2 else {"pos_label": 1}
+    scores = exact if classes > 2 else exact[:, 1]
+    return {
         "accuracy": sk.accuracy_score(labels, predicted),
         "precision": sk.precision_score(labels, predicted, zero_division=0, **options),
         "recall": sk.recall_score(labels, predicted, zero_division=0, **options),
         "f1": sk.f1_score(labels, predicted, zero_division=0, **options),
-        "loss": sk.log_loss(labels, probabilities, labels=list(range(classes))),
+        "roc_auc": np.mean([sk.roc_auc_score(labels == c, probabilities[:, c]) for c in both]) if both else np.nan,
+        "average_precision": np.mean([sk.average_precision_score(labels == c, probabilities[:, c]) for c in columns])
+        if columns
+        else np.nan,
+        "log_loss": sk.log_loss(labels, exact, labels=list(range(classes))),
+        "brier_score": sk.brier_score_loss(labels, scores, **brier),
+        "expected_calibration_error": error,
     }
-    columns = [1] if classes == 2 else range(classes)
-    areas = [
-        sk.roc_auc_score(labels == c, probabilities[:, c]) for c in columns if 0 < np.sum(labels == c) < len(labels)
-    ]
-    expected["roc_auc"] = np.mean(areas) if areas else np.nan
-    assert got.keys() == expected.keys()
-    for name, value in expected.items():
-        assert got[name] == pytest.approx(value, nan_ok=True), name
+
+
+@settings(deadline=None)
+@given(results())
+def test_every_metric_is_that_of_sklearn(result):
+    got, wanted = metrics.scores(*result), by_definition(*result)
+    assert list(got) == list(wanted)
+    for name, value in wanted.items():
+        assert got[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+
+
+@settings(deadline=None)
+@given(results())
+def test_a_resample_is_as_if_its_images_were_there_so_often(result):
+    labels, probabilities = result
+    rows = np.random.default_rng(0).integers(len(labels), size=(3, len(labels)))
+    counts = np.array([np.bincount(chosen, minlength=len(labels)) for chosen in rows], "float64")
+    drawn = metrics.Drawn(metrics.Result(labels, probabilities), counts)
+    for i, chosen in enumerate(rows):
+        for name, value in metrics.scores(labels[chosen], probabilities[chosen]).items():
+            assert metrics.METRICS[name](drawn)[i] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+
+
+def test_a_fit_records_six_of_them():
+    labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]])
+    got, known = metrics.classification_metrics(labels, probabilities), metrics.scores(labels, probabilities)
+    assert list(got) == ["accuracy", "precision", "recall", "f1", "roc_auc", "loss"]
+    assert got == {metrics.recorded_as(name): known[name] for name in metrics.OF_A_FIT}
+    assert [metrics.direction(name) for name in ("accuracy", "log_loss")] == ["max", "min"]
 
 
 @settings(deadline=None)
@@ -61,7 +96,7 @@ def test_the_papers_confusion_matrix_gives_the_papers_metrics():
 
 
 def test_a_sure_mistake_costs_a_finite_loss():
-    loss = metrics.cross_entropy(np.array([0]), np.array([[0.0, 1.0]], "float16"))
+    loss = metrics.scores(np.array([0]), np.array([[0.0, 1.0]], "float16"))["log_loss"]
     assert loss == pytest.approx(-np.log(1e-7))
 
 
@@ -79,63 +114,40 @@ def test_results_that_do_not_fit_are_refused(labels, probabilities):
         metrics.classification_metrics(labels, probabilities)
 
 
-def test_the_accuracys_interval_is_that_of_drawn_images():
-    random = np.random.default_rng(1)
-    labels = random.integers(2, size=500)
-    probabilities = np.eye(2)[np.where(random.random(500) < 0.9, labels, 1 - labels)]
-    exact = metrics.bootstrap_interval(labels, probabilities, resamples=20000)
-    drawn = metrics.bootstrap_interval(labels, probabilities, lambda y, p: metrics.accuracy(y, p), resamples=4000)
-    assert exact == pytest.approx(drawn, abs=0.004)
-    assert exact[0] < metrics.accuracy(labels, probabilities) < exact[1]
-
-
-def test_the_interval_of_any_metric_repeats_with_its_seed():
-    labels = np.arange(200) % 2
-    probabilities = np.eye(2)[(np.arange(200) * 7 % 10 > 2) * labels]
-    results = [metrics.bootstrap_interval(labels, probabilities, metrics.cross_entropy, seed=s) for s in (3, 3, 4)]
-    assert results[0] == results[1] != results[2]
-
-
-def test_a_wider_level_is_a_wider_interval():
-    labels = np.arange(300) % 3
-    probabilities = np.eye(3)[np.where(np.arange(300) % 5, labels, 0)]
-    wide, narrow = (metrics.bootstrap_interval(labels, probabilities, level=level) for level in (0.99, 0.8))
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-
-
-def test_average_precision_is_that_of_sklearn_with_ties():
-    random = np.random.default_rng(0)
-    for scores in (random.random(300), random.integers(4, size=300) / 4):
-        positive = random.random(300) < 0.3
-        wanted = sk.average_precision_score(positive, scores)
-        assert metrics.average_precision(positive, scores) == pytest.approx(wanted)
-        precision, recall, _ = sk.precision_recall_curve(positive, scores)
-        points = metrics.pr_points(positive, scores)
-        np.testing.assert_allclose(points, (recall[:-1][::-1], precision[:-1][::-1]))
-    assert np.isnan(metrics.average_precision(np.zeros(5, bool), np.arange(5.0)))
-
-
 @settings(deadline=None)
 @given(results())
-def test_brier_score_is_that_of_sklearn(result):
+def test_curves_are_those_of_sklearn(result):
     labels, probabilities = result
-    classes = probabilities.shape[1]
-    if classes == 2:
-        wanted = sk.brier_score_loss(labels, probabilities[:, 1], pos_label=1)
-    else:
-        wanted = sk.brier_score_loss(labels, probabilities, labels=list(range(classes)))
-    assert metrics.brier_score(labels, probabilities) == pytest.approx(wanted)
+    for c, curve in metrics.Drawn(metrics.Result(labels, probabilities)).curves.items():
+        positive, scores = labels == c, probabilities[:, c]
+        precision, recall = curve.precision()[0], curve.recall()[0]
+        false, true = (rates[0] for rates in curve.roc())
+        if not positive.any():
+            assert np.isnan(recall).all() and np.isnan(true[-1]) and np.isnan(curve.average_precision()[0])
+            continue
+        wanted, steps, _ = sk.precision_recall_curve(positive, scores)
+        np.testing.assert_allclose([precision, recall], [wanted[:-1][::-1], steps[:-1][::-1]])
+        assert curve.average_precision()[0] == pytest.approx(sk.average_precision_score(positive, scores), abs=1e-12)
+        if positive.all():
+            assert np.isnan(false[-1]) and np.isnan(curve.roc_area()[0])
+            continue
+        np.testing.assert_allclose([false, true], sk.roc_curve(positive, scores, drop_intermediate=False)[:2])
+        assert curve.roc_area()[0] == pytest.approx(sk.roc_auc_score(positive, scores), abs=1e-12)
+
+
+def calibration_error(labels, probabilities):
+    return metrics.scores(labels, probabilities)["expected_calibration_error"]
 
 
 def test_calibration_error_by_hand():
     # 0.9: two of four right, off by 0.4; 0.6: both right, off by 0.4; 2/3 lies in the bin that ends there.
     probabilities = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 2)
     labels = np.array([0, 0, 1, 1, 0, 0])
-    assert metrics.expected_calibration_error(labels, probabilities) == pytest.approx(0.4)
+    assert calibration_error(labels, probabilities) == pytest.approx(0.4)
     count, accuracy, confidence = metrics.calibration_bins(labels, probabilities)
     assert (count[13], accuracy[13], confidence[13]) == (4, 0.5, pytest.approx(0.9))
     assert (count[8], accuracy[8]) == (2, 1) and count.sum() == 6 and np.isnan(accuracy[0])
-    assert metrics.confidence_bin(np.array([0.0, 0.5, 0.51, 1.0]), 2).tolist() == [0, 0, 1, 1]
+    assert metrics.confidence_bin(np.array([0.0, 1 / 15, 0.07, 1.0])).tolist() == [0, 0, 1, 14]
 
 
 def test_probabilities_that_mean_what_they_say_are_calibrated():
@@ -143,19 +155,8 @@ def test_probabilities_that_mean_what_they_say_are_calibrated():
     sure = random.uniform(0.5, 1, 50_000)
     labels = (random.random(50_000) > sure).astype(int)
     probabilities = np.stack([sure, 1 - sure], axis=1)
-    assert metrics.expected_calibration_error(labels, probabilities) < 0.01
-    assert metrics.expected_calibration_error(labels, probabilities**4 / (probabilities**4).sum(1)[:, None]) > 0.1
-
-
-def test_mcnemar_counts_the_images_that_only_one_has_right():
-    labels = np.zeros(100, int)
-    first, second = (np.eye(2)[np.array(wrong)] for wrong in ([0] * 90 + [1] * 10, [1] * 2 + [0] * 98))
-    got = metrics.mcnemar(labels, first, second)
-    assert (got.only_first, got.only_second) == (2, 10)
-    # Twice the binomial tail: (C(12,0) + C(12,1) + C(12,2)) / 2**12.
-    assert got.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
-    assert metrics.mcnemar(labels, second, first).p_value == got.p_value
-    assert metrics.mcnemar(labels, first, first) == metrics.McNemar(0, 0, 1.0)
+    assert calibration_error(labels, probabilities) < 0.01
+    assert calibration_error(labels, probabilities**4 / (probabilities**4).sum(1)[:, None]) > 0.1
 
 
 def test_each_emotion_says_what_it_is_taken_for():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -9,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-from ray_room import TESTS, WORKERS_PATH, ray_cluster
+from ray_nodes import TESTS, WORKERS_PATH, ray_cluster
 
 from fer_experiments.config import ComputeConfig
 from fer_experiments.errors import UserError
@@ -65,6 +67,19 @@ class Odd(Exception):
 
     def __init__(self, left: int, right: int):
         super().__init__(f"{left} is not {right}")
+
+
+def die_sending(folder: Path) -> bytes:
+    """Dies in the middle of its answer; a child that it has forked lives on."""
+    if not os.fork():
+        (folder / str(os.getpid())).touch()
+        time.sleep(600)
+        os._exit(0)
+    pids(folder)
+    pipe = next(o for o in gc.get_objects() if isinstance(o, Connection) and o.readable and o.writable)
+    os.write(pipe.fileno(), (50_000_000).to_bytes(4, "big") + bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+    return b""
 
 
 def raise_key_error() -> None:
@@ -242,8 +257,32 @@ def test_death_of_an_idle_worker_loses_nothing() -> None:
         first = executor.submit(pid).result(PATIENCE)
         os.kill(first, signal.SIGKILL)
         soon(lambda: gone(first))
-        time.sleep(0.3)  # pebble has seen it
         assert executor.submit(pid).result(PATIENCE) != first
+
+
+def test_death_in_the_middle_of_an_answer_is_seen_though_a_child_lives_on(tmp_path: Path) -> None:
+    with open_executor(ComputeConfig(name="processes", workers=1)) as executor:
+        with pytest.raises(Lost, match="killed by SIGKILL"):
+            executor.submit(die_sending, tmp_path).result(PATIENCE)
+        assert executor.submit(divmod, 7, 2).result(PATIENCE) == (3, 1)
+    os.kill(*pids(tmp_path), signal.SIGKILL)
+
+
+def test_many_quick_calls_and_deaths_leave_no_process_and_no_descriptor_behind() -> None:
+    process = psutil.Process()
+    before = process.num_fds()
+    with open_executor(ComputeConfig(name="processes", workers=2)) as executor:
+        assert len({future.result(PATIENCE) for future in [executor.submit(pid) for _ in range(200)]}) <= 2
+        held = process.num_fds()
+        for _ in range(3):
+            with pytest.raises(Lost):
+                executor.submit(die).result(PATIENCE)
+        workers = {executor.submit(pid).result(PATIENCE) for _ in range(2)}
+        gc.collect()
+        assert process.num_fds() <= held
+    del executor
+    gc.collect()
+    assert gone(*workers) and process.num_fds() <= before + 1  # Python's own tracker
 
 
 @pytest.mark.parametrize(
@@ -283,7 +322,12 @@ def test_workers_die_with_a_killed_driver(tmp_path: Path, call: str) -> None:
 
 def test_ctrl_c_is_the_drivers_alone(tmp_path: Path) -> None:
     with run_driver("processes", tmp_path, "nap") as driver:
+        family = psutil.Process(driver.pid)
+        starting = soon(lambda: [p.pid for p in family.children() if "--multiprocessing-fork" in p.cmdline()])
+        for number in starting:
+            os.kill(number, signal.SIGINT)
         running = pids(tmp_path, 2)
+        assert set(starting) <= set(running)
         for number in running:
             os.kill(number, signal.SIGINT)
         time.sleep(0.5)
@@ -381,6 +425,6 @@ def test_unreachable_cluster_is_one_line(address: str | None, monkeypatch: pytes
 
 
 def test_importing_executors_imports_nothing_heavy() -> None:
-    heavy = {"ray", "pebble", "tensorflow", "keras", "mlflow", "numpy"}
+    heavy = {"ray", "tensorflow", "keras", "mlflow", "numpy"}
     code = f"import sys, fer_experiments.executors.executor; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=TESTS.parent)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ SMALL = FeaturesConfig(batch_size=8, shard_size=16)
 PROCESS = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/features")
 from test_cache import backbone_of, extract, many
 extract(Path(sys.argv[2]), backbone_of(sys.argv[1]), many(int(sys.argv[3])), shard_size=int(sys.argv[4]))
 """
@@ -184,12 +185,13 @@ def test_a_touched_shard_is_checked_and_kept(tmp_path: Path, backbone: BackboneC
 
 @pytest.fixture
 def other_process(tmp_path: Path, backbone: BackboneConfig) -> Iterator[subprocess.Popen[str]]:
-    """An extraction of 4,000 images in shards of 8, caught in the act: some shards are there."""
+    """An extraction of 4,000 images in shards of 8, stopped in the act: some shards are there, and it may go on."""
     command = [sys.executable, "-c", PROCESS, str(backbone.weights), str(tmp_path), "4000", "8"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     while len(list(tmp_path.glob("features/*/original/*.json"))) < 3:
         assert process.poll() is None, "the extraction ended before it could be caught"
         time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
     yield process
     process.kill()
     process.wait()
@@ -226,6 +228,13 @@ def test_two_processes_that_want_the_same_do_the_work_once(
     tmp_path: Path, backbone: BackboneConfig, other_process: subprocess.Popen[str]
 ) -> None:
     said: list[str] = []
+
+    def let_it_go_on() -> None:
+        while not said:
+            time.sleep(0.005)
+        other_process.send_signal(signal.SIGCONT)
+
+    threading.Thread(target=let_it_go_on, daemon=True).start()
     extract(tmp_path, backbone, many(4000), said, shard_size=8)
     assert "waiting" in said[0] and "no image forwarded" in said[1]
     first, _ = other_process.communicate()

@@ -17,7 +17,8 @@ from test_cache import IMAGES, SMALL, backbone_of, extract, many, shards
 
 from fer_experiments.config import BackboneConfig, ComputeConfig
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Inline, Lost, open_executor
+from fer_experiments.executors.executor import Lost, open_executor
+from fer_experiments.executors.inline import Inline
 from fer_experiments.features.cache import extract_features, open_features
 from fer_experiments.features.extraction import Source, _check_fit, sample_features
 from fer_experiments.features.travel import pack

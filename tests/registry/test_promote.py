@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
-from tracking_room import store_in
+from stores import store_in
 
 from fer_experiments import cli, tracking
 from fer_experiments.config import Config, DataConfig

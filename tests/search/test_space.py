@@ -96,6 +96,11 @@ def test_a_random_split_draws_its_validation_images_after_balancing_so_that_bala
         check_space(replace(config, sweep=replace(config.sweep, space=space)))
 
 
+def test_an_unknown_oracle_is_refused_with_those_that_there_are():
+    with pytest.raises(UserError, match=r"sweep.oracle=divine: choose one of random, bayesian, tpe, hyperband, grid"):
+        check_space(with_sweep(oracle="divine"))
+
+
 def test_hyperband_grants_epochs_itself():
     entry = {"training.epochs": {"type": "int", "min": 2, "max": 9}}
     check_space(with_sweep(space=entry))

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fer_experiments.config import Config, PathsConfig
 from fer_experiments.errors import UserError
 from fer_experiments.search.state import State, find_state, find_sweep, is_locked, list_sweeps, load_state, only_one
 
@@ -61,15 +61,15 @@ def test_a_state_killed_while_it_is_written_stays_readable(tmp_path: Path):
         "    s.order += 2 * [len(s.order) // 2]\n"
         "    s.save(Path(sys.argv[1]))\n"
     )
-    longest = 0
-    for delay in (0.01, 0.03, 0.06, 0.1, 0.15, 0.2):
-        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
+    for number, saves in enumerate((0, 1, 3, 10, 30, 100)):
+        folder = tmp_path / str(number)
+        with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stdout.readline()
-            time.sleep(delay)
+            while saves and ((found := load_state(folder)) is None or len(found.trials) < saves):
+                assert process.poll() is None
             process.send_signal(signal.SIGKILL)
-        found = load_state(tmp_path)
-        longest = max(longest, len(found.trials) if found else 0)
-    assert longest > 1
+        found = load_state(folder)
+        assert not saves or (found is not None and len(found.trials) >= saves)
 
 
 def test_the_same_identity_finds_the_state_again_and_another_says_what_differs(tmp_path: Path):
@@ -140,16 +140,17 @@ def subprocess_lock(folder: Path) -> None:
 def test_the_list_tells_running_stopped_and_finished(tmp_path: Path):
     for name, status in (("a", "running"), ("b", "running"), ("c", "finished")):
         state(id=name, status=status, trials=[trial(0, 0.25), trial(1, None, "asked")], order=[0, 1, 0]).save(
-            tmp_path / name
+            tmp_path / "sweeps" / name
         )
-    with only_one(tmp_path / "a", "a"):
-        rows = {line.split()[0]: line.split() for line in list_sweeps(tmp_path).splitlines()}
+    place = Config(paths=PathsConfig(mlruns=str(tmp_path)))
+    with only_one(tmp_path / "sweeps" / "a", "a"):
+        rows = {line.split()[0]: line.split() for line in list_sweeps(place).splitlines()}
     assert [rows[name][1] for name in "abc"] == ["running", "stopped", "finished"]
     assert rows["a"][2:5] == ["1", "0.2500", "final/val_accuracy"]
 
 
 def test_no_sweeps_says_how_to_start_one(tmp_path: Path):
-    assert "fer sweep" in list_sweeps(tmp_path / "nowhere")
+    assert "fer sweep" in list_sweeps(Config(paths=PathsConfig(mlruns=f"{tmp_path}/nowhere")))
 
 
 def test_fer_sweeps_needs_no_keras(tmp_path: Path):

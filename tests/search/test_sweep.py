@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-from tracking_room import store_in
+from stores import store_in
 
 from fer_experiments.backbones.weights import POCKET_WEIGHTS
 from fer_experiments.config import Config, mlruns_dir
@@ -26,12 +26,13 @@ from fer_experiments.config.compose import compose
 from fer_experiments.data import dataset as data_room
 from fer_experiments.data import open_test_split
 from fer_experiments.errors import UserError
-from fer_experiments.executors.executor import Inline
+from fer_experiments.executors.inline import Inline
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 600  # seconds; a hang, not a slow machine
 SMALL = ["data.limit=60", "data.demo_size=600", "training.epochs=2", "tracking.system_metrics=false"]
 
 
@@ -78,16 +79,13 @@ def test_every_trial_is_a_finished_child_run(finished: tuple[Config, State, list
         assert {"fer.dataset", "fer.backbone", "fer.features"} <= set(trial.tags)
 
 
-def test_the_parent_run_has_leaderboard_best_config_and_pictures(finished: tuple[Config, State, list[str]]):
+def test_the_parent_run_has_leaderboard_and_best_config(finished: tuple[Config, State, list[str]]):
     from mlflow import MlflowClient
 
     config, state, _ = finished
     client = MlflowClient(f"sqlite:///{mlruns_dir(config) / 'mlflow.db'}")
-    names = {f.path for f in client.list_artifacts(state.run_id)} | {
-        f.path for f in client.list_artifacts(state.run_id, "plots")
-    }
+    names = {f.path for f in client.list_artifacts(state.run_id)}
     assert {"leaderboard.csv", "leaderboard.md", "best.yaml", "config.yaml"} <= names
-    assert {"plots/objective.png", "plots/parallel_coordinates.png", "plots/importances.png"} <= names
 
 
 def test_the_leaderboard_is_sorted_and_complete(finished: tuple[Config, State, list[str]]):
@@ -579,31 +577,27 @@ def test_a_full_disk_stops_the_sweep_in_one_line_and_the_same_command_goes_on(
 def test_a_signal_kills_what_is_in_flight_and_the_same_command_goes_on(
     tmp_path: Path, number: str, code: int, compute: str
 ):
-    command = [sys.executable, "-m", "fer_experiments.cli", "sweep", "sweep=quick", *SMALL, "sweep.max_trials=3"]
+    command = [sys.executable, "-m", "fer_experiments.cli", "sweep", "sweep=quick", *SMALL, f"compute={compute}"]
     command += ["training.epochs=20", "training.patience=20", f"paths.mlruns={tmp_path}/m", f"paths.cache={tmp_path}/c"]
-    command += [f"compute={compute}", *(["compute.workers=2"] if compute == "processes" else [])]
-    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
+    command += ["compute.workers=2"] if compute == "processes" else []
+    endless = [*command, "sweep.max_trials=1000"]  # which are no part of its identity
+    first = subprocess.Popen(endless, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
     assert first.stdout is not None
-    for line in first.stdout:
-        if line.startswith("trial "):
-            break
+    next(line for line in first.stdout if line.startswith("trial "))
     trials = partial(find_runs, store_in(tmp_path / "m"), {"fer.kind": "trial"})
     while not any(r.status == "RUNNING" for r in trials()):
         time.sleep(0.05)
-    time.sleep(0.3)  # well into the trial, which lasts longer
     first.send_signal(getattr(signal, number))
-    assert first.wait(timeout=300) == code
+    assert first.wait(PATIENCE) == code
     assert {r.status for r in trials()} <= {"FINISHED", "KILLED"}
     state_file = next((tmp_path / "m" / "sweeps").glob("*/state.json"))
     kept = [t for t in json.loads(state_file.read_text())["trials"] if t["status"] == "finished"]
-    assert 1 <= len(kept) < 3
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert kept
+    count = len(kept) + 2
+    done = subprocess.run([*command, f"sweep.max_trials={count}"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"going on after {len(kept)} trials" in done.stdout
     after = json.loads(state_file.read_text())["trials"]
-    assert len(after) == 3 and all(after[t["number"]] == t for t in kept)
+    assert len(after) == count and all(after[t["number"]] == t for t in kept)
     statuses = [r.status for r in trials()]
-    assert (
-        statuses.count("FINISHED") == 3
-        and statuses.count("KILLED") >= 1
-        and len(statuses) == statuses.count("KILLED") + 3
-    )
+    assert statuses.count("FINISHED") == count and statuses.count("KILLED") >= 1
+    assert len(statuses) == statuses.count("KILLED") + count

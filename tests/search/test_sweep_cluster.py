@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from ray_room import ray_cluster
-from server_room import needs_postgres, running_server
-from tracking_room import store_in
+from ray_nodes import ray_cluster
+from stores import store_in
+from tracking_server import Server, needs_postgres, running_server
 
 from fer_experiments import cli, tracking
 from fer_experiments.config.compose import compose
@@ -25,6 +25,7 @@ from fer_experiments.search.state import State
 from fer_experiments.search.sweep import _check_reach, run_sweep
 from fer_experiments.tracking import find_runs
 
+PATIENT = "10"  # MLflow takes no more; eight minutes, however long a server takes to start on a busy machine
 SMALL = [
     "sweep=quick", "data.limit=60", "data.demo_size=600", "training.epochs=4", "training.deterministic=true",
     "tracking.system_metrics=false",
@@ -80,80 +81,96 @@ def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_on
     assert statuses.count("FINISHED") == 6 and set(statuses) == {"FINISHED", "KILLED"}
 
 
-@needs_postgres
-def test_eight_workers_at_a_server_on_postgresql_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    """A server for all tests of this file; each has a sweep of its own at it."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """That server, and no password in the environment, before and after."""
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, "")  # so that what `connect` sets is taken back
         monkeypatch.delenv(name)
-    with running_server() as server:
-        where = ["tracking=server", f"tracking.uri={server.uri}", f"tracking.credentials={server.credentials}"]
-        overrides = ["sweep.max_trials=16", "compute=processes", "compute.workers=8", *where, *places(tmp_path)]
-        state = run_sweep(compose([*SMALL, *overrides]), lambda line: None)
-        assert len(state.trials) == 16 and {t["status"] for t in state.trials} == {"finished"}
-        runs = find_runs(replace(store_in(tmp_path), uri=server.uri), {"fer.sweep_id": state.id, "fer.kind": "trial"})
-        assert {(int(r.tags["fer.trial_number"]), r.run_id, r.status) for r in runs} == {
-            (t["number"], t["run_id"], "FINISHED") for t in state.trials
-        }
-        for run in runs:
-            trial = state.trials[int(run.tags["fer.trial_number"])]
-            assert {name: run.metrics[name] for name in trial["metrics"]} == trial["metrics"]
+    return running
+
+
+def at(server: Server) -> list[str]:
+    return ["tracking=server", f"tracking.uri={server.uri}", f"tracking.credentials={server.credentials}"]
+
+
+@needs_postgres
+def test_eight_workers_at_a_server_on_postgresql_lose_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    overrides = [
+        "sweep.seed=1",
+        "sweep.max_trials=16",
+        "compute=processes",
+        "compute.workers=8",
+        *at(server),
+        *places(tmp_path),
+    ]
+    state = run_sweep(compose([*SMALL, *overrides]), lambda line: None)
+    assert len(state.trials) == 16 and {t["status"] for t in state.trials} == {"finished"}
+    runs = find_runs(replace(store_in(tmp_path), uri=server.uri), {"fer.sweep_id": state.id, "fer.kind": "trial"})
+    assert {(int(r.tags["fer.trial_number"]), r.run_id, r.status) for r in runs} == {
+        (t["number"], t["run_id"], "FINISHED") for t in state.trials
+    }
+    for run in runs:
+        trial = state.trials[int(run.tags["fer.trial_number"])]
+        assert {name: run.metrics[name] for name in trial["metrics"]} == trial["metrics"]
 
 
 @needs_postgres
 def test_a_short_outage_is_ridden_out_and_a_long_one_stops_the_sweep_with_all_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-        monkeypatch.setenv(name, "")  # so that what `connect` sets is taken back
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
-    with running_server() as server:
-        where = ["tracking=server", f"tracking.uri={server.uri}", f"tracking.credentials={server.credentials}"]
-        config = compose([*SMALL, "sweep.max_trials=5", *where, *places(tmp_path)])
-        said: list[str] = []
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", PATIENT)
+    config = compose([*SMALL, "sweep.seed=2", "sweep.max_trials=5", *at(server), *places(tmp_path)])
+    said: list[str] = []
+    starting = threading.Thread(target=server.start)
 
-        def short(line: str) -> None:
-            said.append(line)
-            if line.startswith("trial 0:"):
-                server.kill()
-                threading.Timer(5, server.start).start()
-            if line.startswith("trial 2:"):
-                server.kill()
-                tracking.stop_retrying()  # three minutes otherwise
+    def short(line: str) -> None:
+        said.append(line)
+        if line.startswith("trial 0:"):
+            server.kill()
+            starting.start()
+        if line.startswith("trial 2:"):
+            starting.join()
+            server.kill()
+            tracking.stop_retrying()  # minutes otherwise
 
-        with pytest.raises(UserError, match=r"the tracking store http.* is lost .* give the same command again"):
-            run_sweep(config, short)
-        kept = [line for line in said if line.startswith("trial ")]
-        assert len(kept) == 3, said
-        server.start()
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
-        state = run_sweep(config, said.append)
-        assert [t["status"] for t in state.trials] == ["finished"] * 5
-        assert "going on after 3 trials" in " ".join(said)
-        runs = find_runs(replace(store_in(tmp_path), uri=server.uri), {"fer.sweep_id": state.id})
-        assert sorted(r.status for r in runs if r.status != "KILLED") == ["FINISHED"] * 6  # five trials and the sweep
+    with pytest.raises(UserError, match=r"the tracking store http.* is lost .* give the same command again"):
+        run_sweep(config, short)
+    kept = [line for line in said if line.startswith("trial ")]
+    assert len(kept) == 3, said
+    server.start()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", PATIENT)
+    state = run_sweep(config, said.append)
+    assert [t["status"] for t in state.trials] == ["finished"] * 5
+    assert "going on after 3 trials" in " ".join(said)
+    runs = find_runs(replace(store_in(tmp_path), uri=server.uri), {"fer.sweep_id": state.id})
+    assert sorted(r.status for r in runs if r.status != "KILLED") == ["FINISHED"] * 6  # five trials and the sweep
 
 
 @needs_postgres
 def test_what_a_server_keeps_is_reported_promoted_and_predicted_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-        monkeypatch.setenv(name, "")  # so that what `connect` sets is taken back
-    with running_server() as server:
-        where = ["tracking=server", f"tracking.uri={server.uri}", f"tracking.credentials={server.credentials}"]
-        common = [*where, *places(tmp_path)]
-        run_sweep(compose([*SMALL, "data.limit=300", "data.demo_size=1500", "sweep.max_trials=2", *common]), print)
-        assert cli.main(["report", *common]) == 0
-        options = ["promote.seeds=1", "promote.top_k=1", "gate=none", "tracking.system_metrics=false"]
-        assert cli.main(["promote", *options, *common]) == 0
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)).save(tmp_path / "a.png")
-        capsys.readouterr()
-        assert cli.main(["predict", "data=demo", str(tmp_path / "a.png"), "--csv", *common]) == 0
-        assert capsys.readouterr().out.startswith("file,label,probability_negative,probability_positive\n")
-        assert [path.name.split("-")[:3] for path in (tmp_path / "cache" / "models").iterdir()] == [
-            ["fer", "demo", "1"]
-        ]
+    common = [*at(server), *places(tmp_path)]
+    run_sweep(compose([*SMALL, "data.limit=300", "data.demo_size=1500", "sweep.max_trials=2", *common]), print)
+    assert cli.main(["report", *common]) == 0
+    options = ["promote.seeds=1", "promote.top_k=1", "gate=none", "tracking.system_metrics=false"]
+    assert cli.main(["promote", *options, *common]) == 0
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)).save(tmp_path / "a.png")
+    capsys.readouterr()
+    assert cli.main(["predict", "data=demo", str(tmp_path / "a.png"), "--csv", *common]) == 0
+    assert capsys.readouterr().out.startswith("file,label,probability_negative,probability_positive\n")
+    assert [path.name.split("-")[:3] for path in (tmp_path / "cache" / "models").iterdir()] == [["fer", "demo", "1"]]
 
 
 class Elsewhere:

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_predict import CLASSES, SIZE
+from tiny_champion import CLASSES, SIZE
 
 from fer_experiments.errors import UserError
 from fer_experiments.serving import export as room

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from serving_room import CLASSES, SIZE
+from tiny_champion import CLASSES, SIZE
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ import mlflow
 import numpy as np
 import pytest
 from PIL import Image
-from serving_room import CLASSES, SIZE
+from tiny_champion import CLASSES, SIZE
 
 from fer_experiments.config import Config, to_dict
 from fer_experiments.errors import UserError
@@ -350,7 +349,7 @@ def test_signal_ends_it_quietly_whoever_is_connected(registered, number, code):
         # A client that keeps its connection, and one that never ends its request.
         waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
         waiting[1].sendall(b"POST /invocations HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n")
-        time.sleep(0.5)
+        assert server.ask({"inputs": FACES.tolist()})[0] == 200  # who came before has been let in
         os.kill(server.process.pid, number)
         _, errors = server.process.communicate(timeout=300)
         assert server.process.returncode == code and "Traceback" not in errors, errors

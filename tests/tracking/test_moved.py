@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from read_only_room import fer_read_only
-from tracking_room import config_in
+from read_only_mount import fer_read_only
+from stores import config_in
 
 from fer_experiments import tracking
 from fer_experiments.config.commands import override

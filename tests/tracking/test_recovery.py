@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from tracking_room import config_in
+from stores import config_in
 
 from fer_experiments import tracking
 from fer_experiments.tracking import Store

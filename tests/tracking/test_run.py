@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from tracking_room import config_in
+from stores import config_in
 
 from fer_experiments import tracking
 from fer_experiments.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from tracking_room import config_in
+from stores import config_in
 from urllib3.util import Retry
 
 from fer_experiments import tracking

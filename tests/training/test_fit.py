@@ -7,7 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from rooms import blobs
+from in_memory import blobs
 
 from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.training.fit import FeatureBatches, FitError, feature_moments, fit_head, forget, predict

@@ -30,7 +30,7 @@ FRESH = 1.0  # seconds for which the list of nodes is kept
 
 
 @contextmanager
-def open_ray(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[RayCluster]:
+def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[RayCluster]:
     """A connection to the cluster at compute.address, or a local cluster; its calls are killed on leaving.
 
     Raises:

@@ -22,6 +22,8 @@ sys.path.append(str(ROOT / "server"))
 
 from postgres import binaries  # noqa: E402
 
+PATIENCE = 600  # seconds; a hang, not a slow machine
+
 needs_postgres = pytest.mark.skipif(binaries() is None, reason="no PostgreSQL here: apt-get install postgresql")
 
 
@@ -59,7 +61,7 @@ class Server:
         command += ["--port", str(self.port), *self.options]
         with (self.mlruns / "output").open("w") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **(env or {})})
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while wait and "Ctrl-C stops it" not in self.output:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
@@ -80,7 +82,7 @@ class Server:
         assert self.process is not None
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
-        return self.process.wait(90)
+        return self.process.wait(PATIENCE)
 
     def kill(self) -> None:
         """Ends all of it with SIGKILL, as a power cut would."""
@@ -90,7 +92,7 @@ class Server:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
         self.process.wait()
-        psutil.wait_procs(family, 30)
+        psutil.wait_procs(family, PATIENCE)
 
 
 @contextmanager

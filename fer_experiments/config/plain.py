@@ -1,0 +1,98 @@
+"""Configs as plain containers, YAML and dotted paths, and back."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_experiments.config.parts import DECLARED_PATHS
+from fer_experiments.config.schema import Config
+from fer_experiments.errors import UserError, first_line
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The resolved config as plain containers; without sections that are not in use, and what YAMLs alone say."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    assert isinstance(container, dict)
+    for path in DECLARED_PATHS:
+        section, key = path.split(".")
+        del container[section][key]
+    return {str(key): value for key, value in container.items() if value is not None}
+
+
+def to_yaml(container: Mapping[str, Any]) -> str:
+    """A config's plain containers as YAML that `experiment=<file>` takes."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
+
+
+def from_dict(container: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`, checked against the schema."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema(), OmegaConf.create(dict(container))))
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error)) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted config paths and their values; lists stay whole, and so do data.classes, data.emotions and sweep.space."""
+    flat: dict[str, Any] = {}
+    for key, value in container.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path not in ("data.classes", "data.emotions", "sweep.space", "backbone.scaling"):
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with the values at these dotted paths replaced.
+
+    Raises:
+        UserError: a path that does not exist (with the close ones), or a value of the wrong type.
+    """
+    container = to_dict(config)
+    known = flatten(container)
+    for path, value in values.items():
+        if path not in known:
+            raise UserError(f"{path}: no such config path{close(path, known)}")
+        *sections, key = path.split(".")
+        node = container
+        for section in sections:
+            node = node[section]
+        node[key] = value
+    return from_dict(container)
+
+
+def schema() -> DictConfig:
+    """The dataclasses as an OmegaConf schema that values can be merged into."""
+
+    def writable(node: Any) -> None:
+        # OmegaConf makes a frozen dataclass read-only, the schema of a merge too.
+        if isinstance(node, DictConfig):
+            OmegaConf.set_readonly(node, None)
+            for key in node:
+                if not OmegaConf.is_missing(node, key):
+                    writable(node._get_node(key))
+
+    node = OmegaConf.structured(Config)
+    writable(node)
+    return node
+
+
+def close(name: str, known: Iterable[str]) -> str:
+    """The known names that look like `name`, as the end of an error message."""
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an OmegaConf error and the key it is about."""
+    key = getattr(error, "full_key", None)
+    return f"{key}: {first_line(error)}" if key else first_line(error)

@@ -1,0 +1,44 @@
+"""The ids of sweeps, which are on disk and in stores: another version of this program finds them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fer_experiments.config.compose import compose
+from fer_experiments.search.identity import identity_of
+from fer_experiments.search.state import find_state
+
+TAGS = {"fer.dataset": "d", "fer.backbone": "b", "fer.features": "f"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sweep"),
+    [
+        (["sweep=quick", "data=demo"], "quick-754bd4d1"),
+        (["sweep=paper"], "paper-409bbad9"),
+        (["sweep=facenet", "sweep.oracle=hyperband"], "facenet-52cf7c87"),
+        (["sweep=quick", "head=linear"], "quick-d370c44c"),
+        (["sweep=quick", "head=conv", "training.smoke=true"], "quick-bcf40c78"),
+        (["sweep=quick", "data.emotions={1:sad}"], "quick-838da7a9"),
+        (["sweep=quick", "data.clean=[constant,conflicting,duplicates]"], "quick-754bd4d1"),
+        (["sweep=quick", "gate=strict", "promote=default"], "quick-9e839a36"),
+    ],
+)
+def test_a_sweep_has_the_id_that_it_had(overrides: list[str], sweep: str, tmp_path: Path):
+    assert find_state(tmp_path, sweep.split("-")[0], identity_of(compose(overrides), TAGS), fresh=False)[0].id == sweep
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        ["data.path=/x", "paths.cache=/c", "paths.mlruns=/m", "tracking=server", "tracking.system_metrics=false"],
+        ["compute=processes", "compute.workers=2", "features.batch_size=3", "features.shard_size=9"],
+        ["sweep.max_trials=3", "sweep.max_hours=1", "sweep.target=0.5", "sweep.fresh=true", "sweep.retry_failed=true"],
+    ],
+)
+def test_place_speed_and_budget_make_no_other_sweep(elsewhere: list[str]):
+    same = identity_of(compose(["sweep=quick"]), TAGS)
+    assert identity_of(compose(["sweep=quick", *elsewhere]), TAGS) == same
+    assert identity_of(compose(["sweep=quick", "sweep.max_trial_minutes=3"]), TAGS) != same
