@@ -308,7 +308,7 @@ def test_a_sweep_ends_with_its_report(recorded: tuple[Config, State], tmp_path: 
     sweep(config, said.append)
     assert said[-1] == f"  see what it found     mlruns/sweeps/{state.id}/report.html"
     assert "ended by" in Read(path.read_text()).sections["header"]
-    client = client_of(connect(config.tracking, mlruns_dir(config)))
+    client = client_of(connect(config))
     assert Path(client.download_artifacts(state.run_id, "report.html", str(tmp_path))).read_text() == path.read_text()
 
 
