@@ -64,7 +64,7 @@ VERBS = {
         "experiment.train:train", needs="backbone", backend=True),
     "sweep": Verb(
         "search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20",
-        "search.sweep:run_sweep", needs="space", backend=True, chosen=("sweep=",)),
+        "report.sweep:sweep", needs="space", backend=True, chosen=("sweep=",)),
     "sweeps": Verb(
         "list the sweeps: running, stopped, finished, and the best of each", "fer sweeps",
         "search.state:list_sweeps", prints=True),

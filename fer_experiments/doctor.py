@@ -12,7 +12,7 @@ from fer_experiments.backbones.weights import IMAGENET, weights_file
 from fer_experiments.config import BackboneConfig, Config, cache_dir, mlruns_dir, options, yaml_of
 from fer_experiments.config.commands import command, get_data_command, is_checkout
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import size
+from fer_experiments.terminal import size, table
 
 PACKAGES = ("tensorflow", "keras", "keras-tuner", "mlflow", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -124,8 +124,7 @@ def _weights(missing: list[str]) -> list[tuple[str, str]]:
             f"ImageNet weights: downloaded on first use; without network put the files named above into {imagenet[0]}, "
             "or go on without: backbone.weights=null or backbone=pocket"
         )
-    width = max(len(name) for name in texts)
-    return [("Weights" if i == 0 else "", f"{name:<{width}}  {texts[name]}") for i, name in enumerate(texts)]
+    return [("" if i else "Weights", line) for i, line in enumerate(table(list(texts.items())).splitlines())]
 
 
 def _without_file(backbone: BackboneConfig) -> str:

@@ -1,8 +1,8 @@
-"""What a terminal shows: paths, tables, sizes."""
+"""What people read: paths, tables, numbers, sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
@@ -13,10 +13,32 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of as many cells as aligned columns, the first row being their names."""
+def table(rows: Sequence[Sequence[str]], right: int | None = None) -> str:
+    """Rows of as many cells in aligned columns, names first; those from column `right` on are aligned to the right."""
+    return "\n".join("  ".join(row).rstrip() for row in _aligned(rows, right))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The same in Markdown."""
+    head, *body = ("| " + " | ".join(row) + " |" for row in _aligned(rows))
+    return "\n".join([head, "".join(c if c == "|" else "-" for c in head), *body])
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: int | None = None) -> Iterator[list[str]]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    for row in rows:
+        cells = enumerate(zip(row, widths, strict=True))
+        yield [cell.ljust(w) if right is None or i < right else cell.rjust(w) for i, (cell, w) in cells]
+
+
+def number(value: float, group: str = "") -> str:
+    """A number to be read, four digits after the point or, of a small or large one, four that count.
+
+    group: "," between the thousands of what is whole.
+    """
+    if isinstance(value, int) or (value.is_integer() and 1000 <= abs(value) < 1e15):
+        return f"{value:{group}.0f}"
+    return f"{value:.4g}" if abs(value) < 0.01 or abs(value) >= 1000 else f"{value:.4f}"
 
 
 def size(count: float) -> str:

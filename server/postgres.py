@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 
 DATABASE = "mlflow"
 USER = "fer"
@@ -87,7 +87,7 @@ def connect(uri: str) -> str:
     try:
         psycopg2.connect(uri, connect_timeout=10).close()
     except psycopg2.Error as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return ""
 
 

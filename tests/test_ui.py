@@ -17,8 +17,8 @@ from stores import store_in
 
 from fer_experiments.config.compose import compose
 from fer_experiments.registry.promote import promote
+from fer_experiments.report.sweep import sweep
 from fer_experiments.search.state import State
-from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.store import client_of
 
@@ -51,7 +51,7 @@ def room(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Room:  # the
     folder = tmp_path_factory.mktemp("ui")
     options = ["tracking.system_metrics=false", f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
     made = ["sweep=quick", "data.demo_size=1500", "training.epochs=6", "sweep.max_trials=3"]
-    state = run_sweep(compose([*made, *options]), lambda line: None)
+    state = sweep(compose([*made, *options]), lambda line: None)
     taken = ["promote=default", "gate=none", "promote.top_k=1", "promote.seeds=1"]
     promote(compose([*taken, *options]), sweep=state.id, echo=lambda line: None)
     return Room(store_in(folder / "mlruns"), folder, state)
@@ -154,21 +154,32 @@ def coloured(chart: Any) -> int:
     return int((pixels[:, : pixels.shape[1] * 3 // 4, 1] > 100).sum())
 
 
-@pytest.mark.parametrize(("run", "path"), [("trial 0", "plots/confusion_matrix.png"), ("sweep", "plots/objective.png")])
-def test_a_picture_among_the_artifacts_is_shown(tab: Any, room: Room, run: str, path: str) -> None:
-    run_id = room.run(0) if run == "trial 0" else room.state.run_id
+def open_artifacts(tab: Any, run_id: str | None) -> None:
     assert run_id is not None
     tab.goto(f"/#/experiments/1/runs/{run_id}")
     tab.get_by_role("tab", name="Artifacts").click()
-    folder, name = path.split("/")
-    tab.get_by_text(folder, exact=True).click()
-    tab.get_by_text(name, exact=True).click()
+
+
+def test_a_picture_among_the_artifacts_is_shown(tab: Any, room: Room) -> None:
+    path = "plots/confusion_matrix.png"
+    open_artifacts(tab, room.run(0))
+    for name in path.split("/"):
+        tab.get_by_text(name, exact=True).click()
     shown = tab.get_by_role("img", name=path, exact=True)
     shown.wait_for()
     tab.wait_for_function("image => image.complete", arg=shown.element_handle())
-    with Image.open(room.artifact(run_id, path)) as image:
+    with Image.open(room.artifact(room.run(0), path)) as image:
         assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == list(image.size)
     assert shown.bounding_box()["width"] > 200
+
+
+def test_the_sweeps_report_is_shown_among_its_artifacts_with_its_figures(tab: Any, room: Room) -> None:
+    open_artifacts(tab, room.state.run_id)
+    tab.get_by_text("report.html", exact=True).click()
+    page = tab.frame_locator("iframe")
+    page.get_by_role("heading", name=f"Sweep {room.state.id}", exact=True).wait_for()
+    for chart in ("#objective-chart .scatterlayer .trace", "#coordinates-chart .axis-brush"):
+        page.locator(chart).first.wait_for(state="attached")
 
 
 def test_the_registered_model_is_listed_with_its_champion(tab: Any) -> None:

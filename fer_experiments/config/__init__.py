@@ -1,8 +1,8 @@
 """What an experiment is made of: its schema, what its values may be, and the folders that it names."""
 
 from fer_experiments.config.checks import check, check_data
-from fer_experiments.config.folders import cache_dir, mlruns_dir
-from fer_experiments.config.parts import decides_results, experiment, is_place
+from fer_experiments.config.folders import config_dir, options, project_root, read_yaml, sweeps_dir, yaml_of
+from fer_experiments.config.parts import cache_dir, decides_results, experiment, is_place, mlruns_dir
 from fer_experiments.config.plain import close, flatten, from_dict, to_dict, to_yaml, with_values
 from fer_experiments.config.schema import (
     BackboneConfig,
@@ -19,7 +19,6 @@ from fer_experiments.config.schema import (
     TrackingConfig,
     TrainingConfig,
 )
-from fer_experiments.config.shipped import config_dir, options, project_root, read_yaml, sweeps_dir, yaml_of
 
 __all__ = [
     "BackboneConfig",

@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from fer_experiments.config.folders import options
 from fer_experiments.config.plain import close
 from fer_experiments.config.schema import Config, DataConfig
-from fer_experiments.config.shipped import options
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"

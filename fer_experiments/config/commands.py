@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fer_experiments.config.folders import cache_dir, mlruns_dir
-from fer_experiments.config.parts import experiment
+from fer_experiments.config.folders import config_dir, project_root, yaml_of
+from fer_experiments.config.parts import cache_dir, experiment, mlruns_dir
 from fer_experiments.config.plain import flatten, from_dict, to_dict
 from fer_experiments.config.schema import Config, DataConfig
-from fer_experiments.config.shipped import config_dir, project_root, yaml_of
 from fer_experiments.terminal import shown
 
 GROUPS = ("data", "backbone", "head")

@@ -14,10 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from fer_experiments.config.checks import EMPTY
+from fer_experiments.config.folders import config_dir
 from fer_experiments.config.parts import DECLARED_PATHS, marked
 from fer_experiments.config.plain import close, flatten, to_dict
 from fer_experiments.config.schema import EVERY
-from fer_experiments.config.shipped import config_dir
 from fer_experiments.errors import UserError
 
 FILE_GROUPS = ("experiment", "sweep")  # take the path of a YAML file too

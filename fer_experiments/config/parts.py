@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from fer_experiments.config.folders import project_root
 from fer_experiments.config.marks import BUDGET, FITTED, PLACE, PREPARED
 from fer_experiments.config.schema import EVERY, Config
 
@@ -27,8 +29,7 @@ def _sections(part: str) -> tuple[str, ...]:
 PREPARED_SECTIONS = _sections(PREPARED)
 FITTED_SECTIONS = _sections(FITTED)
 EXPERIMENT_SECTIONS = (*PREPARED_SECTIONS, *FITTED_SECTIONS)
-PLACE_SECTIONS = _sections(PLACE)
-PLACE_PATHS = marked("part", PLACE).keys()
+PLACES = {*_sections(PLACE), *marked("part", PLACE)}
 BUDGET_PATHS = marked("part", BUDGET).keys()
 YOUNGER = marked("younger")  # what was so before these paths, which older sweeps do not have
 DECLARED_PATHS = marked("declared").keys()
@@ -41,9 +42,19 @@ def experiment(container: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_place(path: str) -> bool:
     """Whether a config path says only where things are and run, or how fast they are made."""
-    return path in PLACE_PATHS or path.partition(".")[0] in PLACE_SECTIONS
+    return not PLACES.isdisjoint((path, path.partition(".")[0]))
 
 
 def decides_results(path: str) -> bool:
     """Whether what a config path says is the experiment, and not its place, or what a command does with it."""
     return path.partition(".")[0] in EXPERIMENT_SECTIONS and not is_place(path)
+
+
+def mlruns_dir(config: Config) -> Path:
+    """paths.mlruns as an absolute path."""
+    return (project_root() / Path(config.paths.mlruns).expanduser()).resolve()
+
+
+def cache_dir(config: Config) -> Path:
+    """paths.cache as an absolute path."""
+    return (project_root() / Path(config.paths.cache).expanduser()).resolve()

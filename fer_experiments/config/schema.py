@@ -12,8 +12,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from fer_experiments.config.folders import yaml_of
 from fer_experiments.config.marks import ASIDE, BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
-from fer_experiments.config.shipped import yaml_of
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `given` makes a field.
 # ruff: noqa: UP045, RUF009

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer_experiments.data.dataset import Dataset
+from fer_experiments.terminal import table
 
 REASONS = {
     "constant": "constant (one grey level)",
@@ -86,11 +87,4 @@ def _near_twins(found: dict[str, Any]) -> list[str]:
 
 def _table(rows: Sequence[Sequence[str | int]]) -> list[str]:
     """Align the first column left, the others right."""
-    cells = [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in cells
-    ]
+    return table([[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows], 1).splitlines()

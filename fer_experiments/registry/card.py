@@ -11,6 +11,7 @@ from fer_experiments.evaluation.bootstrap import Interval
 from fer_experiments.registry.candidates import Choice, Refitted
 from fer_experiments.registry.gate import Condition
 from fer_experiments.registry.sealed import Outcome
+from fer_experiments.terminal import markdown, number
 
 LIMITS = {
     "fer2013": (
@@ -86,7 +87,11 @@ def card(subject: Subject) -> str:
         + _table(
             ("config", subject.choice.objective, "values"),
             [
-                (r.candidate.name, r.spread, ", ".join(f"{k}={_short(v)}" for k, v in r.candidate.values.items()))
+                (
+                    r.candidate.name,
+                    r.spread,
+                    ", ".join(f"{k}={number(v) if isinstance(v, float) else v}" for k, v in r.candidate.values.items()),
+                )
                 for r in subject.refits
             ],
         ),
@@ -111,11 +116,6 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(names)
 
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     gap = "\N{NO-BREAK SPACE}" * 4  # MLflow's page leaves no space between columns
-    lines = [" | ".join(f"{cell}{gap}" for cell in cells) for cells in (head, *rows)]
-    return "\n".join(f"| {line} |" for line in (lines[0], " | ".join("---" for _ in head), *lines[1:]))
+    return markdown([[f"{cell}{gap}" for cell in row] for row in (head, *rows)])

@@ -14,6 +14,8 @@ from fer_experiments.evaluation.style import BLUE, GRAY, ORANGE, PURPLE, VERMILI
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import Scale, escaped, scale_of
 from fer_experiments.search.leaderboard import ABSENT, written
+from fer_experiments.terminal import number
+from fer_experiments.training.pruning import best_so_far
 
 INK = "#1d2530"  # as in page.css; page.js changes it in dark mode
 GRID = "rgba(128,128,128,0.25)"  # on white and on black
@@ -92,7 +94,7 @@ def _over(record: Record, trials: list[dict[str, Any]], at: dict[int, float]) ->
                 )
             )
     finished = [t for t in shown if t["status"] == "finished"]
-    best = _best_so_far([t["score"] for t in finished], record.sweep.direction)
+    best = best_so_far([t["score"] for t in finished], record.sweep.direction).tolist()
     if finished:
         end = at[shown[-1]["number"]]
         traces.append(
@@ -107,10 +109,6 @@ def _over(record: Record, trials: list[dict[str, Any]], at: dict[int, float]) ->
     return traces
 
 
-def _best_so_far(scores: list[float], direction: str) -> list[float]:
-    return (np.maximum if direction == "max" else np.minimum).accumulate(np.array(scores, "float64")).tolist()
-
-
 def _about(trial: dict[str, Any]) -> str:
     """What one reads of a trial on pointing at it."""
     score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
@@ -121,7 +119,7 @@ def _about(trial: dict[str, Any]) -> str:
 def _written(value: Any) -> str:
     if value is None:
         return ABSENT
-    return f"{value:.4g}" if isinstance(value, float) else written(value)
+    return number(value) if isinstance(value, float) else written(value)
 
 
 def _scored(record: Record) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 
+from fer_experiments.terminal import number
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, name: str = "", sortable: bool = False) -> str:
     """A table; numbers are shortened and stand on the right, None is empty. name: its id.
@@ -32,14 +34,7 @@ def _cell(value: Any) -> str:
         return "<td></td>"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"<td>{html.escape(str(value))}</td>"
-    return f'<td class="number" data-value="{value!r}">{number(value)}</td>'
-
-
-def number(value: float) -> str:
-    """A number to be read."""
-    if isinstance(value, int) or (value == int(value) and 1000 <= abs(value) < 1e15):
-        return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) < 0.01 or abs(value) >= 1000 else f"{value:.4f}"
+    return f'<td class="number" data-value="{value!r}">{number(value, ",")}</td>'
 
 
 def section(name: str, title: str, *content: str, hint: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What a sweep found: leaderboard, best config, pictures, and the next commands to type."""
+"""What a sweep found: leaderboard, best config, and the next commands to type."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fer_experiments.config.commands import command, ui_command, without_passwor
 from fer_experiments.config.parts import BUDGET_PATHS
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.state import State, find_sweep
-from fer_experiments.terminal import shown
+from fer_experiments.terminal import markdown, number, shown
 
 if TYPE_CHECKING:
     from fer_experiments.tracking import Run
@@ -70,12 +70,11 @@ def recorded_trials(config: Config, sweep: str | None = None) -> pd.DataFrame:
     return table(state, state.settings)
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """A table in Markdown, numbers shortened to be read, columns aligned."""
-    cells = [list(map(str, frame.columns)), *([_short(v) for v in row] for row in frame.itertuples(index=False))]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+def _markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown, numbers shortened to be read."""
+    return markdown(
+        [list(map(str, frame.columns)), *([_short(v) for v in row] for row in frame.itertuples(index=False))]
+    )
 
 
 def _readable(frame: pd.DataFrame, sweep: SweepConfig) -> pd.DataFrame:
@@ -119,7 +118,7 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
     return "\n".join(
         [
             "",
-            markdown(frame.head(rows)) + more,
+            _markdown(frame.head(rows)) + more,
             "",
             f"sweep {state.id}: {len(frame)} trial{'s'[: len(frame) != 1]}, best {best['number']}: "
             f"{sweep.objective} {best['score']:.4f}",
@@ -136,7 +135,7 @@ def write(state: State, config: Config, folder: Path) -> None:
     assert config.sweep is not None
     frame = table(state, config.sweep)
     frame.to_csv(folder / "leaderboard.csv", index=False)
-    (folder / "leaderboard.md").write_text(markdown(_readable(frame, config.sweep)) + "\n", encoding="utf-8")
+    (folder / "leaderboard.md").write_text(_markdown(_readable(frame, config.sweep)) + "\n", encoding="utf-8")
     best = state.best()
     if best is not None:
         container = experiment(to_dict(trial_config(config, best["values"], best["raw"], best["number"])))
@@ -164,26 +163,11 @@ def log_progress(parent: Run, state: State, last: dict[str, Any], sweep: SweepCo
         )
 
 
-def log(parent: Run, state: State, sweep: SweepConfig, folder: Path) -> None:
-    """Leaderboard, best config and the three pictures, on the parent run."""
-    from fer_experiments.search import sweep_figures
-    from fer_experiments.search.importance import importances
-
+def log(parent: Run, folder: Path) -> None:
+    """Leaderboard and best config, on the parent run."""
     for name in ("leaderboard.csv", "leaderboard.md", "best.yaml"):
         if (folder / name).exists():
             parent.log_file(folder / name, name)
-    if not state.ended:
-        return
-    trials = table(state, sweep).sort_values("trial", ignore_index=True)
-    space = trials[[sweep.objective, *sweep.space]]
-    scores = [trial["score"] for trial in state.ended]
-    parent.log_figure(
-        sweep_figures.objective_over_trials(scores, sweep.direction, sweep.objective), "plots/objective.png"
-    )
-    parent.log_figure(
-        sweep_figures.parallel_coordinates(space, sweep.objective, sweep.direction), "plots/parallel_coordinates.png"
-    )
-    parent.log_figure(sweep_figures.importances(importances(space, sweep.objective)), "plots/importances.png")
 
 
 def _plain(value: Any) -> Any:
@@ -191,11 +175,9 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    if value is pd.NA:
+    if value is pd.NA or value is None or value != value:
         return ""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}" if abs(value) < 0.01 or abs(value) >= 1000 else f"{value:.4f}"
-    return "" if value is None else str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _again(state: State, config: Config) -> str:

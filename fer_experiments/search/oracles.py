@@ -12,6 +12,7 @@ import numpy as np
 from keras_tuner.engine import hyperparameters as kinds
 from keras_tuner.engine.trial import Trial
 
+from fer_experiments.evaluation.metrics import cost
 from fer_experiments.search.identity import seed_of
 
 Values = dict[str, Any]
@@ -171,9 +172,8 @@ class BayesianOracle(Guided, kt.oracles.BayesianOptimizationOracle):
 
     def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
         # KerasTuner guesses from the fit before this one, which a replayed oracle has not made.
-        sign = -1.0 if self.objective.direction == "max" else 1.0
         told = [trial for trial in self.trials.values() if trial.status == "COMPLETED"]
-        x, y = self._points(told), np.array([sign * trial.score for trial in told])
+        x, y = self._points(told), np.array([cost(trial.score, self.objective.direction) for trial in told])
         flying = [trial for trial in self.trials.values() if trial.status == "RUNNING"]
         if flying:
             self.gpr.fit(x, y)

@@ -93,7 +93,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
             _close_killed(sweep)
             sweep.save()
         leaderboard.write(state, config, sweep.folder)
-        leaderboard.log(parent, state, sweep.sweep, sweep.folder)
+        leaderboard.log(parent, sweep.folder)
         parent.set_tags({"fer.ended_by": state.reason})
         state.status = "finished"
         sweep.save()

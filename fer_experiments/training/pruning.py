@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fer_experiments.evaluation.metrics import cost
+
 
 def medians(curves: Sequence[Sequence[float]], direction: str, startup: int = 5) -> list[float]:
     """The median over trials of their best value so far, by epoch.
@@ -18,7 +20,7 @@ def medians(curves: Sequence[Sequence[float]], direction: str, startup: int = 5)
         direction: max or min.
         startup: the list ends at the first epoch that fewer trials reached.
     """
-    bests = [_best_so_far(curve, direction) for curve in curves]
+    bests = [best_so_far(curve, direction) for curve in curves]
     found: list[float] = []
     while len(reached := [best[len(found)] for best in bests if len(best) > len(found)]) >= max(startup, 1):
         found.append(float(np.median(reached)))
@@ -37,10 +39,10 @@ def hopeless(curve: Sequence[float], medians: Sequence[float], direction: str, w
     epochs = len(curve)
     if epochs <= warmup or epochs > len(medians):
         return False
-    best, median = _best_so_far(curve, direction)[-1], medians[epochs - 1]
-    return bool(best < median if direction == "max" else best > median)
+    best, median = best_so_far(curve, direction)[-1], medians[epochs - 1]
+    return bool(cost(best, direction) > cost(median, direction))
 
 
-def _best_so_far(curve: Sequence[float], direction: str) -> np.ndarray:
-    # fmax and fmin overlook nan, which says nothing of the other epochs.
-    return (np.fmax if direction == "max" else np.fmin).accumulate(np.asarray(curve, "float64"))
+def best_so_far(curve: Sequence[float], direction: str) -> np.ndarray:
+    """The best of each value and those before it, float64 [n]; nan, which says nothing of the others, is overlooked."""
+    return cost(np.fmin.accumulate(cost(np.asarray(curve, "float64"), direction)), direction)

@@ -26,8 +26,10 @@ from fer_experiments.report.page import PARTS, page
 from fer_experiments.report.record import Record
 from fer_experiments.report.report import find_sweep, write_report
 from fer_experiments.report.scales import scale_of
-from fer_experiments.search.state import State, only_one
+from fer_experiments.report.sweep import sweep
+from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.tracking import connect
+from fer_experiments.tracking.store import client_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>\'&%{x}'
@@ -295,6 +297,44 @@ def test_a_store_without_the_run_is_named(recorded: tuple[Config, State], tmp_pa
     connect(elsewhere)
     with pytest.raises(UserError, match=rf"sweep {state.id}: its run {state.run_id} is not in sqlite.*tracking.uri="):
         write_report(elsewhere, state.id)
+
+
+def test_a_sweep_ends_with_its_report(recorded: tuple[Config, State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config, state = recorded
+    path = mlruns_dir(config) / "sweeps" / state.id / "report.html"
+    path.unlink(missing_ok=True)
+    said: list[str] = []
+    monkeypatch.chdir(path.parents[3])
+    sweep(config, said.append)
+    assert said[-1] == f"  see what it found     mlruns/sweeps/{state.id}/report.html"
+    assert "ended by" in Read(path.read_text()).sections["header"]
+    client = client_of(connect(config.tracking, mlruns_dir(config)))
+    assert Path(client.download_artifacts(state.run_id, "report.html", str(tmp_path))).read_text() == path.read_text()
+
+
+def test_a_report_that_cannot_be_written_fails_no_sweep(recorded: tuple[Config, State]):
+    config, state = recorded
+    path = mlruns_dir(config) / "sweeps" / state.id / "report.html"
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    said: list[str] = []
+    try:
+        sweep(config, said.append)
+    finally:
+        path.rmdir()
+    assert said[-1].startswith(f"sweep {state.id}: no report (IsADirectoryError: ") and "\n" not in said[-1]
+    assert f"fer report sweep={state.id} paths.mlruns=" in said[-1] and said[-1].endswith("` writes it")
+
+
+def test_a_sweep_that_is_stopped_in_its_report_is_finished(
+    recorded: tuple[Config, State], monkeypatch: pytest.MonkeyPatch
+):
+    config, state = recorded
+    monkeypatch.setattr("fer_experiments.report.report.page", lambda record: sys.exit(143))
+    with pytest.raises(SystemExit):
+        sweep(config, lambda line: None)
+    kept = load_state(mlruns_dir(config) / "sweeps" / state.id)
+    assert kept is not None and kept.status == "finished"
 
 
 def test_a_running_sweep_is_shown_as_far_as_it_is(recorded: tuple[Config, State]):

@@ -79,16 +79,13 @@ def test_every_trial_is_a_finished_child_run(finished: tuple[Config, State, list
         assert {"fer.dataset", "fer.backbone", "fer.features"} <= set(trial.tags)
 
 
-def test_the_parent_run_has_leaderboard_best_config_and_pictures(finished: tuple[Config, State, list[str]]):
+def test_the_parent_run_has_leaderboard_and_best_config(finished: tuple[Config, State, list[str]]):
     from mlflow import MlflowClient
 
     config, state, _ = finished
     client = MlflowClient(f"sqlite:///{mlruns_dir(config) / 'mlflow.db'}")
-    names = {f.path for f in client.list_artifacts(state.run_id)} | {
-        f.path for f in client.list_artifacts(state.run_id, "plots")
-    }
+    names = {f.path for f in client.list_artifacts(state.run_id)}
     assert {"leaderboard.csv", "leaderboard.md", "best.yaml", "config.yaml"} <= names
-    assert {"plots/objective.png", "plots/parallel_coordinates.png", "plots/importances.png"} <= names
 
 
 def test_the_leaderboard_is_sorted_and_complete(finished: tuple[Config, State, list[str]]):

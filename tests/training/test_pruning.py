@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from fer_experiments.training.pruning import hopeless, medians
+from fer_experiments.training.pruning import best_so_far, hopeless, medians
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -93,3 +93,10 @@ def test_decisions_on_curves_of_one_length_are_those_of_the_median_pruner(direct
         state = optuna.trial.TrialState.PRUNED if stopped else optuna.trial.TrialState.COMPLETE
         theirs.tell(trial, None if stopped else curve[-1], state=state)
     assert 0 < pruned < 40
+
+
+def test_the_best_so_far_overlooks_what_is_no_number():
+    scores = [math.nan, 0.5, math.nan, 0.9, 0.7]
+    np.testing.assert_array_equal(best_so_far(scores, "max"), [math.nan, 0.5, 0.5, 0.9, 0.9])
+    np.testing.assert_array_equal(best_so_far(scores, "min"), [math.nan, 0.5, 0.5, 0.5, 0.5])
+    assert best_so_far([], "max").tolist() == []
