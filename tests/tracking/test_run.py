@@ -3,8 +3,11 @@ import logging
 import multiprocessing
 import pickle
 import shutil
+import socket
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -156,10 +159,22 @@ def test_a_database_in_use_is_named_as_that(mlruns, monkeypatch):
         assert opened.execute("SELECT 1").fetchone() == (1,)
 
 
-@pytest.mark.timeout(90)  # MLflow's own retries take minutes
-def test_a_server_that_does_not_answer_is_refused_at_once(tmp_path):
-    with pytest.raises(UserError, match=r"tracking\.uri=http://127\.0\.0\.1:9: no server answers"):
-        tracking.connect(config_in(tmp_path, "http://127.0.0.1:9"))
+def test_a_server_that_does_not_answer_is_asked_once(tmp_path):
+    """MLflow's own retries take minutes."""
+    asked = []
+
+    def hang_up():
+        with suppress(OSError):
+            while True:
+                asked.append(listener.accept()[0])
+                asked[-1].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=hang_up, daemon=True).start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"tracking\.uri={address}: no server answers"):
+            tracking.connect(config_in(tmp_path, address))
+        assert len(asked) == 1
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns"])
@@ -218,23 +233,22 @@ def test_an_interrupted_run_is_killed(interruption, store):
     assert recorded(store, run.id).info.status == "KILLED"
 
 
-def hold_a_trial_open(store):
+def hold_a_trial_open(store, opened):
     with (
         start(store, kind="sweep") as parent,
         start(store, kind="trial", parent=parent.id, system_metrics=True),
     ):
-        time.sleep(900)
+        opened.set()
+        threading.Event().wait()
 
 
 def test_sigterm_closes_a_trial_and_its_parent(store):
-    process = FORKSERVER.Process(target=hold_a_trial_open, args=(store,))
+    opened = FORKSERVER.Event()
+    process = FORKSERVER.Process(target=hold_a_trial_open, args=(store, opened))
     process.start()
-    deadline = time.monotonic() + 300
-    while len(tracking.find_runs(store)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
+    opened.wait()
     process.terminate()
-    process.join(300)
+    process.join()
     assert process.exitcode == 128 + 15
     assert [r.status for r in tracking.find_runs(store)] == ["KILLED", "KILLED"]
 
@@ -426,11 +440,11 @@ def test_system_metrics_are_sampled_while_a_trial_is_open(store, monkeypatch):
 
     monkeypatch.setitem(lifecycle.SAMPLING_S, "trial", 0.1)
     with start(store, kind="trial", system_metrics=True) as run:
-        time.sleep(0.6)
-    assert "system/cpu_utilization_percentage" in recorded(store, run.id).data.metrics
+        while "system/cpu_utilization_percentage" not in recorded(store, run.id).data.metrics:
+            time.sleep(0.1)
 
 
-def test_head_is_loaded_from_the_run_within_a_second(store):
+def test_head_is_loaded_from_the_run(store):
     import keras
     import mlflow
 
@@ -443,9 +457,7 @@ def test_head_is_loaded_from_the_run_within_a_second(store):
     with start(store) as run:
         run.log_head(head)
     mlflow.set_tracking_uri(store.uri)
-    started = time.process_time()  # the machine may be busy with other things
     loaded = mlflow.keras.load_model(f"runs:/{run.id}/model")
-    assert time.process_time() - started < 1
     expected = head.predict(features, verbose=0)
     np.testing.assert_array_equal(loaded.predict(features, verbose=0), expected)
     served = mlflow.pyfunc.load_model(f"runs:/{run.id}/model")
