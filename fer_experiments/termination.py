@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _caught: BaseException | None = None
+_held = 0  # blocks of `held` that the main thread is in
+_due = False  # whether a signal came in one of them
 
 
 @contextmanager
@@ -18,7 +20,7 @@ def signals_as_exceptions() -> Iterator[None]:
     In the main thread only, and only in the place of Python's own handlers: what a program around this one has set, or
     ignores, stays. Libraries that set a handler of their own in the block lose it at its end.
     """
-    global _caught
+    global _caught, _due
     ours = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     main = threading.current_thread() is threading.main_thread()
     replaced = {number: own for number, own in ours.items() if main and signal.getsignal(number) == own}
@@ -30,7 +32,7 @@ def signals_as_exceptions() -> Iterator[None]:
         for number, own in replaced.items():
             signal.signal(number, own)
         if replaced:
-            _caught = None
+            _caught, _due = None, False
 
 
 def check() -> None:
@@ -43,11 +45,33 @@ def check() -> None:
         raise _caught
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """What a signal raises in the block is raised at its end: for what takes milliseconds and must not stop half way.
+
+    Of the main thread alone, which is the one that signals interrupt.
+    """
+    global _held, _due
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+        if _due and not _held:
+            _due = False
+            check()
+
+
 def _catch(number: int, frame: FrameType | None) -> None:
-    global _caught
+    global _caught, _due
     if number == signal.SIGTERM:
         signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the closing
         _caught = SystemExit(128 + number)
     else:
         _caught = KeyboardInterrupt()
-    raise _caught
+    if not _held:
+        raise _caught
+    _due = True

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from stores import store_in
 
-from fer_experiments import termination
+from fer_experiments import termination, tracking
 from fer_experiments.config.compose import compose
 from fer_experiments.search import sweep
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
+from fer_experiments.tracking.store import client_of
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,43 @@ def test_a_signal_that_a_library_swallows_is_raised_again(number: int, kind: typ
     assert kind is not SystemExit or raised.value.code == 143
     assert signal.getsignal(number) is before
     termination.check()  # nothing of it is left after the block
+
+
+def test_a_signal_in_a_held_block_is_raised_at_its_end():
+    done = []
+    with pytest.raises(SystemExit) as raised, termination.signals_as_exceptions():
+        with termination.held():
+            with termination.held():
+                signal.raise_signal(signal.SIGTERM)
+                done.append("inner")
+            done.append("outer")
+        done.append("after")
+    assert raised.value.code == 143 and done == ["inner", "outer"]
+
+
+def test_closing_after_a_signal_is_not_interrupted_again():
+    with pytest.raises(SystemExit), termination.signals_as_exceptions():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            with termination.held():
+                closed = True
+    assert closed
+
+
+def test_a_signal_stops_no_call_to_a_sqlite_store_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = compose(["data=demo", f"paths.mlruns={tmp_path}"])
+    store = tracking.connect(config)
+    done = []
+
+    def interrupted(self, run_id, key, value):
+        signal.raise_signal(signal.SIGTERM)
+        done.append(key)
+
+    monkeypatch.setattr("mlflow.MlflowClient.set_tag", interrupted)
+    with pytest.raises(SystemExit), termination.signals_as_exceptions():
+        client_of(store).set_tag("run", "key", "value")
+    assert done == ["key"]
 
 
 def test_ignored_and_foreign_handlers_stay(monkeypatch: pytest.MonkeyPatch):

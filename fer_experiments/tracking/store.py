@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 from filelock import FileLock
@@ -14,6 +14,7 @@ from filelock import FileLock
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.commands import command, mlflow_command, without_password
 from fer_experiments.errors import UserError, first_line
+from fer_experiments.termination import held
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import settle
 from fer_experiments.tracking.server import check_reachable, enter
@@ -185,4 +186,24 @@ def client_of(store: Store) -> MlflowClient:
     """MLflow's own client, which does not leave this room; cheap, MLflow shares the connections within a process."""
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=store.uri)
+    client = MlflowClient(tracking_uri=store.uri)
+    return client if sqlite.database_of(store.uri) is None else cast("MlflowClient", _Uninterrupted(client))
+
+
+class _Uninterrupted:
+    """A client of a SQLite store whose calls no signal stops half way: SQLAlchemy would keep a connection with its lock
+    on the file, and nothing could be recorded any more, not even that the run was killed."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._client, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **options: Any) -> Any:
+            with held():
+                return value(*args, **options)
+
+        return call
