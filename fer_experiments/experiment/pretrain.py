@@ -14,7 +14,7 @@ import pandas as pd
 
 from fer_experiments import tracking
 from fer_experiments.backbones import pocket
-from fer_experiments.config import Config, PretrainConfig, cache_dir, to_dict
+from fer_experiments.config import Config, PretrainConfig, cache_dir, check, to_dict
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import describe_run, log_scores, open_sealed_test, record
@@ -32,7 +32,7 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
     a hash of recipe and dataset. With pretrain.open_test the test split is opened, once the epoch has been chosen.
 
     Raises:
-        UserError: no recipe, or data that are not 48x48 gray faces.
+        UserError: no recipe, one that makes no network, or data that are not 48x48 gray faces.
     """
     started = time.perf_counter()
     config, settings = _settings(config)
@@ -82,6 +82,7 @@ def _settings(config: Config) -> tuple[Config, PretrainConfig]:
     """Return the config and its recipe, made small where training.smoke asks for it."""
     if config.pretrain is None:
         raise UserError("pretrain: no recipe; say pretrain=pocket")
+    check(config)
     settings = config.pretrain
     if config.training.smoke:
         settings = replace(settings, epochs=1, batch_size=16, widths=[8] * len(settings.widths))
