@@ -16,8 +16,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,6 +24,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from forked import Command
 
 from fer_experiments import cli
 from fer_experiments.config.compose import compose
@@ -34,7 +33,6 @@ from fer_experiments.registry.sealed import recorded_probabilities
 from fer_experiments.tracking import Store, find_runs, models
 
 SMALL = ["data=demo", "data.demo_size=1500", "backbone=pocket", "head=linear", "tracking.system_metrics=false"]
-FER = [sys.executable, "-m", "fer_experiments.cli"]
 LINES = ("features:", "taken:", "assembled:", "test split", "gate=", "registered as", "fer-demo version")
 ENDED = "ended before the kill"
 
@@ -49,28 +47,26 @@ class Room:
         for rate in ("0.01", "0.003"):
             _fer("train", *SMALL, "training.epochs=6", f"training.learning_rate={rate}", *self.places)
         self.runs = [run.run_id for run in find_runs(self.store, {"fer.kind": "train"})]
-        _fer(*self.command(self.runs[0]))
-        started = time.monotonic()
-        second = self.start(self.runs[1])  # as those that will be killed
-        second.communicate()
-        assert second.returncode == 0
-        self.duration = time.monotonic() - started
+        self.promote(self.runs[0])
+        self.duration, self.after = self.promote(self.runs[1])
+
+    def promote(self, run: str) -> tuple[float, float]:
+        """Promotes a run; returns the seconds that it took, and how many of them after the registration."""
+        started = registered = time.monotonic()
+        promotion = self.start(run)
+        for line in promotion.stdout:
+            if line.startswith("registered as"):
+                registered = time.monotonic()
+        assert promotion.wait() == 0
+        return time.monotonic() - started, time.monotonic() - registered
 
     def command(self, run: str) -> list[str]:
         """Arguments that promote a run."""
         return ["promote", f"run={run}", "promote.seeds=1", "gate=none", "tracking.system_metrics=false", *self.places]
 
-    def start(self, run: str) -> subprocess.Popen[str]:
+    def start(self, run: str) -> Command:
         """A promotion at work, in a session of its own."""
-        command = [*FER, *self.command(run)]
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment(),
-            start_new_session=True,
-        )
+        return Command(*self.command(run))
 
 
 def _fer(*arguments: str) -> None:
@@ -80,20 +76,14 @@ def _fer(*arguments: str) -> None:
     assert code == 0, arguments
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
 def kill_one(room: Room, run: str, after: str | None, delay: float) -> str:
     """Starts a promotion, kills it `delay` seconds after its start or after a line; returns the last line it said."""
     process = room.start(run)
     last = "start"
     waiting = threading.Event()
-    assert process.stdout is not None
 
     def listen() -> None:
         nonlocal last
-        assert process.stdout is not None
         for line in process.stdout:
             last = next((known for known in LINES if line.startswith(known)), last)
             if after and line.startswith(after):
@@ -153,7 +143,7 @@ def main() -> None:
             if kills % 2:
                 last = kill_one(room, run, None, draw.uniform(0, room.duration))
             else:
-                last = kill_one(room, run, "registered as", draw.uniform(0, 0.12))
+                last = kill_one(room, run, "registered as", draw.uniform(0, room.after))
             now = check(room, champion)
             if last != ENDED:
                 kills += 1
@@ -161,9 +151,7 @@ def main() -> None:
                 moved += now != champion
             champion = now
             print(f"kill {kills}: after '{last}', champion {champion}", flush=True)
-        last_one = room.start(room.runs[0])
-        last_one.communicate()
-        assert last_one.returncode == 0
+        room.promote(room.runs[0])
         after = check(room, champion)
         assert after != champion
         assert not find_runs(room.store, status="RUNNING")

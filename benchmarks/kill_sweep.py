@@ -7,15 +7,14 @@ it ends, until that many have struck, its cache thrown away now and then so that
 kill: each file can be read, and no trial that ended is gone. In the end: every trial ended, none has two finished
 runs, no run is left RUNNING, and hyperparameters and scores are those of the undisturbed sweep, to the last bit.
 
-Lives are forked from a process that has imported everything, which saves ten seconds each; every tenth is the command
-itself. Where each kill struck is read off the stack that the process writes just before.
+Lives are forked from a process that has imported the libraries, which saves ten seconds each; every tenth is the
+command itself. Where each kill struck is read off the stack that the process writes just before.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import faulthandler
 import json
 import os
 import random
@@ -27,9 +26,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from forked import Command, run
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -51,6 +53,7 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
     """Runs both sweeps in `folder` and checks everything; raises AssertionError where something was lost."""
     report, chance = Report(), random.Random(seed)
     arguments = ["sweep", "sweep=quick", *SMALL, f"sweep.max_trials={trials}", *overrides]
+    run("--help")  # the libraries are imported
     started = time.monotonic()
     whole = _place(folder / "whole")
     assert _finish([*arguments, *whole], folder / "whole.log") == 0, (folder / "whole.log").read_text()[-2000:]
@@ -71,7 +74,7 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
             # Behind schedule the lives are longer, ahead of it shorter, so that the sweep lasts as long as the kills.
             ahead = len(before) / len(expected) > 0.9 * report.kills / kills
             reach = 0.0 if ahead else (1 + 2 * len(expected) / kills) * each
-            time.sleep(chance.uniform(0, start + reach + (8 if life.real else 0)))
+            time.sleep(chance.uniform(0, start + reach + (0 if life.stack else 8)))
             ended = life.ended()
             if not ended:
                 report.phases[life.kill()] += 1
@@ -79,7 +82,8 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
                 before = _check_kept(killed, before)
                 if report.kills % 10 == 0:
                     echo(f"{report.kills} kills, {len(before)} of {len(expected)} trials, {dict(report.phases)}")
-        assert _finish([*arguments, *place], folder / "killed.log") == 0, (folder / "killed.log").read_text()[-2000:]
+        code = _finish([*arguments, *place], folder / "killed.log")
+        assert code == 0, (code, (folder / "killed.log").read_text()[-2000:])
         _check_kept(killed, before)
         assert _trials(killed) == expected, "another leaderboard"
         _check_runs(killed)
@@ -89,58 +93,43 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
 
 @dataclass
 class Life:
-    """A process that runs the sweep."""
+    """A process that runs the sweep. stack: where it writes what it is doing; of its command line there is none."""
 
-    pid: int
-    stack: Path
-    real: bool
+    process: Command | subprocess.Popen[bytes]
+    stack: Path | None
 
     def ended(self) -> bool:
         """Whether it is over, by itself."""
-        return os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        return self.process.poll() is not None
 
     def kill(self) -> str:
         """Kills it, with what it has started, and says what it was doing."""
-        self.stack.write_text("")
-        if not self.real:
-            os.kill(self.pid, signal.SIGUSR1)
+        if self.stack:
+            os.kill(self.process.pid, signal.SIGUSR1)
             time.sleep(0.003)  # for the stack to be written
-        os.killpg(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if not self.stack:
+            return "command"
         ours = [line for line in self.stack.read_text().splitlines() if "/fer_experiments/" in line]
         # The innermost of our modules that was at work; logging is tracking, a fit training.
-        return Path(ours[0].split('"')[1]).stem if ours else "command" if self.real else "start"
+        return Path(ours[0].split('"')[1]).stem if ours else "start"
 
 
 def _start(arguments: list[str], log: Path, *, real: bool = False) -> Life:
-    stack = log.with_suffix(".stack")
     if real:
         with log.open("ab") as out:
             command = [sys.executable, "-m", "fer_experiments.cli", *arguments]
             process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
-        return Life(process.pid, stack, True)
+        return Life(process, None)
+    stack = log.with_suffix(".stack")
     stack.write_text("")
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        faulthandler.register(signal.SIGUSR1, file=stack.open("w"), all_threads=False)
-        code = 1
-        try:
-            from fer_experiments.cli import main
-
-            sys.argv = ["fer", *arguments]
-            code = main(arguments)
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
-    return Life(pid, stack, False)
+    return Life(Command(*arguments, log=log, stack=stack), stack)
 
 
 def _finish(arguments: list[str], log: Path) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(_start(arguments, log).pid, 0)[1])
+    return _start(arguments, log).process.wait()
 
 
 def _place(folder: Path) -> list[str]:
@@ -189,17 +178,6 @@ def _query(folder: Path, sql: str) -> list[Any]:
         return connection.execute(sql).fetchall()
 
 
-def import_everything() -> None:
-    """Imports what a sweep needs, so that a fork of this process starts at once."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a fork has none of the threads
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras  # noqa: F401
-    import mlflow.keras  # noqa: F401
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
-    import fer_experiments.search.sweep  # noqa: F401
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oracle", default="random")
@@ -208,7 +186,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compute", default="inline")
     given = parser.parse_args()
-    import_everything()
     with tempfile.TemporaryDirectory(prefix="kill-sweep-") as folder:
         overrides = [f"sweep.oracle={given.oracle}", f"compute={given.compute}"]
         report = harness(Path(folder), overrides, given.trials, given.kills, given.seed)

@@ -1,4 +1,4 @@
-"""The `fer` command as it is typed: real subprocesses."""
+"""The `fer` command in processes of its own: as it is typed where that is what matters, else forked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from face_files import random_faces, tree, write_zip
+from forked import run as fer
 from stores import store_in
 
 from fer_experiments.cli import VERBS, main
@@ -18,13 +19,9 @@ from fer_experiments.cli import VERBS, main
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def fer(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, **environment}
-    if "FER2013" not in environment:
-        env.pop("FER2013", None)
-    return subprocess.run(
-        [sys.executable, "-m", "fer_experiments.cli", *arguments], cwd=ROOT, env=env, capture_output=True, text=True
-    )
+def typed(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fer_experiments.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -35,7 +32,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_help_names_every_verb():
-    done = fer("--help")
+    done = typed("--help")
     assert done.returncode == 0 and all(verb in done.stdout for verb in VERBS)
 
 
@@ -142,9 +139,9 @@ def test_a_mistake_is_one_without_assertions_too(arguments: list[str]):
 def test_warnings_filters_and_the_terminals_encoding_change_nothing(tmp_path: Path):
     faces = tmp_path / "gesichter-ä"
     arguments = ["data", "data=demo", "data.demo_size=300", f"paths.cache={faces}"]
-    plain = fer(*arguments)
-    strict = fer(*arguments, PYTHONWARNINGS="error", PYTHONIOENCODING="ascii")
-    posix = fer(*arguments, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    plain = typed(*arguments)
+    strict = typed(*arguments, PYTHONWARNINGS="error", PYTHONIOENCODING="ascii")
+    posix = typed(*arguments, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert (plain.returncode, strict.returncode, posix.returncode) == (0, 0, 0), strict.stderr + posix.stderr
     assert "gesichter-ä" in plain.stdout and "gesichter-\\xe4" in strict.stdout
     assert posix.stdout == plain.stdout and strict.stdout == plain.stdout.replace("ä", "\\xe4")
@@ -154,7 +151,9 @@ def test_warnings_filters_and_the_terminals_encoding_change_nothing(tmp_path: Pa
 def test_a_file_in_utf8_is_read_whatever_the_locale(tmp_path: Path):
     path = tmp_path / "ä.yaml"
     path.write_text("data: {task: gesichter-ä}\n", encoding="utf-8")
-    done = fer("data", f"experiment={path}", "data.path=nowhere-ä", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    done = typed(
+        "data", f"experiment={path}", "data.path=nowhere-ä", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"
+    )
     assert "nowhere-ä: no such file" in refused(done)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from forked import Command
+from forked import run as fer
 from PIL import Image
 from stores import store_in
 
@@ -222,10 +222,8 @@ def test_a_model_that_does_not_load_in_a_fresh_process_leaves_the_registry(
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(room: Room):
     before = models.versions(room.store, MODEL)[0].number
-    command = [sys.executable, "-m", "fer_experiments.cli", "promote", f"run={room.state.trials[0]['run_id']}"]
-    command += ["promote.seeds=1", "gate=none", *room.options]
-    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {process.wait(): process.communicate()[1] for process in both}
+    command = ["promote", f"run={room.state.trials[0]['run_id']}", "promote.seeds=1", "gate=none", *room.options]
+    said = {process.wait(): process.stderr for process in [Command(*command) for _ in range(2)]}
     assert said.keys() == {0, 2}
     assert "another process is promoting or rolling back; wait for it" in said[2]
     newest = models.versions(room.store, MODEL)[0].number
@@ -287,7 +285,7 @@ def test_a_refusal_is_no_mistake_of_the_user():
 def test_a_store_that_was_moved_goes_on_where_it_is(room: Room, tmp_path: Path):
     """Sweep, report, promotions and a prediction find everything, and leave nothing in the old place.
 
-    In a fresh process: MLflow keeps in mind where a run's artifacts were.
+    In other processes: MLflow keeps in mind where a run's artifacts were.
     """
     old, new = Path(room.options[1].partition("=")[2]), tmp_path / "a b?#"
     shutil.move(old, new)
@@ -302,13 +300,13 @@ def test_a_store_that_was_moved_goes_on_where_it_is(room: Room, tmp_path: Path):
         ["predict", str(tmp_path / "face.png"), "data=demo", *where],
         ["models", *where],
     ]
-    code = "import json, sys; from fer_experiments import cli; print([cli.main(verb) for verb in json.load(sys.stdin)])"
     try:
-        done = subprocess.run([sys.executable, "-c", code], input=json.dumps(verbs), capture_output=True, text=True)
-        assert done.stdout.endswith("[0, 0, 0, 0, 0, 0]\n"), done.stdout + done.stderr
-        assert f"sweep {room.state.id}: 4 trials" in done.stdout
-        assert str(new / "sweeps" / room.state.id / "report.html") in done.stdout
-        assert "dry run: it would be registered" in done.stdout and "is the champion in place of" in done.stdout
+        done = [fer(*verb) for verb in verbs]
+        assert [one.returncode for one in done] == [0] * len(verbs), [one.stderr for one in done]
+        swept, reported, dry, promoted = (one.stdout for one in done[:4])
+        assert f"sweep {room.state.id}: 4 trials" in swept
+        assert str(new / "sweeps" / room.state.id / "report.html") in reported
+        assert "dry run: it would be registered" in dry and "is the champion in place of" in promoted
         assert not old.exists()
     finally:
         shutil.move(new, old)

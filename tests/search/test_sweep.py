@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from forked import Command
+from forked import run as fer
 from stores import store_in
 
 from fer_experiments.backbones.weights import POCKET_WEIGHTS
@@ -31,8 +33,6 @@ from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 600  # seconds; a hang, not a slow machine
 SMALL = ["data.limit=60", "data.demo_size=600", "training.epochs=2", "tracking.system_metrics=false"]
 
 
@@ -513,7 +513,7 @@ def test_worker_processes_come_to_the_same_leaderboard_though_one_is_killed(path
             running = [r for r in runs_of(elsewhere, kind="trial") if r.status == "RUNNING"]
             for found in running:
                 killed.append(json.loads(found.tags["fer.process"])["pid"])
-                assert psutil.Process(killed[-1]).parent() == psutil.Process()
+                assert psutil.Process() in psutil.Process(killed[-1]).parents()
                 os.kill(killed[-1], signal.SIGKILL)
 
     state = run_sweep(elsewhere, listen)
@@ -585,24 +585,23 @@ def test_a_full_disk_stops_the_sweep_in_one_line_and_the_same_command_goes_on(
 def test_a_signal_kills_what_is_in_flight_and_the_same_command_goes_on(
     tmp_path: Path, number: str, code: int, compute: str
 ):
-    command = [sys.executable, "-m", "fer_experiments.cli", "sweep", "sweep=quick", *SMALL, f"compute={compute}"]
+    command = ["sweep", "sweep=quick", *SMALL, f"compute={compute}"]
     command += ["training.epochs=20", "training.patience=20", f"paths.mlruns={tmp_path}/m", f"paths.cache={tmp_path}/c"]
     command += ["compute.workers=2"] if compute == "processes" else []
-    endless = [*command, "sweep.max_trials=1000"]  # which are no part of its identity
-    first = subprocess.Popen(endless, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
-    assert first.stdout is not None
+    first = Command(*command, "sweep.max_trials=1000")  # which are no part of its identity
     next(line for line in first.stdout if line.startswith("trial "))
     trials = partial(find_runs, store_in(tmp_path / "m"), {"fer.kind": "trial"})
     while not any(r.status == "RUNNING" for r in trials()):
         time.sleep(0.05)
-    first.send_signal(getattr(signal, number))
-    assert first.wait(PATIENCE) == code
+    os.kill(first.pid, getattr(signal, number))
+    assert first.wait() == code
     assert {r.status for r in trials()} <= {"FINISHED", "KILLED"}
     state_file = next((tmp_path / "m" / "sweeps").glob("*/state.json"))
     kept = [t for t in json.loads(state_file.read_text())["trials"] if t["status"] == "finished"]
     assert kept
     count = len(kept) + 2
-    done = subprocess.run([*command, f"sweep.max_trials={count}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = fer(*command, f"sweep.max_trials={count}")
+    assert done.returncode == 0, done.stderr
     assert f"going on after {len(kept)} trials" in done.stdout
     after = json.loads(state_file.read_text())["trials"]
     assert len(after) == count and all(after[t["number"]] == t for t in kept)
