@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import IO
 
 import fer_experiments.tracking  # noqa: F401  sets what MLflow reads when it is imported
@@ -18,6 +19,7 @@ from fer_experiments.executors import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 600.0  # seconds; a hang, not a slow machine
+_CLONE_NEWNS = 0x00020000  # linux/sched.h; os.unshare came with Python 3.12
 
 # The process that the package's own workers are forked from: it imports the libraries once for both.
 _context = multiprocessing.get_context("forkserver")
@@ -29,7 +31,8 @@ class Command:
     """`fer` with these arguments, in a session of its own, as `python -m fer_experiments.cli` would run it.
 
     log: takes what it says, else stdout is read line by line, and stderr is a property. stack: where SIGUSR1 makes it
-    write what it is doing. environment: variables besides this process'.
+    write what it is doing. environment: variables besides this process'. mounts: what bash does before, among file
+    systems that nobody else sees.
     """
 
     def __init__(
@@ -38,11 +41,14 @@ class Command:
         log: Path | None = None,
         stack: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        mounts: str = "",
+        folder: Path = ROOT,
     ) -> None:
         ours, theirs = _context.Pipe(duplex=False)
         self._errors = tempfile.NamedTemporaryFile("r", encoding="utf-8", suffix=".stderr")  # noqa: SIM115
         files = (theirs, Path(self._errors.name), log, stack)
-        self._process = _context.Process(target=_run, args=(arguments, {**os.environ, **(environment or {})}, *files))
+        around = ({**os.environ, **(environment or {})}, mounts, folder)
+        self._process = _context.Process(target=_run, args=(arguments, *around, *files))
         self._process.start()
         theirs.close()
         self.stdout: IO[str] = os.fdopen(os.dup(ours.fileno()), encoding="utf-8")
@@ -68,17 +74,19 @@ class Command:
         return code
 
 
-def run(*arguments: str, **environment: str) -> CompletedProcess[str]:
+def run(*arguments: str, mounts: str = "", folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """The same from its start to its end."""
-    command = Command(*arguments, environment=environment)
+    command = Command(*arguments, mounts=mounts, folder=folder)
     with command.stdout:
         said = command.stdout.read()
-    return CompletedProcess(arguments, command.wait(), said, command.stderr)
+    return subprocess.CompletedProcess(arguments, command.wait(), said, command.stderr)
 
 
 def _run(
     arguments: tuple[str, ...],
     environment: dict[str, str],
+    mounts: str,
+    folder: Path,
     out: multiprocessing.connection.Connection,
     errors: Path,
     log: Path | None,
@@ -87,7 +95,10 @@ def _run(
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(ROOT)
+    if mounts:
+        ctypes.CDLL(None).unshare(_CLONE_NEWNS)
+        subprocess.run(["bash", "-euc", f"mount --make-rprivate /; {mounts}"], check=True)
+    os.chdir(folder)
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if log else out.fileno(), 1)
     os.dup2(os.open(log or errors, os.O_WRONLY | os.O_APPEND), 2)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # the package's workers have it blocked

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from forked import ROOT, run
 
 UNSHARE = ["unshare", "--mount", "bash", "-euc"]
 
@@ -34,6 +33,4 @@ def fer_read_only(
     mounts = "".join(f"mount -o bind,ro {shlex.quote(str(f))} {shlex.quote(str(f))}; " for f in folders)
     if hidden:
         mounts += f"mount -t tmpfs none {shlex.quote(str(hidden))}; "
-    command = shlex.join([sys.executable, "-m", "fer_experiments.cli", *map(str, arguments)])
-    there = f"cd {shlex.quote(str(cwd))}; " if cwd else ""
-    return subprocess.run([*UNSHARE, f"{mounts}{there}{command}"], capture_output=True, text=True, env=dict(os.environ))
+    return run(*map(str, arguments), mounts=mounts, folder=cwd or ROOT)
