@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked  # noqa: F401  before any test starts a process: all are forked from one that has imported the libraries
 import pytest
 from chromium import missing, open_browser
 from hypothesis import HealthCheck, settings

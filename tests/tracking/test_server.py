@@ -137,7 +137,6 @@ def write_runs(number, store, password):
 
 def test_eight_processes_write_at_once_and_nothing_is_lost(store, server):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow"])
     password = {name: os.environ[name] for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")}
     with ProcessPoolExecutor(8, mp_context=context) as pool:
         written = list(pool.map(write_runs, range(8), [store] * 8, [password] * 8))
