@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fer_experiments.errors import UserError
-from fer_experiments.tracking.outages import is_full_disk, is_lost
+from fer_experiments.tracking.outages import is_full_disk, is_locked, is_lost
 from fer_experiments.tracking.store import Store
 
 
@@ -36,4 +36,6 @@ def what_is_lost(store: Store, error: Exception) -> str:
         return str(error)
     if is_full_disk(error):
         return f"a disk is full: free space in {store.mlruns} and {tempfile.gettempdir()}"
+    if is_locked(error):
+        return f"the tracking store {store} is locked by another program: let that end"
     return f"the tracking store {store} is lost ({type(error).__name__}): bring it back"

@@ -46,9 +46,19 @@ def is_full_disk(error: BaseException) -> bool:
     )
 
 
+def is_locked(error: BaseException) -> bool:
+    """Whether another program holds a SQLite store: a backup, VACUUM."""
+    return any("database is locked" in str(e) for e in _chain(error))
+
+
 def stop_retrying() -> None:
-    """From now on a lost server is asked once: closing what is open must not wait minutes a call."""
+    """From now on a lost server is asked once, as a locked file: closing what is open must not wait minutes a call."""
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+
+
+def retrying() -> bool:
+    """Whether that is not so."""
+    return os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") != "0"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SCHEME, WITH_DRIVER = "sqlite:///", "sqlite+pysqlite:///"
 WAIT_S = 30.0  # for another process that writes
+PATIENCE_S = 120.0  # for one that holds the file in the middle of a run: as for a server that is away
 REMEDIES = {  # by the beginning of SQLite's error names
     "SQLITE_NOTADB": "is no SQLite database ({}); move it away to start afresh",
     "SQLITE_CORRUPT": "is damaged ({}); bring back a copy, or move it away to start afresh",

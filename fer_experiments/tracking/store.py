@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,9 +16,10 @@ from filelock import FileLock
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.commands import command, mlflow_command, without_password
 from fer_experiments.errors import UserError, first_line
-from fer_experiments.termination import held
+from fer_experiments.termination import check, held
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import settle
+from fer_experiments.tracking.outages import is_locked, retrying
 from fer_experiments.tracking.server import check_reachable, enter
 
 if TYPE_CHECKING:
@@ -192,7 +195,8 @@ def client_of(store: Store) -> MlflowClient:
 
 class _Uninterrupted:
     """A client of a SQLite store whose calls no signal stops half way: SQLAlchemy would keep a connection with its lock
-    on the file, and nothing could be recorded any more, not even that the run was killed."""
+    on the file, and nothing could be recorded any more, not even that the run was killed. A call that finds the file
+    locked by another program, which MLflow waits 20 seconds for, is made again: it has been rolled back."""
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
@@ -203,7 +207,16 @@ class _Uninterrupted:
             return value
 
         def call(*args: Any, **options: Any) -> Any:
-            with held():
-                return value(*args, **options)
+            ends = time.monotonic() + sqlite.PATIENCE_S
+            while True:
+                try:
+                    with held():
+                        return value(*args, **options)
+                except Exception as error:
+                    if not (is_locked(error) and retrying() and time.monotonic() < ends):
+                        raise
+                print("the tracking store is locked by another program; waiting for it", file=sys.stderr, flush=True)
+                check()
+                time.sleep(0.5)
 
         return call
