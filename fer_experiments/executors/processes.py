@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from fer_experiments.ambient import pin_warnings
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
+from fer_experiments.files import temporary_folder
 from fer_experiments.quiet import silenced
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Proc
         slots = [Slot(environment | {"CUDA_VISIBLE_DEVICES": devices}) for devices in gpu_shares(compute)]
     else:
         slots = [Slot(environment) for _ in range(compute.workers or max(1, cores() // compute.cpus_per_trial))]
-    with tempfile.TemporaryDirectory(prefix="fer-shared-", ignore_cleanup_errors=True) as folder:
-        processes = Processes(slots, Path(folder))
+    with temporary_folder("fer-shared-") as folder:
+        processes = Processes(slots, folder)
         try:
             yield processes
         finally:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -312,11 +313,23 @@ def test_leaving_kills_what_would_never_end(
         executor.submit(pid)
 
 
-def test_workers_die_with_a_killed_driver(tmp_path: Path) -> None:
-    with run_driver("processes", tmp_path) as driver:
-        running = pids(tmp_path, 2)
+def test_workers_die_with_a_killed_driver_and_what_it_shared_goes_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary := tmp_path / "tmp").mkdir()
+    (calls := tmp_path / "calls").mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with run_driver("processes", calls) as driver:
+        running = pids(calls, 2)
         driver.kill()
         soon(lambda: gone(*running))
+    (left,) = temporary.glob("fer-shared-*")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with open_executor(ComputeConfig(name="processes", workers=1)):
+        (own,) = temporary.glob("fer-shared-*")
+        assert own != left
+        with open_executor(ComputeConfig(name="processes", workers=1)):
+            assert own.exists()  # of one that lives
 
 
 def test_ctrl_c_is_the_drivers_alone(tmp_path: Path) -> None:
