@@ -22,6 +22,7 @@ from ray_nodes import TESTS, WORKERS_PATH, ray_cluster
 
 from fer_experiments.config import ComputeConfig
 from fer_experiments.errors import UserError
+from fer_experiments.executors import processes
 from fer_experiments.executors.devices import gpu_shares
 from fer_experiments.executors.executor import Executor, Lost, Shared, open_executor
 
@@ -258,6 +259,31 @@ def test_death_of_an_idle_worker_loses_nothing() -> None:
         os.kill(first, signal.SIGKILL)
         soon(lambda: gone(first))
         assert executor.submit(pid).result(PATIENCE) != first
+
+
+def test_a_stopped_worker_is_said_to_be_and_its_call_given_back_unless_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "CHECK_S", 0.05)
+    monkeypatch.setattr(processes, "STOPPED_KILLED", 10**9)
+    said: list[str] = []
+    with open_executor(ComputeConfig(name="processes", workers=1), said.append) as executor:
+        (first := tmp_path / "first").mkdir()
+        call = executor.submit(run_until, tmp_path / "stop", first)
+        (worker,) = pids(first)
+        os.kill(worker, signal.SIGSTOP)
+        soon(lambda: said)
+        os.kill(worker, signal.SIGCONT)
+        (tmp_path / "stop").touch()
+        assert call.result(PATIENCE) == worker
+        monkeypatch.setattr(processes, "STOPPED_KILLED", 4)
+        (second := tmp_path / "second").mkdir()
+        call = executor.submit(nap, second, 600.0)
+        os.kill(*pids(second), signal.SIGSTOP)
+        with pytest.raises(Lost, match="killed by SIGKILL"):
+            call.result(PATIENCE)
+        assert executor.submit(divmod, 7, 2).result(PATIENCE) == (3, 1)
+    assert len(said) == 2 and f"worker process {worker} is stopped; unless it is continued" in said[0]
 
 
 def test_death_in_the_middle_of_an_answer_is_seen_though_a_child_lives_on(tmp_path: Path) -> None:
