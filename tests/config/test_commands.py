@@ -159,7 +159,7 @@ def printed(text: str) -> dict[str, list[str]]:
     lines = [line[2:].split("  ", 1)[1].strip() for line in text.partition("next:")[2].splitlines() if line.strip()]
     words = [shlex.split(line) for line in lines]
     start = len(shlex.split(command()))
-    return {("ui" if "ui" in w[:3] else w[start]): w[start + 1 :] if "ui" not in w[:3] else w for w in words}
+    return {w[start]: w[start + 1 :] for w in words}
 
 
 def test_a_sweep_ends_with_commands_that_find_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
