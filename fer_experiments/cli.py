@@ -81,8 +81,9 @@ VERBS = {
         "make the previous model the champion again, or version=<number>", "fer rollback",
         "registry.versions:rollback", prints=True, own={"version": "number"}),
     "models": Verb(
-        "list the registered models: versions, aliases, test metrics", "fer models",
-        "registry.versions:list_models", prints=True),
+        "list the registered models: versions, aliases, test metrics; trust version=<number> shows whose files a "
+        "version's are, and records what they are", "fer models",
+        "registry.versions:list_models", prints=True, own={"trust": "trusting", "version": "number"}),
     "predict": Verb(
         "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; "
         "no face is looked for, every picture is taken for one", "fer predict face.jpg photos/ --json",
@@ -237,7 +238,7 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
         UserError: an argument without a value, or two that exclude each other.
     """
     words = [word.partition("=") for word in parsed.overrides]
-    named = {key: value for key, _, value in words if key in verb.own}
+    named = {key: value if equals else key for key, equals, value in words if key in verb.own}
     if empty := [key for key, value in named.items() if not value]:
         from fer_experiments.config.checks import EMPTY
 
