@@ -77,15 +77,10 @@ def pretrain(
             shuffle=False,
             verbose=0,
         )
+    history = pd.DataFrame(progress.history)
     best = pocket.with_weights(config.widths, config.blocks, progress.best)
-    return PretrainResult(
-        model=best,
-        history=pd.DataFrame(progress.history),
-        best_epoch=progress.best_epoch,
-        val_probabilities=predict(best, dataset.images[dataset.val]),
-        seconds=progress.seconds,
-        weights=progress.best,
-    )
+    probabilities = predict(best, dataset.images[dataset.val])
+    return PretrainResult(best, history, progress.best_epoch, probabilities, progress.seconds, progress.best)
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
