@@ -99,6 +99,9 @@ VERBS = {
         "train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2",
         "experiment.pretrain:run_pretrain", needs="data", backend=True,
         chosen=("data=fer2013_seven", "pretrain=pocket")),
+    "ui": Verb(
+        "compare runs in MLflow's UI, in your browser alone; port=5000", "fer ui port=0",
+        "tracking.ui:show", own={"port": "port"}),
     "doctor": Verb(
         "say what this machine has and what is missing", "fer doctor",
         "doctor:report", backend=True, prints=True),
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refused as error:
         return _said(name, str(error), 3)
     except KeyboardInterrupt:
-        return _said(name, "stopped" if name == "fer serve" else "stopped; the same command goes on", 130)
+        return _said(name, "stopped" if name in ("fer serve", "fer ui") else "stopped; the same command goes on", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

@@ -119,13 +119,14 @@ def test_without_a_checkout_no_command_needs_make(monkeypatch: pytest.MonkeyPatc
     uri = f"sqlite:///{project_root() / 'mlruns' / 'mlflow.db'}"
     assert "make" in ui_command(Config(), uri) and "make" in commands.get_data_command()
     monkeypatch.setattr(commands, "is_checkout", lambda: False)
-    assert shlex.split(ui_command(Config(), uri))[1:] == ["ui", "--backend-store-uri", uri]
+    assert ui_command(Config(), uri) == command("ui")
     assert commands.get_data_command() == command("download")
 
 
-def test_another_store_is_shown_by_mlflow_itself():
-    uri = "sqlite:////a b/mlflow.db"
-    assert shlex.split(ui_command(Config(), uri))[1:] == ["ui", "--backend-store-uri", uri]
+def test_another_store_is_named_where_it_is_shown():
+    config = Config(tracking=TrackingConfig("sqlite:////a b/mlflow.db"))
+    words = shlex.split(ui_command(config, "sqlite:////a b/mlflow.db"))
+    assert words[-2:] == ["ui", override("tracking.uri", "sqlite:////a b/mlflow.db")]
 
 
 @pytest.mark.parametrize(

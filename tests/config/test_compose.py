@@ -115,6 +115,7 @@ def test_command_line_beats_a_sweep_file():
             "the shell has taken the braces apart; quote it: 'data.classes={sad:[sad],other:[happy,neutral]}'",
         ),
         (["backbone.scaling=mean:1", "backbone.scaling=scale:2"], "quote it: 'backbone.scaling={mean:1,scale:2}'"),
+        (["gate=default", "gate.recall.sad=1"], "gate.recall.sad: add a key to it with +gate.recall.<name>=<number>"),
     ],
 )
 def test_a_mistake_is_one_readable_line(overrides: list[str], message: str):
@@ -182,7 +183,8 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_path_is_taken_as_it_is_typed(name: str, tmp_path: Path):
+def test_a_path_is_taken_as_it_is_typed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("a", "elsewhere")
     folder = tmp_path / name
     folder.mkdir()
     config = compose(

@@ -111,7 +111,7 @@ def test_it_ends_with_the_leaderboard_and_the_next_commands(finished: tuple[Conf
         f"sweep {state.id}: 2 trials, best {max(state.trials, key=lambda t: t['score'])['number']}: final" in said[-1]
     )
     assert "95 % interval" in said[-1]
-    assert "mlflow ui --backend-store-uri sqlite:///" in said[-1] and "best.yaml" in said[-1]
+    assert "fer ui paths.mlruns=" in said[-1] and "best.yaml" in said[-1]
 
 
 def test_a_finished_sweep_is_shown_and_not_run_again(finished: tuple[Config, State, list[str]]):
