@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, experiment, flatten, from_dict, read_yaml, to_dict
+from fer_experiments.config import Config, experiment, flatten, from_dict, read_yaml, recorded, to_dict
 from fer_experiments.config.commands import command, ui_command
 from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
@@ -177,11 +177,11 @@ def _refit(
             parent.store,
             "train",
             label,
-            to_dict(config),
+            recorded(config),
             tags={**prepared.tags, "fer.refit": digest},
             parent=parent.id,
         ) as run:
-            describe_run(run, prepared.dataset, to_dict(config))
+            describe_run(run, prepared.dataset, recorded(config))
             fit, final = fit_and_record(run, prepared, config, description=label)
     finally:
         forget()

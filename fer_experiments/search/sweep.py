@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from fer_experiments import termination, tracking
-from fer_experiments.config import Config, check, to_dict, to_yaml
+from fer_experiments.config import Config, check, recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, open_executor
 from fer_experiments.executors.inline import Inline
@@ -79,9 +79,9 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     ):
         if state.run_id is None:
             state.run_id = parent.id
-            describe_run(parent, sweep.preparations.dataset(config), to_dict(config))
+            describe_run(parent, sweep.preparations.dataset(config), recorded(config))
         else:
-            parent.log_text(to_yaml(to_dict(config)), "config.yaml")  # its budget may be another by now
+            parent.log_text(to_yaml(recorded(config)), "config.yaml")  # its budget may be another by now
         state.status, state.reason = "running", None
         sweep.save()
         if config.compute.name != "inline":
