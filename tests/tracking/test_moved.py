@@ -20,7 +20,7 @@ from fer_experiments import tracking
 from fer_experiments.config.commands import override
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
-from fer_experiments.search.state import State, only_one
+from fer_experiments.search.state import State, digest_of, only_one
 from fer_experiments.tracking import Store, artifact_text, models
 from fer_experiments.tracking.moved import settle_folder
 from fer_experiments.tracking.store import client_of
@@ -243,12 +243,12 @@ def test_a_moved_store_that_may_only_be_read_is_looked_at(
 ):
     mlruns, run_id = moved
     identity = {"data.task": "test", "sweep.objective": "final/val_accuracy", "sweep.direction": "max"}
-    sweep = mlruns / "sweeps" / "quick-1"
-    State("quick-1", "quick", identity, run_id=run_id).save(sweep)
+    sweep = mlruns / "sweeps" / f"quick-{digest_of(identity)}"
+    State(sweep.name, "quick", identity, run_id=run_id).save(sweep)
     (sweep / "lock").touch()
     before = sorted(mlruns.rglob("*"))
     where = [f"paths.mlruns={mlruns}", f"paths.cache={tmp_path / 'cache'}"]
-    for verb, said in (("sweeps", "quick-1"), ("models", "fer-demo")):
+    for verb, said in (("sweeps", f"{sweep.name}  stopped"), ("models", "fer-demo")):
         done = fer_read_only([mlruns], verb, *where)
         assert done.returncode == 0 and said in done.stdout, done.stderr
     for verb in ("rollback", "promote"):
@@ -257,7 +257,7 @@ def test_a_moved_store_that_may_only_be_read_is_looked_at(
         assert done.stderr.count("\n") == 1
     done = fer_read_only([mlruns], "report", *where, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'quick-1.html'}\n" and (tmp_path / "quick-1.html").is_file()
+    assert done.stdout == f"{tmp_path / sweep.name}.html\n" and (tmp_path / f"{sweep.name}.html").is_file()
     assert f"fer report: not written into {sweep}: Read-only file system" in done.stderr
     assert not (made[0].parent / "mlruns").exists()
     assert sorted(mlruns.rglob("*")) == before
