@@ -129,9 +129,17 @@ def test_a_raised_budget_goes_on_in_the_same_parent(finished: tuple[Config, Stat
     assert shown.trials == more.trials and any("is finished: 3 trials" in line for line in said)
 
 
-def test_fresh_starts_anew(finished: tuple[Config, State, list[str]], paths: list[str]):
-    _, state, _ = finished
+def test_fresh_starts_anew_whatever_became_of_the_old_state(
+    finished: tuple[Config, State, list[str]], paths: list[str]
+):
+    config, state, _ = finished
+    file = folder_of(config, state) / "state.json"
+    kept = file.read_bytes()
+    file.write_bytes(kept[:-9])
+    with pytest.raises(UserError, match=r"state\.json: not a sweep's state .*sweep\.fresh=true"):
+        run(quick(paths))
     fresh, _ = run(quick(paths, "sweep.fresh=true", "sweep.max_trials=1"))
+    file.write_bytes(kept)
     assert fresh.id == f"{state.id}-2" and fresh.run_id != state.run_id
 
 
