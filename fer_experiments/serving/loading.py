@@ -100,6 +100,7 @@ def _fetch(store: Store, version: Version, cache: Path) -> Path:
     # With its run: another server has another version of this name and number.
     kept = cache / f"{version.name}-{version.number}-{version.run_id[:8]}"
     if kept.is_dir():
+        models.check_files(store, version, kept)
         return kept
     if not models.is_here(store, version) and not _may_write(cache):
         until_exit = ExitStack()

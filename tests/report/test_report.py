@@ -24,9 +24,10 @@ from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.report.page import PARTS, page
 from fer_experiments.report.record import Record
-from fer_experiments.report.report import find_sweep, write_report
+from fer_experiments.report.report import write_report
 from fer_experiments.report.scales import scale_of
 from fer_experiments.report.sweep import sweep
+from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.state import State, digest_of, load_state, only_one
 from fer_experiments.search.trials import read_trial
 from fer_experiments.tracking import connect
@@ -279,14 +280,14 @@ def test_the_command_line_takes_an_id_a_name_or_nothing_and_imports_no_tensorflo
 
 def test_the_last_active_sweep_of_a_name_is_taken(tmp_path: Path):
     own = f"-{digest_of({})}"
-    names = [(f"quick{own}", "quick"), (f"quick{own}-2", "quick"), (f"quick-er{own}", "quick-er")]
+    names = [(f"quick-er{own}", "quick-er"), (f"quick{own}", "quick"), (f"quick{own}-2", "quick")]
     for place, (identity, name) in enumerate(names):
         State(identity, name, {}).save(tmp_path / identity)
         file = tmp_path / identity / "state.json"
         file.write_text(file.read_text().replace('"updated": "2', f'"updated": "{9 - place}'))
     assert find_sweep(tmp_path, "quick")[0].id == f"quick{own}"
     assert find_sweep(tmp_path, f"quick{own}-2")[0].id == f"quick{own}-2"
-    assert find_sweep(tmp_path)[0].id == f"quick{own}"
+    assert find_sweep(tmp_path)[0].id == f"quick-er{own}"
     with pytest.raises(UserError, match=r"sweep=quick-e: no such sweep .* did you mean"):
         find_sweep(tmp_path, "quick-e")
     with pytest.raises(UserError, match=r"no sweeps in .*/none; `\S*fer sweep paths\.mlruns=\S+` starts one"):

@@ -277,7 +277,7 @@ def test_no_damage_gives_more_than_a_line(oracle: str, tmp_path: Path):
     config, record = made(oracle)
 
     @given(damage(record))
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     def check(text: bytes) -> None:
         behaves(config, tmp_path, text, record)
 
