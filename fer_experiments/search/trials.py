@@ -129,7 +129,8 @@ def _is_among(entry: Mapping[str, Any], value: Any) -> bool:
     if entry["type"] == "choice":
         return value in (entry["values"] if plain(entry["values"]) else [json.dumps(v) for v in entry["values"]])
     low, high, slack = entry["min"], entry["max"], 1e-9  # of rounding, and a step's (oracle.hyperparameters)
-    more = slack * (abs(high) + (entry.get("step") or 0))
+    # KerasTuner: Int.prob_to_value(1.0) with log sampling is max_value + 1, which older versions took.
+    more = slack * (abs(high) + (entry.get("step") or 0)) + (entry["type"] == "int")
     return (
         conforms(value, float if entry["type"] == "float" else int) and low - slack * abs(low) <= value <= high + more
     )
