@@ -67,7 +67,7 @@ VERBS = {
         "report.sweep:sweep", needs="space", backend=True, chosen=("sweep=",)),
     "sweeps": Verb(
         "list the sweeps: running, stopped, finished, and the best of each", "fer sweeps",
-        "search.state:list_sweeps", prints=True),
+        "search.recorded:list_sweeps", prints=True),
     "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet",

@@ -18,7 +18,7 @@ from fer_experiments.evaluation.metrics import cost
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.experiment.train import fit_and_record
-from fer_experiments.search.state import find_sweep
+from fer_experiments.search.recorded import find_sweep
 from fer_experiments.training.fit import FitError, forget
 
 KINDS = ("trial", "train")
@@ -86,7 +86,7 @@ def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str
     best = state.ranked()[: config.promote.top_k]
     if not best:
         raise UserError(f"sweep {state.id}: no trial has finished yet; its command given again goes on with it")
-    candidates = [_candidate(config, store, t["run_id"], f"trial {t['number']}", t["values"]) for t in best]
+    candidates = [_candidate(config, store, t.run_id, f"trial {t.number}", t.values) for t in best if t.run_id]
     return Choice(f"sweep {state.id}", candidates, objective, direction, state.id)
 
 
