@@ -70,12 +70,13 @@ def serve_mlflow(config: Config, port: int) -> None:
 
 
 @contextmanager
-def server(kind: str, config: Config) -> Iterator[http.client.HTTPConnection]:
-    """A connection, kept open, to a serving process."""
+def server(kind: str, config: Config, checkout: Path | None = None) -> Iterator[http.client.HTTPConnection]:
+    """A connection, kept open, to a serving process; of this checkout or another."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, __file__, "--serve", kind, "--port", str(port), "--config", json.dumps(to_dict(config))]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    paths = {"PYTHONPATH": str(checkout)} if checkout else {}
+    process = subprocess.Popen(command, env=os.environ | paths, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         while True:
@@ -108,7 +109,7 @@ def measure(config: Config, repeats: int) -> dict[str, list[float]]:
     from PIL import Image
 
     version, folder = loading.find_model(config, "champion")
-    with loading.loading(version, folder):
+    with loading.loading(config, version, folder):
         pyfunc = mlflow.pyfunc.load_model(str(folder))
         classifier, network = pyfunc.unwrap_python_model(), models.load_network(folder)
     image = np.random.default_rng(0).integers(0, 256, (1, *classifier.size), dtype=np.uint8)

@@ -69,19 +69,30 @@ def begins_picture(head: bytes) -> bool:
     return head.startswith(MAGIC) or CONTENT.match(head) is not None
 
 
-def read_picture(content: bytes, name: str, size: tuple[int, int] = SIZE) -> np.ndarray:
+def read_picture(
+    content: bytes, name: str, size: tuple[int, int] = SIZE, formats: tuple[str, ...] = FORMATS
+) -> np.ndarray:
     """Gray uint8 [h, w] of a picture of any size, upright.
 
     Brought to `size` (height, width) in the way that a folder of pictures of differing sizes is before training, so
     that a model sees as much detail as it learned from. What is transparent shows one gray; of an animation the first
-    picture is taken.
+    picture is taken. formats: those that are read.
 
     Raises:
         UserError: content that is no whole picture, or pixels without a known range; begins with `name`.
     """
     with _quietly():
-        image = _gray(content, name).image
+        image = _gray(content, name, formats).image
     return np.asarray(_resized(image, (size[1], size[0])))
+
+
+def picture_size(content: bytes, name: str, formats: tuple[str, ...]) -> Size:
+    """Width and height of a picture, without its pixels. Raises UserError that begins with `name`."""
+    try:
+        with _quietly():
+            return _opened(content, formats).size
+    except Exception as error:
+        raise _unread(content, name, error) from error
 
 
 def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, dict[str, int]]:
@@ -131,34 +142,35 @@ def _resized(image: Image.Image, size: Size) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
-def _gray(content: bytes, where: str) -> Gray:
+def _gray(content: bytes, where: str, formats: tuple[str, ...] = FORMATS) -> Gray:
     """The picture in `content`. Raises UserError that begins with `where`, whatever is wrong."""
     try:
-        image = _opened(content)
+        image = _opened(content, formats)
         if _is_deep(image, content):
             raise ValueError("more than 8 bits a channel, of unknown range: convert it to 8 bits")
         image.load()
         return _upright(_flat(image), image)
-    except UnidentifiedImageError as error:
-        reason = next((what for what, head in NOT_READ.items() if head.match(content)), "no format that is known")
-        raise _refusal(where, reason if content else "the file is empty") from error
     except Exception as error:  # Pillow's plugins raise what they like: NotImplementedError of a damaged DDS
-        raise _refusal(where, str(error) or type(error).__name__) from error
+        raise _unread(content, where, error) from error
 
 
-def _refusal(where: str, reason: str) -> UserError:
+def _unread(content: bytes, where: str, error: Exception) -> UserError:
+    reason = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = next((what for what, head in NOT_READ.items() if head.match(content)), "no format that is known")
+        reason = reason if content else "the file is empty"
     return UserError(f"{where}: cannot be read as a picture ({' '.join(reason.split())}); replace or remove it")
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow knows."""
+def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that this Pillow knows."""
     Image.init()
-    return tuple(form for form in FORMATS if form in Image.OPEN)
+    return tuple(form for form in formats if form in Image.OPEN)
 
 
-def _opened(content: bytes) -> ImageFile.ImageFile:
-    image = Image.open(io.BytesIO(content), formats=_formats())
+def _opened(content: bytes, formats: tuple[str, ...] = FORMATS) -> ImageFile.ImageFile:
+    image = Image.open(io.BytesIO(content), formats=_known(formats))
     if image.width * image.height > PIXELS:
         raise ValueError(f"its {image.width}x{image.height} pixels are more than {PIXELS // 10**6} million")
     return image
