@@ -106,8 +106,8 @@ def main() -> None:
         for face in faces:
             Image.fromarray(face).save(file := io.BytesIO(), "PNG")
             body = json.dumps({"inputs": [base64.b64encode(file.getvalue()).decode()]})
-            head = f"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-            requests.append(f"{head}\r\n\r\n{body}".encode())
+            head = "POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            requests.append(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         checkouts = [None, options.against] if options.against else [None]
         ports = {str(c or "."): stack.enter_context(server("ours", config, c)).port for c in checkouts}
         expected = classifier.probabilities(faces)

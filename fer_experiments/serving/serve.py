@@ -249,7 +249,7 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def _check_head(request: Request, names: frozenset[str]) -> None:
-    """That it is asked by an address or a name it has, which no page of another site can do, and can be read one way."""
+    """That it is asked by an address or a name it has, as no page of another site can, and can be read in one way."""
     host = request.headers.get("host")
     found = HOST.fullmatch(host) if host is not None else None
     name = found[1].lower().strip("[]").removesuffix(".") if found else ""

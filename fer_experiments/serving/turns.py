@@ -75,7 +75,7 @@ class Batches:
         self._waiting: list[tuple[int, int, _Asked]] = []
         self._order = count()
         self._task: asyncio.Task[None] | None = None
-        self._each = 0.0  # seconds that an image takes
+        self.each = 0.0  # seconds that an image takes
 
     async def ask(self, pixels: np.ndarray) -> np.ndarray:
         """float32 [n, classes] of uint8 [n, h, w]."""
@@ -113,7 +113,7 @@ class Batches:
     def _next(self) -> list[tuple[_Asked, np.ndarray]]:
         """What is asked next, by whom."""
         batch: list[tuple[_Asked, np.ndarray]] = []
-        room = max(1, min(BATCH, int(SECONDS / self._each))) if self._each else 1
+        room = max(1, min(BATCH, int(SECONDS / self.each))) if self.each else 1
         while self._waiting and room:
             asked = heappop(self._waiting)[-1]
             if not asked.answer.done():
@@ -125,5 +125,5 @@ class Batches:
         started = time.perf_counter()
         answer = self._probabilities(pixels)
         each = (time.perf_counter() - started) / len(pixels)
-        self._each = each if not self._each else 0.8 * self._each + 0.2 * each
+        self.each = each if not self.each else 0.8 * self.each + 0.2 * each
         return answer
