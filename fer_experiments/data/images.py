@@ -49,6 +49,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TABLES = 1 << 17  # bytes of EXIF: each of its entries may take all of them into memory again
 WITH_ORIENTATION = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # keys of Pillow's info
 
 
@@ -84,15 +85,6 @@ def read_picture(
     with _quietly():
         image = _gray(content, name, formats).image
     return np.asarray(_resized(image, (size[1], size[0])))
-
-
-def picture_size(content: bytes, name: str, formats: tuple[str, ...]) -> Size:
-    """Width and height of a picture, without its pixels. Raises UserError that begins with `name`."""
-    try:
-        with _quietly():
-            return _opened(content, formats).size
-    except Exception as error:
-        raise _unread(content, name, error) from error
 
 
 def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, dict[str, int]]:
@@ -150,15 +142,14 @@ def _gray(content: bytes, where: str, formats: tuple[str, ...] = FORMATS) -> Gra
             raise ValueError("more than 8 bits a channel, of unknown range: convert it to 8 bits")
         image.load()
         return _upright(_flat(image), image)
-    except Exception as error:  # Pillow's plugins raise what they like: NotImplementedError of a damaged DDS
-        raise _unread(content, where, error) from error
-
-
-def _unread(content: bytes, where: str, error: Exception) -> UserError:
-    reason = str(error) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
+    except UnidentifiedImageError as error:
         reason = next((what for what, head in NOT_READ.items() if head.match(content)), "no format that is known")
-        reason = reason if content else "the file is empty"
+        raise _refusal(where, reason if content else "the file is empty") from error
+    except Exception as error:  # Pillow's plugins raise what they like: NotImplementedError of a damaged DDS
+        raise _refusal(where, str(error) or type(error).__name__) from error
+
+
+def _refusal(where: str, reason: str) -> UserError:
     return UserError(f"{where}: cannot be read as a picture ({' '.join(reason.split())}); replace or remove it")
 
 
@@ -217,6 +208,8 @@ def _orientation(image: Image.Image) -> int:
     """What EXIF or XMP says; 1, upright, where they are missing or cannot be read, as viewers take it."""
     if image.format == "TIFF" or not WITH_ORIENTATION & image.info.keys():
         return 1  # Pillow turns a TIFF itself when it loads it
+    if max(len(image.info.get("exif", b"")), len(image.info.get("Raw profile type exif", "")) // 2) > TABLES:
+        return 1
     try:
         said = image.getexif().get(ORIENTATION)
     except Exception:  # whatever bytes that are no tags make of its parser

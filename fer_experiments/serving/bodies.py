@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_experiments.data.images import picture_size, read_picture
+from fer_experiments.data.images import read_picture
 from fer_experiments.errors import UserError
-from fer_experiments.serving.weight import check_parts, weight
+from fer_experiments.serving.weight import weight
 
 IMAGES = 1024  # of a request
 VALUES = 4 << 20  # numbers of all images of a request
@@ -122,10 +122,7 @@ def _pictures(texts: list[str]) -> list[Picture]:
         except ValueError as error:
             raise Refusal(400, f"image {number} is text that is not base64 ({error})") from error
         try:
-            check_parts(content)
-            units = weight(content, picture_size(content, f"image {number}", FORMATS))
-        except UserError as error:
-            raise Refusal(400, str(error)) from error
+            units = weight(content)
         except ValueError as error:
             raise Refusal(400, f"image {number}: cannot be read as a picture ({error})") from error
         pictures.append(Picture(content, number, units))

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-QUICK = 50_000  # units (see `weight`) that are done at once: less than handing them to a thread takes
+QUICK = (
+    50_000  # units (see `weight`), or bytes of JSON, that are done at once: less than handing them to a thread takes
+)
 BATCH = 64  # images at once
 SECONDS = 0.1  # that a batch should take at most: of a large network it has fewer images
 
