@@ -78,9 +78,9 @@ def read_body(body: bytes | bytearray, size: Size) -> np.ndarray | list[Picture]
 def slices(pictures: list[Picture]) -> list[list[Picture]]:
     """The pictures in groups of at most SLICE units, or of one."""
     groups: list[list[Picture]] = []
-    units = SLICE
+    units = 0
     for picture in pictures:
-        if units + picture.units > SLICE:
+        if not groups or units + picture.units > SLICE:
             groups.append([])
             units = 0
         groups[-1].append(picture)

@@ -23,17 +23,17 @@ def weight(content: bytes) -> int:
     Raises:
         ValueError: more than a picture may take, in a few words.
     """
-    scans = 1
+    scans, most = 1, PARTS + len(content) // 1000
     if content.startswith(b"\x89PNG"):
-        size, parts, packed = _of_png(content)
+        size, parts, packed = _of_png(content, most)
     elif content.startswith(b"\xff\xd8"):
-        size, parts, packed = _of_jpeg(content)
+        size, parts, packed = _of_jpeg(content, most)
         scans = content.count(b"\xff\xda")
     elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         size, parts, packed = _of_webp(content), 0, 0  # its library reads it in one go
     else:
         return 0
-    if parts > PARTS + len(content) // 1000 or packed > PACKED:
+    if parts > most or packed > PACKED:
         raise ValueError("it has more parts than a picture needs: save it anew, without metadata")
     pixels = size[0] * size[1]
     if pixels > PIXELS:
@@ -44,9 +44,9 @@ def weight(content: bytes) -> int:
     return units
 
 
-def _of_png(content: bytes) -> tuple[tuple[int, int], int, int]:
+def _of_png(content: bytes, most: int) -> tuple[tuple[int, int], int, int]:
     """The largest size that is said; chunks; and those that are inflated when the file is opened."""
-    at, size, parts, packed, most = 8, (0, 0), 0, 0, PARTS + len(content) // 1000
+    at, size, parts, packed = 8, (0, 0), 0, 0
     while at + 8 <= len(content) and parts <= most:
         length, kind = struct.unpack_from(">I4s", content, at)
         if kind == b"IHDR":
@@ -58,10 +58,10 @@ def _of_png(content: bytes) -> tuple[tuple[int, int], int, int]:
     return size, parts, packed
 
 
-def _of_jpeg(content: bytes) -> tuple[tuple[int, int], int, int]:
+def _of_jpeg(content: bytes, most: int) -> tuple[tuple[int, int], int, int]:
     """The same; segments before the first scan and bytes between them; tables of EXIF, which Pillow makes one of."""
     at, size, parts, tables = 2, (0, 0), 0, 0
-    while parts <= PARTS and (found := MARKER.search(content, at)):
+    while parts <= most and (found := MARKER.search(content, at)):
         parts += 1 + found.start() - at
         at, marker = found.end(), content[found.end() - 1]
         if marker == 0xDA:
