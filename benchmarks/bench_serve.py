@@ -70,8 +70,8 @@ def serve_mlflow(config: Config, port: int) -> None:
 
 
 @contextmanager
-def server(kind: str, config: Config, checkout: Path | None = None) -> Iterator[http.client.HTTPConnection]:
-    """A connection, kept open, to a serving process; of this checkout or another."""
+def server(kind: str, config: Config, checkout: Path | None = None) -> Iterator[tuple[http.client.HTTPConnection, int]]:
+    """A connection, kept open, to a serving process, of this checkout or another; and its number."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, __file__, "--serve", kind, "--port", str(port), "--config", json.dumps(to_dict(config))]
@@ -90,7 +90,7 @@ def server(kind: str, config: Config, checkout: Path | None = None) -> Iterator[
                     raise RuntimeError(f"the {kind} server has ended") from error
                 time.sleep(0.2)
         connection.close()  # opened again by the first request: the server closes it when it idles
-        yield connection
+        yield connection, process.pid
     finally:
         process.terminate()
         process.wait()
@@ -118,8 +118,8 @@ def measure(config: Config, repeats: int) -> dict[str, list[float]]:
     lists = json.dumps({"inputs": image.tolist()})
     text = json.dumps({"inputs": [base64.b64encode(picture.getvalue()).decode()]})
     with ExitStack() as stack:
-        ours = stack.enter_context(server("ours", config))
-        mlflows = stack.enter_context(server("mlflow", config))
+        ours, _ = stack.enter_context(server("ours", config))
+        mlflows, _ = stack.enter_context(server("mlflow", config))
         forms: dict[str, Callable[[], object]] = {
             "FaceClassifier.probabilities": lambda: classifier.probabilities(image),
             "Keras predict": lambda: network.predict(image, verbose=0),

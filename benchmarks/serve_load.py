@@ -90,6 +90,12 @@ def load(
     return taken, wrong
 
 
+def cpu(process: int) -> float:
+    """Seconds that a process has computed, which other programs do not lengthen as they do the clock's."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Prints a line for each number of clients and each server."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,24 +115,28 @@ def main() -> None:
             head = "POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             requests.append(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         checkouts = [None, options.against] if options.against else [None]
-        ports = {str(c or "."): stack.enter_context(server("ours", config, c)).port for c in checkouts}
+        servers = {str(c or "."): stack.enter_context(server("ours", config, c)) for c in checkouts}
+        ports = {name: (connection.port, pid) for name, (connection, pid) in servers.items()}
         expected = classifier.probabilities(faces)
-        for port in ports.values():
+        for port, _ in ports.values():
             load(port, 8, 1, requests, expected)
         print(f"{version.uri}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, medians of {ROUNDS} rounds")
-        print(f"{'server':30}{'clients':>8}{'requests/s':>12}{'p50 ms':>8}{'p99 ms':>8}{'answers':>9}{'wrong':>7}")
+        columns = f"{'clients':>8}{'requests/s':>12}{'p50 ms':>8}{'p99 ms':>8}{'CPU ms':>8}{'answers':>9}{'wrong':>7}"
+        print(f"{'server':30}{columns}")
         for clients in options.clients:
             rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in ports}
             for _ in range(ROUNDS):
-                for name, port in ports.items():
-                    started = time.perf_counter()
+                for name, (port, pid) in ports.items():
+                    started, computed = time.perf_counter(), cpu(pid)
                     taken, wrong = load(port, clients, options.seconds, requests, expected)
                     rate = len(taken) / (time.perf_counter() - started)
-                    rounds[name].append((rate, *1000 * np.percentile(taken, [50, 99]), len(taken), wrong))
+                    each = 1000 * (cpu(pid) - computed) / len(taken)
+                    rounds[name].append((rate, *1000 * np.percentile(taken, [50, 99]), each, len(taken), wrong))
             for name, of_it in rounds.items():
-                rate, middle, late = np.median(of_it, axis=0)[:3]
-                answers, wrong = np.sum(of_it, axis=0)[3:]
-                print(f"{name:30}{clients:8}{rate:12.0f}{middle:8.1f}{late:8.1f}{answers:9.0f}{wrong:7.0f}", flush=True)
+                rate, middle, late, each = np.median(of_it, axis=0)[:4]
+                answers, wrong = np.sum(of_it, axis=0)[4:]
+                line = f"{name:30}{clients:8}{rate:12.0f}{middle:8.1f}{late:8.1f}{each:8.2f}{answers:9.0f}{wrong:7.0f}"
+                print(line, flush=True)
 
 
 if __name__ == "__main__":
