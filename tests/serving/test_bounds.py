@@ -166,7 +166,7 @@ def test_no_program_is_started(registered, tmp_path, monkeypatch):
         b"\xc5\xd0\xd3\xc6" + bytes(99),
     ):
         with pytest.raises(Refusal):
-            read_body(json.dumps(asking(content)).encode(), SIZE)
+            bodies.decode(read_body(json.dumps(asking(content)).encode(), SIZE), SIZE)
     assert not (tmp_path / "started").exists()
 
 
@@ -248,7 +248,7 @@ def test_endless_headers_are_refused(served, header):
     with served.connect() as client:
         try:
             client.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode())
-            assert client.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431")) or True
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
         except ConnectionError:
             pass  # it hung up before it had all of them
     assert served.ask()[0] == 200
