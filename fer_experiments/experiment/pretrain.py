@@ -20,8 +20,6 @@ from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import describe_run, log_scores, open_sealed_test, record
 from fer_experiments.training.pixels import PretrainResult, predict, pretrain, recipe
 
-__all__ = ["PretrainResult", "pretrain", "run_pretrain"]
-
 SECTIONS = ("data", "pretrain", "tracking", "paths")  # of the config: what a pretraining depends on
 
 

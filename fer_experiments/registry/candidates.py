@@ -16,7 +16,8 @@ from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
 from fer_experiments.experiment.prepare import Preparations, Prepared
-from fer_experiments.experiment.record import describe_run, fit_and_record
+from fer_experiments.experiment.record import describe_run
+from fer_experiments.experiment.train import fit_and_record
 from fer_experiments.search.state import find_sweep
 from fer_experiments.training.fit import FitError, forget
 

@@ -15,8 +15,6 @@ from fer_experiments.report.page import page
 from fer_experiments.report.record import read_record
 from fer_experiments.search.state import find_sweep
 
-__all__ = ["find_sweep", "write_report"]
-
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 

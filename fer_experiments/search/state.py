@@ -6,20 +6,17 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fer_experiments.config import Config, PathsConfig, SweepConfig, close, mlruns_dir
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
-from fer_experiments.files import is_held, write_atomically
+from fer_experiments.files import holding, is_held, write_atomically
 from fer_experiments.terminal import table
 
 MOST_NAMED = 8  # sweeps in an error message
@@ -184,25 +181,10 @@ def _start(sweeps: Path) -> str:
     return command("sweep", config=Config(paths=PathsConfig(mlruns=str(sweeps.parent))))
 
 
-@contextmanager
-def only_one(folder: Path, name: str) -> Iterator[None]:
-    """The one process that works on a sweep; the lock of a process that dies is released by the kernel.
-
-    Raises:
-        UserError: another process is at it.
-    """
-    lock = FileLock(folder / "lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=2)  # seconds: `fer sweeps` holds it for an instant
-    except Timeout:
-        raise UserError(f"sweep {name}: another process is running it; wait for it, or stop it") from None
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); mend its permissions") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def only_one(folder: Path, name: str) -> AbstractContextManager[None]:
+    """The one process that works on a sweep; see `holding`."""
+    # Two seconds: `fer sweeps` holds it for an instant.
+    return holding(folder / "lock", f"sweep {name}: another process is running it", timeout=2)
 
 
 def is_locked(folder: Path) -> bool:

@@ -13,7 +13,8 @@ from fer_experiments.config import Config, to_dict, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost, Shared
 from fer_experiments.experiment.prepare import Prepared
-from fer_experiments.experiment.record import describe_run, fit_and_record
+from fer_experiments.experiment.record import describe_run
+from fer_experiments.experiment.train import fit_and_record
 from fer_experiments.tracking import StoreLost
 from fer_experiments.training.fit import forget
 from fer_experiments.training.stopping import Deadline, Median

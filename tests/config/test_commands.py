@@ -202,9 +202,9 @@ def test_the_sweep_that_was_chosen_by_itself_is_named(tmp_path: Path, monkeypatc
 
 
 def test_printed_commands_run_in_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Those that take no time, from a folder with a space in its name, where the store is none of the defaults."""
-    config, state = swept(tmp_path / "a b")
-    here = tmp_path / "a b" / "here"
+    """Those that take no time, from a folder whose name bash would read otherwise, where the store is no default."""
+    config, state = swept(tmp_path / "a $b")
+    here = tmp_path / "a $b" / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     for verb, code, said in (("sweeps", 0, state.id), ("models", 2, "nothing is recorded there yet")):

@@ -24,10 +24,10 @@ from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.report.page import PARTS, page
 from fer_experiments.report.record import Record
-from fer_experiments.report.report import find_sweep, write_report
+from fer_experiments.report.report import write_report
 from fer_experiments.report.scales import scale_of
 from fer_experiments.report.sweep import sweep
-from fer_experiments.search.state import State, load_state, only_one
+from fer_experiments.search.state import State, find_sweep, load_state, only_one
 from fer_experiments.tracking import connect
 from fer_experiments.tracking.store import client_of
 
