@@ -90,7 +90,8 @@ VERBS = {
         "serving.predict:predict", own={"version": "version"}),
     "serve": Verb(
         "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080",
-        "serving.serve:serve", own={"version": "version", "host": "host", "port": "port"}),
+        "serving.serve:serve",
+        own={"version": "version", "host": "host", "port": "port", "allowed_hosts": "allowed_hosts"}),
     "export": Verb(
         "write the champion as format=savedmodel, onnx or openvino to output=<path>, checked against it",
         "fer export format=onnx output=face.onnx",
