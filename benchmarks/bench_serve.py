@@ -34,6 +34,7 @@ from fer_experiments.config import Config, from_dict, to_dict
 from fer_experiments.config.compose import compose
 from fer_experiments.serving import loading
 from fer_experiments.tracking import models
+from fer_experiments.tracking.digests import digests
 
 
 def register_demo(folder: Path) -> Config:
@@ -54,7 +55,7 @@ def register_demo(folder: Path) -> Config:
     store = tracking.connect(config)
     with tracking.start_run(store, "promotion", "demo", system_metrics=False) as run:
         run.log_folder(folder / "model", "model")
-        models.set_alias(store, models.add_version(store, "fer-demo", run.id, {}, ""), "champion")
+        models.set_alias(store, models.add_version(store, "fer-demo", run.id, digests(folder / "model"), {}, ""), "champion")
     return config
 
 
