@@ -55,7 +55,8 @@ def register_demo(folder: Path) -> Config:
     store = tracking.connect(config)
     with tracking.start_run(store, "promotion", "demo", system_metrics=False) as run:
         run.log_folder(folder / "model", "model")
-        models.set_alias(store, models.add_version(store, "fer-demo", run.id, digests(folder / "model"), {}, ""), "champion")
+        version = models.add_version(store, "fer-demo", run.id, digests(folder / "model"), {}, "")
+        models.set_alias(store, version, "champion")
     return config
 
 
