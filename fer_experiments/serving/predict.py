@@ -23,6 +23,7 @@ from fer_experiments.terminal import DASHES
 BATCH = 64  # pictures that are held at once
 FORMS = ("table", "json", "csv")
 STDIN = "-"
+NAME = 1 << 16  # bytes, more than any name of a file has
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")  # of what is no override
 
 Echo = Callable[[str], None]
@@ -148,9 +149,7 @@ def _from_path(path: str, said: _Said) -> Iterator[tuple[str, bytes]]:
 
     for name in _files(path, refuse, said) if Path(path).is_dir() else [path]:
         try:
-            with Path(name).open("rb") as file:
-                content = _limited(file, name)
-            yield name, content
+            yield name, _limited(read_plain(Path(name), LIMIT + 1), name)
         except OSError as error:
             refuse(error)
         except (UserError, ValueError) as error:  # ValueError: a NUL in a name
@@ -183,18 +182,17 @@ def _from_stdin(stream: BinaryIO, said: _Said) -> Iterator[tuple[str, bytes]]:
     head = stream.read(4096)
     if b"\0" in head:  # as in the first bytes of every binary format, and in no name
         try:
-            yield STDIN, _limited(stream, STDIN, head)
+            yield STDIN, _limited(head + stream.read(LIMIT), STDIN)
         except UserError as error:
             said.failure(error)
         return
-    lines = itertools.chain((head + stream.readline()).splitlines(), stream)
+    lines = itertools.chain((head + stream.readline(NAME)).splitlines(), iter(lambda: stream.readline(NAME), b""))
     for name in (os.fsdecode(line.rstrip(b"\r\n")) for line in lines):
         if name.strip():
             yield from _from_path(name, said)
 
 
-def _limited(file: BinaryIO, name: str, head: bytes = b"") -> bytes:
-    content = head + file.read(LIMIT + 1 - len(head))
+def _limited(content: bytes, name: str) -> bytes:
     if len(content) > LIMIT:
         raise UserError(f"{name}: larger than {LIMIT >> 20} MB; give a smaller picture")
     return content
