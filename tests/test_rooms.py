@@ -13,7 +13,7 @@ PACKAGE = Path(fer_experiments.__file__).parent
 ROOMS = [  # from the top
     *("cli", "serving", "report", "registry", "search", "experiment", "doctor", "training", "features", "tracking"),
     *("evaluation", "backbones", "data", "executors", "config"),
-    *("terminal", "files", "environment", "termination", "ambient", "quiet", "errors"),
+    *("files", "environment", "termination", "ambient", "quiet", "errors", "terminal"),
 ]
 
 

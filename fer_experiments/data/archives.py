@@ -215,7 +215,7 @@ def _tar(path: Path, stack: ExitStack) -> Container:
         if not (member.isfile() or member.isdir()) or member.issparse():
             raise UserError(f"{path}: {member.name} is a link or a device; pack plain files and folders only")
         member.pax_headers = {}  # read, and of any size
-        archive.pax_headers.clear()
+        archive.pax_headers = {}
         members.append(member)
     archive.fileobj = stream
     bounded.seek(archive.offset)

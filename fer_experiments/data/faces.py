@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fer_experiments.errors import UserError
-
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # FER2013's codes 0..6
 USAGES = ("Training", "PublicTest", "PrivateTest")
-WHOLE = 512 << 20  # pixels that a source may have: 230,000 faces of FER2013's size, 10,000 of 224x224
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,3 @@ class Faces:
     def take(self, rows: np.ndarray) -> Faces:
         """Return the faces of `rows` (int64 indices or bool mask), in that order."""
         return Faces(self.images[rows], self.emotion[rows], self.usage[rows], self.ids[rows], self.converted)
-
-
-def too_many(where: str) -> UserError:
-    """The error for a source of more than WHOLE pixels."""
-    return UserError(f"{where}: its images have more than {WHOLE >> 20} million pixels; make them smaller or fewer")

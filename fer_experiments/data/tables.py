@@ -15,7 +15,7 @@ from typing import IO
 
 import numpy as np
 
-from fer_experiments.data.faces import USAGES, WHOLE, Faces, too_many
+from fer_experiments.data.faces import USAGES, Faces
 from fer_experiments.data.names import KNOWN, SPLITS, Naming, fold
 from fer_experiments.errors import UserError
 
@@ -24,7 +24,7 @@ FERPLUS = {"neutral", "happiness", "surprise", "sadness", "anger", "disgust", "f
 EXPECTED = "expected fer2013.csv (emotion,pixels,Usage), a folder of class folders, a .zip or a .tar.gz"
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # begin a table in UTF-16
 DELIMITERS = ",;\t"
-TABLE = 2 << 30  # bytes; FER2013's has 301 MB
+TABLE = 1 << 30  # bytes; FER2013's has 301 MB
 LINES = 1 << 20
 ROW = 1 << 24  # characters: pixels of 2,000x2,000; a quote that is never closed is not read to the end
 CELL = 32767  # characters, where spreadsheets cut a cell
@@ -71,8 +71,6 @@ def read_table(name: str, opened: Callable[[], AbstractContextManager[IO[bytes]]
             usages.append(_usage(where, row[columns["usage"]]) if "usage" in columns else "")
             pixels += (values := _pixels(where, text))
             lengths.append((len(values), len(text)))
-            if len(pixels) > WHOLE:
-                raise too_many(name)
     if not emotions:
         raise UserError(f"{name}: no rows under the header; fetch it again")
     side = _side(name, list(emotions), lengths)
@@ -107,6 +105,8 @@ def _check_whole(name: str, stream: IO[bytes]) -> None:
                 "that broke off), or it is a file of another kind; fetch it again"
             )
         lines += piece.count(b"\n")
+        if lines > LINES:
+            raise UserError(f"{name}: more than {LINES:,} lines; give a smaller file")
 
 
 def _rows(name: str, stream: IO[bytes], errors: str = "strict") -> Rows:
@@ -118,15 +118,11 @@ def _rows(name: str, stream: IO[bytes], errors: str = "strict") -> Rows:
 
     def lines() -> Iterator[str]:
         nonlocal held
-        for _ in range(LINES):
-            line = text.readline(ROW + 1)
+        while line := text.readline(ROW + 1):
             held += len(line)
             if held > ROW:
                 raise csv.Error(f"{ROW >> 20} MB and no end of it")
-            if not line:
-                return
             yield line if isinstance(line, str) else line.decode(errors=errors)
-        raise csv.Error(f"more than {LINES:,} lines")
 
     try:
         rest = lines()

@@ -24,6 +24,7 @@ import numpy as np
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.serving.loading import find_model, loading
+from fer_experiments.terminal import say
 from fer_experiments.tracking import models
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def serve(
     config: Config,
     host: str = "127.0.0.1",
     port: int = 5001,
-    echo: Callable[[str], None] = print,
+    echo: Callable[[str], None] = say,
     version: str = "champion",
 ) -> None:
     """Serves the registered model until it is interrupted; the one that is loaded, also when the alias moves.

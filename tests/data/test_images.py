@@ -28,7 +28,7 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
 @pytest.mark.parametrize(
     ("form", "mode"),
     [("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1"), ("JPEG", "CMYK"), ("GIF", "P"), ("TIFF", "LA"), ("WEBP", "RGB"),
-     ("BMP", "L"), ("PPM", "RGB"), ("ICO", "RGBA")],
+     ("BMP", "L"), ("PPM", "RGB")],
 )  # fmt: skip
 def test_every_format_and_mode_becomes_gray_of_one_size(form: str, mode: str) -> None:
     image = read_picture(saved(Image.fromarray(COLOUR).convert(mode), form), "face")
