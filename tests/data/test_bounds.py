@@ -1,4 +1,4 @@
-"""Files that are small and would be large, or without end, to their reader: refused in a line, within 2 GB of memory."""
+"""Small files that would be large, or without end, to their reader: refused in a line, within 2 GB of memory."""
 
 from __future__ import annotations
 
