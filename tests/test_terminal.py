@@ -58,7 +58,7 @@ def test_what_a_terminal_would_act_on_is_shown_as_its_code(text: str, capsys: py
     shown = NASTY[text]
     assert fit(text) == shown and fit(fit("é 顔.png")) == "é 顔.png"
     assert str(UserError(f"{text}: no")) == f"{shown}: no" == str(FitError(f"{text}: no"))
-    assert first_line(ValueError(text)) in (shown, *(shown.partition(code)[0] for code in (r"\n", r"\u2028")))
+    assert first_line(ValueError(text)).isprintable()
     assert table([[text, "b"]]) == f"{shown}  b" and shown in markdown([[text], ["c"]])
     say(f"first\n{fit(text)}", sys.stderr)
     assert capsys.readouterr().err == f"first\n{shown}\n"

@@ -174,7 +174,7 @@ def test_no_picture_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(UserError, match="no format that is known"):
         read_picture(content, "face.png")
-    with pytest.raises(UserError, match="happy/1.png: cannot be read as a picture"):
+    with pytest.raises(UserError, match=r"happy/1\.png: cannot be read as a picture"):
         read_faces(write_folder(tmp_path / "faces", {"happy/1.png": content, "sad/1.png": png(COLOUR)}))
     assert not (tmp_path / "started").exists()
 
