@@ -78,9 +78,8 @@ pretrain: setup ## train the pocket backbone from scratch
 doctor: setup ## say what this machine has and what is missing
 	@$(FER) doctor
 
-ui: setup ## compare runs at http://127.0.0.1:5000
-	@uri=$$($(BIN)/python -c "from fer_experiments.tracking.moved import settle_folder; print(settle_folder('mlruns'))"); \
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 2 --backend-store-uri "$$uri" --host 127.0.0.1 --port 5000
+ui: setup ## compare runs in MLflow's UI, in your browser alone
+	@$(FER) ui $(ARGS)
 
 # Plain assignments: what a shell exports as HOST is no address to listen on; make server HOST=0.0.0.0 is.
 HOST := 127.0.0.1

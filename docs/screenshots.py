@@ -126,9 +126,10 @@ def main(mlruns: Path, sweep: str, out: Path) -> None:
     assert state.run_id is not None
     store = Store(f"sqlite:///{(mlruns / 'mlflow.db').resolve()}", mlruns, f"fer/{state.identity['data.task']}")
     experiment = client_of(store).get_run(state.run_id).info.experiment_id
-    with mlflow_ui(store.uri) as address, open_browser() as browser:
+    with mlflow_ui(mlruns) as (address, printed), open_browser() as browser:
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, base_url=address)
         tab.set_default_timeout(PATIENCE)
+        tab.goto(printed)
         settle(tab, experiment, state)
         sweep_picture(tab, experiment, state, out)
         compare_picture(tab, experiment, state, out)

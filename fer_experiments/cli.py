@@ -81,8 +81,9 @@ VERBS = {
         "make the previous model the champion again, or version=<number>", "fer rollback",
         "registry.versions:rollback", prints=True, own={"version": "number"}),
     "models": Verb(
-        "list the registered models: versions, aliases, test metrics", "fer models",
-        "registry.versions:list_models", prints=True),
+        "list the registered models: versions, aliases, test metrics; trust version=<number> shows whose files a "
+        "version's are, and records what they are", "fer models",
+        "registry.versions:list_models", prints=True, own={"trust": "trusting", "version": "number"}),
     "predict": Verb(
         "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; "
         "no face is looked for, every picture is taken for one", "fer predict face.jpg photos/ --json",
@@ -98,6 +99,9 @@ VERBS = {
         "train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2",
         "experiment.pretrain:run_pretrain", needs="data", backend=True,
         chosen=("data=fer2013_seven", "pretrain=pocket")),
+    "ui": Verb(
+        "compare runs in MLflow's UI, in your browser alone; port=5000", "fer ui port=0",
+        "tracking.ui:show", own={"port": "port"}),
     "doctor": Verb(
         "say what this machine has and what is missing", "fer doctor",
         "doctor:report", backend=True, prints=True),
@@ -125,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refused as error:
         return _said(name, str(error), 3)
     except KeyboardInterrupt:
-        return _said(name, "stopped" if name == "fer serve" else "stopped; the same command goes on", 130)
+        return _said(name, "stopped" if name in ("fer serve", "fer ui") else "stopped; the same command goes on", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -237,7 +241,7 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
         UserError: an argument without a value, or two that exclude each other.
     """
     words = [word.partition("=") for word in parsed.overrides]
-    named = {key: value for key, _, value in words if key in verb.own}
+    named = {key: value if equals else key for key, equals, value in words if key in verb.own}
     if empty := [key for key, value in named.items() if not value]:
         from fer_experiments.config.checks import EMPTY
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock
 
 
 def is_held(lock: Path) -> bool:
@@ -20,6 +25,20 @@ def is_held(lock: Path) -> bool:
     except OSError:  # not there, or not for us to see
         return False
     return False
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for the block; those of the same prefix that killed processes have left are removed first."""
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*/lock"):
+        with suppress(OSError):
+            if left.stat().st_uid == os.getuid() and not is_held(left):
+                shutil.rmtree(left.parent, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder,
+        FileLock(Path(folder, "lock")),
+    ):
+        yield Path(folder)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from forked import Command
 
 PATIENCE = 300_000  # ms, for a browser that draws WebGL in software on a busy machine
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -46,38 +42,12 @@ def _chromium() -> str | None:
 
 
 @contextmanager
-def mlflow_ui(uri: str) -> Iterator[str]:
-    """The address of `mlflow ui`, started as `make ui` does, and ended with all its workers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mlflow = Path(sys.executable).with_name("mlflow")
-    command = [str(mlflow), "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    # It shows the same with one worker as with four, and without the eight processes that judge traces of language
-    # models; each of all these imports MLflow.
-    command += ["--workers", "1"]
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            end = time.monotonic() + PATIENCE / 1000
-            while not _answers(f"http://127.0.0.1:{port}/health"):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"mlflow ui did not start:\n{Path(log.name).read_text()}")
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _answers(url: str) -> bool:
+def mlflow_ui(mlruns: Path) -> Iterator[tuple[str, str]]:
+    """The address of `fer ui` over a folder's store, and the one that it prints, with a password in it."""
+    ui = Command("ui", "port=0", f"paths.mlruns={mlruns}")
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
+        line = next(line for line in ui.stdout if "@" in line).strip()
+        yield f"http://{line.partition('@')[2].partition('/')[0]}/", line
+    finally:
+        os.kill(ui.pid, signal.SIGINT)
+        ui.wait()

@@ -60,7 +60,7 @@ def room(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Room:  # the
 @pytest.fixture(scope="module")
 def opened(browser: Any, room: Room) -> Iterator[Any]:
     """A user's first visit: MLflow's offers (its assistant, its tour of the registry) are closed as they come up."""
-    with mlflow_ui(room.store.uri) as address:
+    with mlflow_ui(room.store.mlruns) as (address, printed):
         context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=address)
         context.set_default_timeout(PATIENCE)
         tab = context.new_page()
@@ -70,6 +70,8 @@ def opened(browser: Any, room: Room) -> Iterator[Any]:
         tab.on("request", lambda request: tab.asked.append(request.url))
         context.route(ELSEWHERE, lambda route: route.abort())
         tab.add_locator_handler(tab.get_by_role("button", name="Try it now"), lambda button: button.click())
+        tab.goto(printed)
+        assert tab.url.startswith(address)
         tab.goto("/#/experiments")
         tab.get_by_role("button", name="Close", exact=True).click()
         tab.get_by_text("Model training", exact=True).click()

@@ -8,6 +8,7 @@ from fer_experiments import tracking
 from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
 from fer_experiments.tracking import models
+from fer_experiments.tracking.digests import digests
 
 CLASSES = ["angry", "happy", "sad"]
 SIZE = (12, 10)  # height and width differ, so that they cannot be mixed up
@@ -27,5 +28,6 @@ def register(folder: Path) -> Config:
     store = tracking.connect(config)
     with tracking.start_run(store, "promotion", "model", system_metrics=False) as run:
         run.log_folder(folder / "model", "model")
-        models.set_alias(store, models.add_version(store, "fer-demo", run.id, {}, ""), "champion")
+        version = models.add_version(store, "fer-demo", run.id, digests(folder / "model"), {}, "")
+        models.set_alias(store, version, "champion")
     return config

@@ -99,9 +99,8 @@ def ui_command(config: Config, uri: str) -> str:
     """What shows the runs of a store in a browser: a command, or a server's address."""
     if uri.startswith(("http://", "https://")):
         return uri
-    if is_checkout() and uri == f"sqlite:///{project_root() / 'mlruns' / 'mlflow.db'}":
-        return _make("ui")
-    return mlflow_command("ui", "--backend-store-uri", without_password(uri))
+    here = is_checkout() and uri == f"sqlite:///{project_root() / 'mlruns' / 'mlflow.db'}"
+    return _make("ui") if here else command("ui", config=config)
 
 
 def mlflow_command(*words: str) -> str:

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +19,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from threadpoolctl import threadpool_limits
 
 from fer_experiments.ambient import pin_warnings
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
+from fer_experiments.files import temporary_folder
 from fer_experiments.quiet import silenced
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from fer_experiments.config import ComputeConfig
 
 PATIENCE = 2.0  # seconds that are waited for the end of a process that is dead or about to be
+CHECK_S = 5.0  # between two looks at a worker that has not answered
+STOPPED_SAID, STOPPED_KILLED = 2, 24  # looks in a row that find it stopped
 
 # Forked from a process that has imported the libraries, which runs nothing else, a worker starts in a tenth of the time
 # and shares their memory. Elsewhere a fork of what they have loaded is not safe.
@@ -54,11 +57,11 @@ def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Proc
     multiprocessing.set_forkserver_preload([f"{__package__}.preload"])
     start_tracker()
     if compute.gpus_per_trial:
-        slots = [Slot(environment | {"CUDA_VISIBLE_DEVICES": devices}) for devices in gpu_shares(compute)]
+        slots = [Slot(environment | {"CUDA_VISIBLE_DEVICES": devices}, echo) for devices in gpu_shares(compute)]
     else:
-        slots = [Slot(environment) for _ in range(compute.workers or max(1, cores() // compute.cpus_per_trial))]
-    with tempfile.TemporaryDirectory(prefix="fer-shared-", ignore_cleanup_errors=True) as folder:
-        processes = Processes(slots, Path(folder))
+        slots = [Slot(environment, echo) for _ in range(compute.workers or max(1, cores() // compute.cpus_per_trial))]
+    with temporary_folder("fer-shared-") as folder:
+        processes = Processes(slots, folder)
         try:
             yield processes
         finally:
@@ -137,8 +140,8 @@ class Processes:
 class Slot:
     """A place for one worker process at a time, behind a pipe of its own: a death loses one call and half a message."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, environment: dict[str, str], echo: Callable[[str], None]) -> None:
+        self._environment, self._echo = environment, echo
         self._lock = threading.Lock()
         self._closed = False
         self._worker: BaseProcess | None = None
@@ -158,6 +161,7 @@ class Slot:
             self._pipe.send_bytes(payload)
             self._pipe.recv_bytes()  # it begins
             again = False
+            self._wait(worker)
             return self._pipe.recv_bytes()
         worker.join(PATIENCE)
         if worker.is_alive():  # what it ran has closed its end of the pipe
@@ -168,6 +172,20 @@ class Slot:
         if again:
             return self.run(payload, again=False)
         raise Lost(_death(worker.pid, worker.exitcode))
+
+    def _wait(self, worker: BaseProcess) -> None:
+        """Until there is an answer, or an end; a worker that somebody has stopped and not continued is killed."""
+        stopped = 0
+        while not self._pipe.poll(CHECK_S):
+            stopped = stopped + 1 if _is_stopped(worker.pid) else 0
+            if stopped == STOPPED_SAID:
+                ends = CHECK_S * (STOPPED_KILLED - STOPPED_SAID)
+                self._echo(
+                    f"worker process {worker.pid} is stopped; unless it is continued (kill -CONT {worker.pid}), it is "
+                    f"killed in {ends:.0f} s, and another does its work"
+                )
+            if stopped == STOPPED_KILLED:
+                worker.kill()
 
     def _living(self) -> BaseProcess:
         with self._lock:
@@ -188,6 +206,13 @@ class Slot:
             if self._worker is not None:
                 self._worker.kill()
             return self._worker
+
+
+def _is_stopped(pid: int | None) -> bool:
+    """Whether a signal (SIGSTOP, Ctrl-Z) or a debugger keeps the process from running."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False
 
 
 def _death(pid: int | None, exitcode: int | None) -> str:

@@ -27,6 +27,7 @@ from fer_experiments.registry.sealed import Outcome, open_and_test, recorded_pro
 from fer_experiments.registry.versions import crown, only_one_promotes
 from fer_experiments.terminal import fit, say
 from fer_experiments.tracking import Store, models
+from fer_experiments.tracking.digests import digests
 from fer_experiments.tracking.models import CHAMPION, Version
 from fer_experiments.training.fit import predict
 from fer_experiments.training.whole import CHECKED, TOLERANCE, assemble, compare
@@ -112,12 +113,13 @@ def _promote(
             after = f"and take the champion's place from version {before.number}" if before else "as the champion"
             echo(f"dry run: it would be registered as {name} {after}")
             return None, []
+        files = digests(folder)
         run.log_folder(folder, "model")
     tags = _tags(taken, prepared, choice, seed) | {
         f"fer.test_{metric}": f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
         for metric, score in tested.scores.items()
     }
-    version = models.add_version(store, name, run.id, tags, described)
+    version = models.add_version(store, name, run.id, files, tags, described)
     _check_registered(store, version, images, said, echo)
     try:
         crown(store, version, before)

@@ -90,13 +90,38 @@ def rollback(config: Config, number: str | None = None) -> str:
     return f"{name}: version {target.number} is the champion again{was}; restart what serves it"
 
 
+def _trust(config: Config, number: str | None) -> str:
+    """Records what the files of a version are now, and returns whose they are.
+
+    Raises:
+        UserError: no version said, no such version, files that are gone.
+    """
+    store = tracking.connect_existing(config, write=True)
+    name, listed = models.model_name(config.data), command("models", config=config)
+    version = models.find_version(store, name, number) if number else None
+    if version is None:
+        raise UserError(f"models trust: say version=<number or alias> and data.task=<its task>; `{listed}` lists them")
+    with tempfile.TemporaryDirectory() as folder:
+        found = models.trust(store, version, Path(folder))
+    run = tracking.find_run(store, version.run_id)
+    whose = run.tags.get("mlflow.user", "unknown") if run else "unknown"
+    moment = datetime.fromtimestamp(version.created / 1000).astimezone()
+    lines = [
+        f"{version.uri}: registered {moment:%Y-%m-%d %H:%M}, of run {version.run_id} by {whose}, in {version.source}"
+    ]
+    lines += [f"  {digest[:16]}  {path}" for path, digest in found.items()]
+    return "\n".join([*lines, "recorded: it is loaded from now on while its files are these"])
+
+
 def _check_loads(store: Store, version: Version) -> None:
     with tempfile.TemporaryDirectory() as folder:
         models.load_classifier(models.fetch_model(store, version, Path(folder)))
 
 
-def list_models(config: Config) -> str:
-    """The registered models as a table, the newest version first."""
+def list_models(config: Config, trusting: str | None = None, number: str | None = None) -> str:
+    """The registered models as a table, the newest version first; or what `trust` does."""
+    if trusting is not None:
+        return _trust(config, number)
     store = tracking.connect_existing(config)
     rows = [["model", "version", "alias", "registered", "test accuracy", "log loss", "backbone", "from", "by"]]
     for name in models.model_names(store):

@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_experiments.config import Config, flatten, is_place, to_dict
 from fer_experiments.config.parts import BUDGET_PATHS, YOUNGER
-from fer_experiments.search.space import GROUPS, apply
+from fer_experiments.search.space import GROUPS, ORACLES, apply
 
 CLEAN_ALL = ["constant", "conflicting", "duplicates"]  # what data.clean=all meant to those
 
@@ -41,7 +41,7 @@ def of_all_trials(config: Config) -> dict[str, Any]:
     assert config.sweep is not None
     space = config.sweep.space
     groups = tuple(f"{path}." for path in space if path in GROUPS)
-    own = {*space, "training.seed", *(["training.epochs"] if config.sweep.oracle == "hyperband" else [])}
+    own = {*space, "training.seed", *(["training.epochs"] if ORACLES[config.sweep.oracle].grants else [])}
     return {
         path: value
         for path, value in flatten(to_dict(config)).items()

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from fer_experiments import tracking
 from fer_experiments.config import Config, cache_dir
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import UserError, first_line
+from fer_experiments.files import temporary_folder
 from fer_experiments.quiet import silenced
 from fer_experiments.tracking import Store, models
 
@@ -99,11 +100,12 @@ def _fetch(store: Store, version: Version, cache: Path) -> Path:
     # With its run: another server has another version of this name and number.
     kept = cache / f"{version.name}-{version.number}-{version.run_id[:8]}"
     if kept.is_dir():
+        models.check_files(store, version, kept)
         return kept
     if not models.is_here(store, version) and not _may_write(cache):
-        folder = Path(tempfile.mkdtemp(prefix="fer-model-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return models.fetch_model(store, version, folder)
+        until_exit = ExitStack()
+        atexit.register(until_exit.close)
+        return models.fetch_model(store, version, until_exit.enter_context(temporary_folder("fer-model-")))
     unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.part")
     try:
         folder = models.fetch_model(store, version, unfinished)

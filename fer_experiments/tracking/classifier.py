@@ -18,14 +18,18 @@ BATCH = 64  # images at once
 class FaceClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  # MLflow exports it lazily
     """Gray pixels to the most probable class of each face, and the probability of every class.
 
-    Versions in a registry carry the code of their day: callers use these names and no others. classes: their names.
-    size: (height, width) that pixels must have. probabilities, table: see there.
+    This program loads the files of every version with its own code, another through MLflow with that of the version's
+    day. classes: their names. size: (height, width) that pixels must have. probabilities, table: see there.
     """
 
     def load_context(self, context: Any) -> None:
-        """Loads the network, whose artifact is a .keras file, and the names of its classes."""
-        self.classes: list[str] = json.loads(Path(context.artifacts["classes"]).read_text(encoding="utf-8"))
-        self._network = keras.models.load_model(context.artifacts["network"], compile=False)
+        """Called by MLflow."""
+        self.load(Path(context.artifacts["network"]), Path(context.artifacts["classes"]))
+
+    def load(self, network: Path, classes: Path) -> None:
+        """Loads the network, a .keras file that brings no code, and the names of its classes, a JSON list."""
+        self.classes: list[str] = json.loads(classes.read_text(encoding="utf-8"))
+        self._network = keras.models.load_model(network, compile=False, safe_mode=True)
         self.size: tuple[int, int] = self._network.input_shape[1:3]
         self._call = self._network.predict_on_batch
         if keras.backend.backend() == "tensorflow":

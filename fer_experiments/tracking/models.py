@@ -8,14 +8,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fer_experiments import environment
 from fer_experiments.config import DataConfig
+from fer_experiments.config.commands import command, override
 from fer_experiments.errors import UserError
 from fer_experiments.quiet import silenced
+from fer_experiments.tracking import digests
 from fer_experiments.tracking.fresh import predict_fresh
 from fer_experiments.tracking.moved import present
 from fer_experiments.tracking.outages import is_lost
@@ -32,13 +35,12 @@ if TYPE_CHECKING:
 CHAMPION, PREVIOUS = "champion", "previous"
 PREFIX = "fer-"
 
-# A fresh process, as of somebody who has MLflow and not this package: <store> <model uri> <images> <probabilities>
+# A fresh process, as of somebody who has MLflow and not this package: <folder> <images> <probabilities>
 FRESH = """
 import sys
 import mlflow, numpy
-mlflow.set_tracking_uri(sys.argv[1]), mlflow.set_registry_uri(sys.argv[1])
-table = mlflow.pyfunc.load_model(sys.argv[2]).predict(numpy.load(sys.argv[3]))
-numpy.save(sys.argv[4], table.filter(regex="^probability_").to_numpy())
+table = mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.load(sys.argv[2]))
+numpy.save(sys.argv[3], table.filter(regex="^probability_").to_numpy())
 if any(name.startswith("fer_experiments") for name in sys.modules):
     sys.exit("the model needs this package")
 """
@@ -96,21 +98,23 @@ def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path) 
 
 
 def load_classifier(folder: Path) -> FaceClassifier:
-    """The model in a folder that `save_classifier` wrote, to be called without MLflow in between."""
-    import mlflow.pyfunc
-
+    """The model in a folder that `save_classifier` wrote, as data: the code that is there beside it is not run."""
     with silenced():  # of MLflow's advice on type hints
-        classifier: FaceClassifier = mlflow.pyfunc.load_model(folder.as_uri()).unwrap_python_model()
+        from fer_experiments.tracking.classifier import FaceClassifier
+
+    classifier = FaceClassifier()
+    classifier.load(folder / "artifacts" / "network.keras", folder / "artifacts" / "classes.json")
     return classifier
 
 
 def load_scoring(folder: Path) -> tuple[FaceClassifier, FastAPI]:
     """What `load_classifier` loads, and MLflow's own scoring server around it."""
-    import mlflow.pyfunc
-    from mlflow.pyfunc import scoring_server
+    from mlflow.models import Model
+    from mlflow.pyfunc import PyFuncModel, scoring_server
 
-    model = mlflow.pyfunc.load_model(folder.as_uri())
-    return model.unwrap_python_model(), scoring_server.init(model)
+    classifier = load_classifier(folder)
+    call = SimpleNamespace(predict=lambda given, params=None: classifier.predict(None, given))
+    return classifier, scoring_server.init(PyFuncModel(Model.load(str(folder)), call))
 
 
 def load_network(folder: Path) -> keras.Model:
@@ -124,8 +128,14 @@ def fetch_model(store: Store, version: Version, folder: Path) -> Path:
     """A version's files on this machine: where they are if they are on it, else downloaded into `folder`.
 
     Raises:
-        UserError: they are gone.
+        UserError: they are gone, or are not what was registered; see `check_files`.
     """
+    fetched = _fetch(store, version, folder)
+    check_files(store, version, fetched)
+    return fetched
+
+
+def _fetch(store: Store, version: Version, folder: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     source = present(store.uri, version.source)
@@ -138,6 +148,29 @@ def fetch_model(store: Store, version: Version, folder: Path) -> Path:
         raise UserError(
             f"{version.uri}: its files are gone from {source}; bring them back, or take another with version=<number>"
         ) from error
+
+
+def check_files(store: Store, version: Version, folder: Path) -> None:
+    """Refuses a folder whose files are not what was registered: whoever may write there need not be whom one trusts.
+
+    Raises:
+        UserError: naming a file, or saying that nobody has recorded what they were.
+    """
+    recorded = version.tags.get(digests.TAG)
+    if recorded is None:
+        task = version.name.removeprefix(PREFIX)
+        words = ["data=demo" if task == "demo" else override("data.task", task), *store.words()]
+        remedy = f"`{command('models', 'trust', f'version={version.number}', *words)}` shows and records them"
+        raise UserError(f"{version.uri}: nobody has recorded what its files were when it was registered; {remedy}")
+    if said := digests.changed(recorded, folder):
+        raise UserError(f"{version.uri}: {said}; bring it back from a copy, or take another with version=<number>")
+
+
+def trust(store: Store, version: Version, folder: Path) -> dict[str, str]:
+    """Records what a version's files are now; returns their digests by path. folder: as of `fetch_model`."""
+    found = digests.digests(_fetch(store, version, folder))
+    client_of(store).set_model_version_tag(version.name, str(version.number), digests.TAG, json.dumps(found))
+    return found
 
 
 def is_here(store: Store, version: Version) -> bool:
@@ -172,8 +205,13 @@ def model_names(store: Store) -> list[str]:
     return sorted(m.name for m in every(client_of(store).search_registered_models, f"name LIKE '{PREFIX}%'"))
 
 
-def add_version(store: Store, name: str, run_id: str, tags: Mapping[str, str], description: str) -> Version:
-    """Registers the artifact model/ of a run as a new version, which no alias points at yet."""
+def add_version(
+    store: Store, name: str, run_id: str, files: Mapping[str, str], tags: Mapping[str, str], description: str
+) -> Version:
+    """Registers the artifact model/ of a run as a new version, which no alias points at yet.
+
+    files: their `digests` before they were logged.
+    """
     from mlflow.exceptions import MlflowException
 
     client = client_of(store)
@@ -184,8 +222,9 @@ def add_version(store: Store, name: str, run_id: str, tags: Mapping[str, str], d
             if _model(client, name) is None:  # else another process was faster
                 raise
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
-    made = client.create_model_version(name, source, run_id, dict(tags), description=description)
-    return Version(name, int(made.version), run_id, str(made.source), made.creation_timestamp, dict(tags))
+    everything = {**tags, digests.TAG: json.dumps(dict(files))}
+    made = client.create_model_version(name, source, run_id, everything, description=description)
+    return Version(name, int(made.version), run_id, str(made.source), made.creation_timestamp, everything)
 
 
 def drop_version(store: Store, version: Version) -> None:
@@ -207,7 +246,9 @@ def predict_registered(store: Store, version: Version, images: np.ndarray) -> np
     Raises:
         UserError: a version that cannot be loaded there.
     """
-    return predict_fresh(f"{version.uri}:", FRESH, [store.uri, version.uri], images)
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = fetch_model(store, version, Path(folder))
+        return predict_fresh(f"{version.uri}:", FRESH, [fetched.as_uri()], images)
 
 
 def _model(client: MlflowClient, name: str) -> Any:

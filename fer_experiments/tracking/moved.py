@@ -83,14 +83,6 @@ def settle(database: Path, mlruns: Path, *, write: bool) -> None:
         _pending[uri] = move
 
 
-def settle_folder(mlruns: str) -> str:
-    """`settle` for who opens a folder's store with MLflow alone, as `make ui` does; returns its address."""
-    folder = Path(mlruns).resolve()
-    if (folder / "mlflow.db").is_file():
-        settle(folder / "mlflow.db", folder, write=False)
-    return uri_of(folder / "mlflow.db")
-
-
 def present(uri: str, recorded: str) -> str:
     """Where artifacts are that the store says are at `recorded`."""
     move = _pending.get(uri)

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from fer_experiments.config import Config, mlruns_dir
-from fer_experiments.config.commands import command, mlflow_command, without_password
+from fer_experiments.config import Config, PathsConfig, TrackingConfig, mlruns_dir
+from fer_experiments.config.commands import command, mlflow_command, place, without_password
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.terminal import say
 from fer_experiments.termination import check, held
@@ -43,6 +43,14 @@ class Store:
     def __str__(self) -> str:
         """Its address, as it may be shown."""
         return without_password(self.uri)
+
+    def words(self) -> list[str]:
+        """The overrides of a command that say where it is."""
+        paths = PathsConfig(mlruns=str(self.mlruns))
+        if sqlite.database_of(self.uri) == self.mlruns / "mlflow.db":
+            return place(Config(paths=paths))
+        server = ["tracking=server"] if self.uri.startswith("http") else []
+        return [*server, *place(Config(paths=paths, tracking=TrackingConfig(self.uri)))]
 
     def of(self, task: str) -> Store:
         """The same store, for the runs of another task."""

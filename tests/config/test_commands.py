@@ -119,13 +119,14 @@ def test_without_a_checkout_no_command_needs_make(monkeypatch: pytest.MonkeyPatc
     uri = f"sqlite:///{project_root() / 'mlruns' / 'mlflow.db'}"
     assert "make" in ui_command(Config(), uri) and "make" in commands.get_data_command()
     monkeypatch.setattr(commands, "is_checkout", lambda: False)
-    assert shlex.split(ui_command(Config(), uri))[1:] == ["ui", "--backend-store-uri", uri]
+    assert ui_command(Config(), uri) == command("ui")
     assert commands.get_data_command() == command("download")
 
 
-def test_another_store_is_shown_by_mlflow_itself():
-    uri = "sqlite:////a b/mlflow.db"
-    assert shlex.split(ui_command(Config(), uri))[1:] == ["ui", "--backend-store-uri", uri]
+def test_another_store_is_named_where_it_is_shown():
+    config = Config(tracking=TrackingConfig("sqlite:////a b/mlflow.db"))
+    words = shlex.split(ui_command(config, "sqlite:////a b/mlflow.db"))
+    assert words[-2:] == ["ui", override("tracking.uri", "sqlite:////a b/mlflow.db")]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def printed(text: str) -> dict[str, list[str]]:
     lines = [line[2:].split("  ", 1)[1].strip() for line in text.partition("next:")[2].splitlines() if line.strip()]
     words = [shlex.split(line) for line in lines]
     start = len(shlex.split(command()))
-    return {("ui" if "ui" in w[:3] else w[start]): w[start + 1 :] if "ui" not in w[:3] else w for w in words}
+    return {w[start]: w[start + 1 :] for w in words}
 
 
 def test_a_sweep_ends_with_commands_that_find_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -166,7 +167,7 @@ def test_a_sweep_ends_with_commands_that_find_it_again(tmp_path: Path, monkeypat
     config, state = swept(tmp_path / "a b")
     next_ = printed(leaderboard.text(state, config, tmp_path / "a b" / "ml runs" / "sweeps" / state.id))
     assert set(next_) == {"ui", "train", "promote", "sweep"}
-    assert next_["ui"][-1] == f"sqlite:///{tmp_path}/a b/ml runs/mlflow.db"
+    assert compose(next_["ui"]).paths == config.paths
     again = compose(next_["train"])
     assert (again.paths, again.head.l2) == (config.paths, 0.1)
     assert compose([w for w in next_["promote"] if not w.startswith("sweep=")]).paths == config.paths

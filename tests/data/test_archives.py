@@ -30,7 +30,7 @@ def read_all(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_files_are_listed_and_read_and_hidden_ones_left_out(tmp_path: Path, form: str) -> None:
-    extra = {"top/.DS_Store": b"x", "__MACOSX/top/._a.txt": b"x"}
+    extra = dict.fromkeys(["top/.DS_Store", "top/.git/a.txt", "__MACOSX/top/._a.txt", "__MACOSX/top/a.txt"], b"x")
     assert read_all(WRITERS[form](tmp_path / "packed", FILES | extra)) == FILES
 
 

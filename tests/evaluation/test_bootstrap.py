@@ -90,9 +90,9 @@ def test_an_unknown_metric_and_results_that_do_not_fit_are_refused():
     labels, probabilities = sure_and_unsure(2, 20)
     with pytest.raises(ValueError, match="choose one of accuracy, precision"):
         bootstrap.paired_bootstrap(labels, probabilities, probabilities, "acuracy")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"expected \[n\] and \[n, k\]"):
         bootstrap.paired_bootstrap(labels, probabilities, probabilities[:-1])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="but probabilities of 2 classes"):
         bootstrap.evaluate(labels + 5, probabilities)
 
 

@@ -101,16 +101,17 @@ def test_a_sure_mistake_costs_a_finite_loss():
 
 
 @pytest.mark.parametrize(
-    ("labels", "probabilities"),
+    ("labels", "probabilities", "said"),
     [
-        (np.array([0, 2]), np.full((2, 2), 0.5)),
-        (np.array([-1]), np.full((1, 2), 0.5)),
-        (np.array([0, 1]), np.full(2, 0.5)),
-        (np.array([], int), np.empty((0, 2))),
+        (np.array([0, 2]), np.full((2, 2), 0.5), "labels from 0 to 2, but probabilities of 2 classes"),
+        (np.array([-1]), np.full((1, 2), 0.5), "labels from -1 to -1, but"),
+        (np.array([0, 1]), np.full(2, 0.5), r"probabilities \(2,\): expected \[n\] and \[n, k\]"),
+        (np.array([0, 1, 1]), np.full((2, 2), 0.5), r"labels \(3,\) and probabilities \(2, 2\): expected"),
+        (np.array([], int), np.empty((0, 2)), r"labels \(0,\) and .*, n > 0"),
     ],
 )
-def test_results_that_do_not_fit_are_refused(labels, probabilities):
-    with pytest.raises(ValueError):
+def test_results_that_do_not_fit_are_refused(labels, probabilities, said):
+    with pytest.raises(ValueError, match=said):
         metrics.classification_metrics(labels, probabilities)
 
 

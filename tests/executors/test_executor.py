@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +20,9 @@ import psutil
 import pytest
 from ray_nodes import TESTS, WORKERS_PATH, ray_cluster
 
-from fer_experiments.config import ComputeConfig
+from fer_experiments.config import ComputeConfig, options
 from fer_experiments.errors import UserError
+from fer_experiments.executors import processes
 from fer_experiments.executors.devices import gpu_shares
 from fer_experiments.executors.executor import Executor, Lost, Shared, open_executor
 
@@ -132,7 +134,7 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
-@pytest.fixture(scope="class", params=["processes", "ray"])
+@pytest.fixture(scope="class", params=[name for name in options("compute") if name != "inline"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """Two workers, kept for the tests of a class: on Ray they take seconds to start."""
     address = request.getfixturevalue("cluster").address if request.param == "ray" else None
@@ -259,6 +261,31 @@ def test_death_of_an_idle_worker_loses_nothing() -> None:
         assert executor.submit(pid).result(PATIENCE) != first
 
 
+def test_a_stopped_worker_is_said_to_be_and_its_call_given_back_unless_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "CHECK_S", 0.05)
+    monkeypatch.setattr(processes, "STOPPED_KILLED", 10**9)
+    said: list[str] = []
+    with open_executor(ComputeConfig(name="processes", workers=1), said.append) as executor:
+        (first := tmp_path / "first").mkdir()
+        call = executor.submit(run_until, tmp_path / "stop", first)
+        (worker,) = pids(first)
+        os.kill(worker, signal.SIGSTOP)
+        soon(lambda: said)
+        os.kill(worker, signal.SIGCONT)
+        (tmp_path / "stop").touch()
+        assert call.result(PATIENCE) == worker
+        monkeypatch.setattr(processes, "STOPPED_KILLED", 4)
+        (second := tmp_path / "second").mkdir()
+        call = executor.submit(nap, second, 600.0)
+        os.kill(*pids(second), signal.SIGSTOP)
+        with pytest.raises(Lost, match="killed by SIGKILL"):
+            call.result(PATIENCE)
+        assert executor.submit(divmod, 7, 2).result(PATIENCE) == (3, 1)
+    assert len(said) == 2 and f"worker process {worker} is stopped; unless it is continued" in said[0]
+
+
 def test_death_in_the_middle_of_an_answer_is_seen_though_a_child_lives_on(tmp_path: Path) -> None:
     with open_executor(ComputeConfig(name="processes", workers=1)) as executor:
         with pytest.raises(Lost, match="killed by SIGKILL"):
@@ -312,11 +339,23 @@ def test_leaving_kills_what_would_never_end(
         executor.submit(pid)
 
 
-def test_workers_die_with_a_killed_driver(tmp_path: Path) -> None:
-    with run_driver("processes", tmp_path) as driver:
-        running = pids(tmp_path, 2)
+def test_workers_die_with_a_killed_driver_and_what_it_shared_goes_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary := tmp_path / "tmp").mkdir()
+    (calls := tmp_path / "calls").mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with run_driver("processes", calls) as driver:
+        running = pids(calls, 2)
         driver.kill()
         soon(lambda: gone(*running))
+    (left,) = temporary.glob("fer-shared-*")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with open_executor(ComputeConfig(name="processes", workers=1)):
+        (own,) = temporary.glob("fer-shared-*")
+        assert own != left
+        with open_executor(ComputeConfig(name="processes", workers=1)):
+            assert own.exists()  # of one that lives
 
 
 def test_ctrl_c_is_the_drivers_alone(tmp_path: Path) -> None:

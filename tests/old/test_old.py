@@ -49,9 +49,14 @@ def test_its_champion_is_listed(old: Path, capfd: pytest.CaptureFixture[str]):
     assert "fer-demo" in told and "champion" in told and "old-fe2c65f2" in told
 
 
-def test_its_champion_says_what_it_said_then(old: Path, capfd: pytest.CaptureFixture[str]):
-    faces = [f"face{number}.png" for number in range(3)]
-    fer(old, "predict", *faces, "data=demo", "--json")
+def test_its_champion_is_trusted_once_and_says_what_it_said_then(old: Path, capfd: pytest.CaptureFixture[str]):
+    asked = ["predict", *(f"face{number}.png" for number in range(3)), "data=demo", "--json"]
+    assert cli.main([*asked, f"paths.mlruns={old}/mlruns", f"paths.cache={old}/cache"]) == 2
+    said = capfd.readouterr().err
+    assert "nobody has recorded what its files were" in said and "models trust version=1 data=demo" in said
+    fer(old, "models", "trust", "version=1", "data=demo")
+    assert "artifacts/network.keras" in capfd.readouterr().out
+    fer(old, *asked)
     then, now = json.loads((old / "predicted.json").read_text()), json.loads(capfd.readouterr().out)
     assert [(row["file"], row["label"]) for row in now] == [(row["file"], row["label"]) for row in then]
     for row, before in zip(now, then, strict=True):

@@ -276,13 +276,13 @@ def test_the_command_line_takes_an_id_a_name_or_nothing_and_imports_no_tensorflo
 
 
 def test_the_last_active_sweep_of_a_name_is_taken(tmp_path: Path):
-    for place, (identity, name) in enumerate([("quick-1", "quick"), ("quick-2", "quick"), ("quick-er-3", "quick-er")]):
+    for place, (identity, name) in enumerate([("quick-er-3", "quick-er"), ("quick-1", "quick"), ("quick-2", "quick")]):
         made_up([]).state.__class__(identity, name, {}).save(tmp_path / identity)
         file = tmp_path / identity / "state.json"
         file.write_text(file.read_text().replace('"updated": "2', f'"updated": "{9 - place}'))
     assert find_sweep(tmp_path, "quick")[0].id == "quick-1"
     assert find_sweep(tmp_path, "quick-2")[0].id == "quick-2"
-    assert find_sweep(tmp_path)[0].id == "quick-1"
+    assert find_sweep(tmp_path)[0].id == "quick-er-3"
     with pytest.raises(UserError, match=r"sweep=quick-e: no such sweep .* did you mean"):
         find_sweep(tmp_path, "quick-e")
     with pytest.raises(UserError, match=r"no sweeps in .*/none; `\S*fer sweep paths\.mlruns=\S+` starts one"):

@@ -150,7 +150,9 @@ def test_the_list_tells_running_stopped_and_finished(tmp_path: Path):
 
 
 def test_no_sweeps_says_how_to_start_one(tmp_path: Path):
-    assert "fer sweep" in list_sweeps(Config(paths=PathsConfig(mlruns=f"{tmp_path}/nowhere")))
+    said = list_sweeps(Config(paths=PathsConfig(mlruns=f"{tmp_path}/nowhere")))
+    assert said.startswith(f"no sweeps in {tmp_path}/nowhere/sweeps; `") and said.endswith("` starts one")
+    assert f"fer sweep paths.mlruns={tmp_path}/nowhere`" in said
 
 
 def test_fer_sweeps_needs_no_keras(tmp_path: Path):

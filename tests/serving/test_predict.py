@@ -288,7 +288,7 @@ def test_damaged_model_is_said_in_a_line(registered, real, tmp_path, monkeypatch
 
 def test_no_cell_is_taken_for_a_formula_and_lines_end_where_they_are_meant_to(registered, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = ["=cmd|' /C calc'!A0.png", "+1.png", "-1.png", "@x.png", " =1.png", "＝1.png", 'a\n=b,"c".png', "a\rb.png"]
+    names = ["=cmd|' -C calc'!A0.png", "+1.png", "-1.png", "@x.png", " =1.png", "＝1.png", 'a\n=b,"c".png', "a\rb.png"]
     for number, name in enumerate(names):
         draw(tmp_path / name, number)
     code, text = said(registered, names, "csv")

@@ -31,8 +31,14 @@ def test_every_head_gives_probabilities(name: str, classes: int, units: int):
 
 @pytest.mark.parametrize("name", list(HEADS))
 def test_every_head_takes_several_cut_layers(name: str):
+    keras.utils.set_random_seed(0)
     model = build_head(config(name), [SPATIAL, (5, 5, 4)], 2)
-    assert model([np.zeros((2, *SPATIAL)), np.zeros((2, 5, 5, 4))]).shape == (2, 1)
+    random = np.random.default_rng(0)
+    features, others = ([random.normal(size=(20, *shape)) for shape in (SPATIAL, (5, 5, 4))] for _ in range(2))
+    found = keras.ops.convert_to_numpy(model(features))
+    assert found.shape == (20, 1)
+    for given in ([others[0], features[1]], [features[0], others[1]]):
+        assert not np.allclose(keras.ops.convert_to_numpy(model(given)), found), "a layer counts for nothing"
 
 
 @pytest.mark.parametrize("name", ["pooled", "linear"])
@@ -47,7 +53,7 @@ def test_a_spatial_head_refuses_pooled_features(name: str):
 
 
 def test_an_unknown_head_is_refused_with_the_choices():
-    with pytest.raises(UserError, match="choose one of paper, pooled, conv, linear"):
+    with pytest.raises(UserError, match=f"choose one of {', '.join(HEADS)}"):
         build_head(config("transformer"), [SPATIAL], 2)
 
 
