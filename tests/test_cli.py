@@ -175,7 +175,7 @@ def test_a_config_mistake_imports_nothing_heavy():
     assert done.stdout.strip() == "2 []"
 
 
-def test_a_read_only_mlruns_is_named(tmp_path: Path):
+def test_an_mlruns_that_is_no_folder_is_named(tmp_path: Path):
     (tmp_path / "mlruns").write_text("a file where a folder should be")
     done = fer(
         "train", "data=demo", "backbone=pocket", "head=linear", "training.smoke=true", f"paths.mlruns={tmp_path}/mlruns"

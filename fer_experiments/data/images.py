@@ -50,6 +50,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TABLES = 1 << 17  # bytes of EXIF: each of its entries may take all of them into memory again
 WITH_ORIENTATION = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # keys of Pillow's info
 
 
@@ -224,6 +225,8 @@ def _orientation(image: Image.Image) -> int:
     """What EXIF or XMP says; 1, upright, where they are missing or cannot be read, as viewers take it."""
     if image.format == "TIFF" or not WITH_ORIENTATION & image.info.keys():
         return 1  # Pillow turns a TIFF itself when it loads it
+    if max(len(image.info.get("exif", b"")), len(image.info.get("Raw profile type exif", "")) // 2) > TABLES:
+        return 1
     try:
         said = image.getexif().get(ORIENTATION)
     except Exception:  # whatever bytes that are no tags make of its parser

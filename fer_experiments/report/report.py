@@ -13,10 +13,8 @@ from fer_experiments.errors import UserError
 from fer_experiments.files import write_atomically
 from fer_experiments.report.page import page
 from fer_experiments.report.record import read_record
-from fer_experiments.search.state import find_sweep
+from fer_experiments.search.recorded import find_sweep
 from fer_experiments.terminal import say
-
-__all__ = ["find_sweep", "write_report"]
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
