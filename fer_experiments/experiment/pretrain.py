@@ -18,12 +18,13 @@ from fer_experiments.config import Config, PretrainConfig, cache_dir, check, rec
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import describe_run, log_scores, open_sealed_test, record
+from fer_experiments.terminal import say
 from fer_experiments.training.pixels import PretrainResult, predict, pretrain, recipe
 
 SECTIONS = ("data", "pretrain", "tracking", "paths")  # of the config: what a pretraining depends on
 
 
-def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict[str, float]:
+def run_pretrain(config: Config, *, echo: Callable[[str], None] = say) -> dict[str, float]:
     """One logged run of kind `train`; returns its final metrics.
 
     A training that was stopped goes on, and one that is finished is only recorded: its state is in the cache, under

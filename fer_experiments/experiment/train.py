@@ -13,11 +13,12 @@ from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.record import describe_run, record
+from fer_experiments.terminal import say
 from fer_experiments.training.fit import fit_head
 from fer_experiments.training.result import TrainingResult
 
 
-def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> dict[str, float]:
+def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dict[str, float]:
     """One logged run of kind `train`; returns its final metrics."""
     config = smoke(config)
     started = time.perf_counter()
@@ -52,7 +53,7 @@ def fit_and_record(
     return fit, final
 
 
-def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
+def train_many(configs: Sequence[Config], echo: Echo = say) -> None:
     """The jobs of a multirun, each a run under one parent run; one whose fit comes to nothing does not keep the others.
 
     Raises:

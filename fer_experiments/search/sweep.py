@@ -24,11 +24,12 @@ from fer_experiments.search.space import check_space, decode, is_prepared_per_tr
 from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, run_trial
 from fer_experiments.search.trials import Outcome, Trial
+from fer_experiments.terminal import fit, say
 from fer_experiments.tracking import said_in_a_line
 from fer_experiments.training.pruning import medians
 
 
-def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
+def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
     """Runs a sweep to its end, from where it stopped if it did.
 
     Raises:
@@ -40,7 +41,7 @@ def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
     assert config.sweep is not None
     store = tracking.connect(config)
     for orphan in tracking.close_orphans(store):
-        echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
+        echo(f"{fit(orphan.name)}: left running by a process that died, closed as KILLED")
     with open_executor(config.compute, echo) as executor:
         _check_reach(executor, store.uri)
         preparations = Preparations(executor, echo)

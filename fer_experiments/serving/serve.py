@@ -27,6 +27,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.serving.bodies import Picture, Refusal, decode, most_images, read_body, slices
 from fer_experiments.serving.loading import find_model, loading
 from fer_experiments.serving.turns import Batches, Turns
+from fer_experiments.terminal import say
 from fer_experiments.tracking import models
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def serve(
     config: Config,
     host: str = "127.0.0.1",
     port: int = 5001,
-    echo: Callable[[str], None] = print,
+    echo: Callable[[str], None] = say,
     version: str = "champion",
     allowed_hosts: str = "",
 ) -> None:
