@@ -1,4 +1,4 @@
-"""`make server` attacked: by another user of its machine, by an account that may only look, by guesses, by a reader of logs."""
+"""`make server` attacked: by another user of its machine, an account that may only look, guesses, a reader of logs."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def admins(server: Server) -> str:
 
 
 def ask(
-    server: Server, call: str, user: str = "admin", password: str | None = None, api: str = "api", **body: object
+    server: Server, call: str, user: str = "admin", guess: str = "", api: str = "api/2.0", **body: object
 ) -> tuple[int, str]:
     """The status and text of a POST of MLflow's API."""
-    password = password or (admins(server) if user == "admin" else PASSWORD)
+    password = guess or (admins(server) if user == "admin" else PASSWORD)
     token = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return send(server, f"/{api}/2.0/mlflow/{call}", json.dumps(body).encode(), f"Basic {token}")
+    return send(server, f"/{api}/mlflow/{call}", json.dumps(body).encode(), f"Basic {token}")
 
 
 def send(server: Server, path: str, body: bytes, authorization: str) -> tuple[int, str]:
@@ -98,7 +98,7 @@ def test_another_user_of_the_machine_reads_nothing_that_the_server_keeps(server:
 
 
 @pytest.mark.parametrize("where", ["file://{0}", "{0}", "mlflow-artifacts:/0", "mlflow-artifacts:/../x", "s3://b/x"])
-@pytest.mark.parametrize(("api", "key"), [("api", "artifact_location"), ("ajax-api", "artifactLocation")])
+@pytest.mark.parametrize(("api", "key"), [("api/2.0", "artifact_location"), ("ajax-api/2.0", "artifactLocation")])
 def test_nobody_says_where_on_its_disk_the_server_writes(
     server: Server, tmp_path: Path, where: str, api: str, key: str
 ):
@@ -108,12 +108,12 @@ def test_nobody_says_where_on_its_disk_the_server_writes(
     if status == 200:  # what it was for
         made = ask(server, "runs/create", "anna", experiment_id=json.loads(said)["experiment_id"])[1]
         upload = f"upload-artifact?run_uuid={json.loads(made)['run']['info']['run_id']}&path=x/authorized_keys"
-        ask(server, upload, "anna", api="ajax-api")
+        ask(server, upload, "anna", api="ajax-api/2.0")
     assert not target.exists()
     assert status == 403 and "this server keeps all artifacts itself" in said
     body = json.dumps(json.dumps({"name": name, key: location})).encode()  # MLflow takes JSON in JSON too
     token = base64.b64encode(f"anna:{PASSWORD}".encode()).decode()
-    assert send(server, f"/{api}/2.0/mlflow/experiments/create", body, f"Basic {token}")[0] == 403
+    assert send(server, f"/{api}/mlflow/experiments/create", body, f"Basic {token}")[0] == 403
 
 
 def test_an_account_makes_experiments_of_its_own_as_before(server: Server):
@@ -126,7 +126,7 @@ def test_an_account_makes_experiments_of_its_own_as_before(server: Server):
 def test_names_of_models_that_are_loaded_are_an_administrators_to_give(server: Server):
     prompt = [{"key": "mlflow.prompt.is_prompt", "value": "true"}]
     assert ask(server, "registered-models/create", "anna", name="hers")[0] == 200
-    for api in ("api", "ajax-api"):
+    for api in ("api/2.0", "ajax-api/2.0"):
         for status, said in (
             ask(server, "registered-models/create", "anna", api=api, name="fer-happy"),
             ask(server, "registered-models/create", "anna", api=api, name="fer-whatever", tags=prompt),
@@ -136,9 +136,9 @@ def test_names_of_models_that_are_loaded_are_an_administrators_to_give(server: S
             assert status == 403 and "an administrator's to give" in said
     assert ask(server, "registered-models/create", name="fer-sad")[0] == 200
     assert ask(server, "registered-models/create", "anna", name="fer-sad")[0] in (400, 403)
-    granted = {"username": "anna", "resource_type": "registered_model", "resource_id": "fer-happy"}
-    assert ask(server, "users/permissions/grant", "anna", **granted, permission="EDIT")[0] == 403
-    assert ask(server, "users/permissions/grant", **granted, permission="EDIT")[0] == 200
+    edit = {"username": "anna", "resource_type": "registered_model", "resource_id": "fer-happy", "permission": "EDIT"}
+    assert ask(server, "users/permissions/grant", "anna", api="api/3.0", **edit)[0] == 403
+    assert ask(server, "users/permissions/grant", api="api/3.0", **edit)[0] == 200
     assert ask(server, "registered-models/create", "anna", name="fer-happy")[0] == 200
     assert models.PREFIX == "fer-"
 
