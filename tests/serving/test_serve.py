@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,10 +52,10 @@ FACES = np.random.default_rng(0).integers(0, 256, (5, *SIZE), dtype=np.uint8)
 
 
 class Server:
-    """A serving process, and questions to it."""
+    """A serving process, questions to it, and the file of what it says on standard error."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process, self.port = process, port
+    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+        self.process, self.port, self.log = process, port, log
 
     def ask(self, body: Any = None, method: str = "POST", path: str = "/invocations", **headers: str) -> Any:
         """Status and content of an answer; lists and objects are sent as JSON."""
@@ -78,16 +79,18 @@ class Server:
 @contextmanager
 def serving(config: Config) -> Iterator[Server]:
     command = [sys.executable, "-c", START, json.dumps(to_dict(config))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout and process.stderr
-    try:
-        ready, _, _ = select.select([process.stdout], [], [], 300)
-        line = process.stdout.readline() if ready else ""
-        assert "serving models:/fer-demo/1 (champion) at http://127.0.0.1:" in line, process.stderr.read()
-        yield Server(process, int(line.split("127.0.0.1:")[1].split(";")[0]))
-    finally:
-        process.kill()
-        process.wait()
+    with tempfile.NamedTemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout
+        try:
+            ready, _, _ = select.select([process.stdout], [], [], 300)
+            line = process.stdout.readline() if ready else ""
+            told = "serving models:/fer-demo/1 (champion) at http://127.0.0.1:"
+            assert told in line, Path(log.name).read_text()
+            yield Server(process, int(line.split("127.0.0.1:")[1].split(";")[0]), Path(log.name))
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +316,7 @@ def test_content_length_that_lies_hurts_nobody(server, length):
         answer = client.recv(1000)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert server.ask({"inputs": FACES.tolist()})[0] == 200
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_body_that_does_not_arrive_is_given_up(monkeypatch):
@@ -363,7 +367,8 @@ def test_signal_ends_it_quietly_whoever_is_connected(registered, number, code):
         waiting[1].sendall(head + b"Content-Length: 9\r\n\r\n")
         assert server.ask({"inputs": FACES.tolist()})[0] == 200  # who came before has been let in
         os.kill(server.process.pid, number)
-        _, errors = server.process.communicate(timeout=300)
+        server.process.communicate(timeout=300)
+        errors = server.log.read_text()
         assert server.process.returncode == code and "Traceback" not in errors, errors
         for client in waiting:
             client.close()
