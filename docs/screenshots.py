@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from chromium import PATIENCE, mlflow_ui, open_browser
 
-from fer_experiments.search.state import State
+from fer_experiments.search.state import State, load_state
 from fer_experiments.tracking.store import Store, client_of
 
 WIDTH, HEIGHT = 1400, 900
@@ -69,10 +69,10 @@ def sweep_picture(tab: Any, experiment: str, state: State, out: Path) -> None:
 def compare_picture(tab: Any, experiment: str, state: State, out: Path) -> None:
     """Three trials compared: the best, the median and the worst."""
     sign = -1 if state.identity["sweep.direction"] == "max" else 1
-    ranked = sorted((t for t in state.trials if t["status"] == "finished"), key=lambda trial: sign * trial["score"])
+    ranked = sorted((t for t in state.trials if t.status == "finished"), key=lambda trial: sign * trial.score)
     if len(ranked) < 3:
         raise SystemExit(f"{state.id} has {len(ranked)} finished trials; a comparison takes three")
-    runs = [trial["run_id"] for trial in (ranked[0], ranked[len(ranked) // 2], ranked[-1])]
+    runs = [trial.run_id for trial in (ranked[0], ranked[len(ranked) // 2], ranked[-1])]
     tab.set_viewport_size({"width": WIDTH, "height": 950})  # down to the end of the first table
     tab.goto(f"/#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}")
     chart = tab.locator(".js-plotly-plot")
@@ -122,8 +122,8 @@ def main(mlruns: Path, sweep: str, out: Path) -> None:
     if not report.is_file():
         raise SystemExit(f"no {report}; first: fer report sweep={sweep} paths.mlruns={mlruns}")
     out.mkdir(parents=True, exist_ok=True)
-    state = State(**json.loads((mlruns / "sweeps" / sweep / "state.json").read_text()))
-    assert state.run_id is not None
+    state = load_state(mlruns / "sweeps" / sweep)
+    assert state is not None and state.run_id is not None
     store = Store(f"sqlite:///{(mlruns / 'mlflow.db').resolve()}", mlruns, f"fer/{state.identity['data.task']}")
     experiment = client_of(store).get_run(state.run_id).info.experiment_id
     with mlflow_ui(mlruns) as (address, printed), open_browser() as browser:

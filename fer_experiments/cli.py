@@ -67,7 +67,7 @@ VERBS = {
         "report.sweep:sweep", needs="space", backend=True, chosen=("sweep=",)),
     "sweeps": Verb(
         "list the sweeps: running, stopped, finished, and the best of each", "fer sweeps",
-        "search.state:list_sweeps", prints=True),
+        "search.recorded:list_sweeps", prints=True),
     "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet",
@@ -90,7 +90,8 @@ VERBS = {
         "serving.predict:predict", own={"version": "version"}),
     "serve": Verb(
         "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080",
-        "serving.serve:serve", own={"version": "version", "host": "host", "port": "port"}),
+        "serving.serve:serve",
+        own={"version": "version", "host": "host", "port": "port", "allowed_hosts": "allowed_hosts"}),
     "export": Verb(
         "write the champion as format=savedmodel, onnx or openvino to output=<path>, checked against it",
         "fer export format=onnx output=face.onnx",

@@ -73,12 +73,7 @@ def _git(root: Path, *arguments: str) -> str:
     # process's feet.
     quiet = {name: value for name, value in open_environment().items() if not name.startswith("GIT_")}
     quiet["GIT_OPTIONAL_LOCKS"] = "0"
-    try:
-        done = subprocess.run(command, capture_output=True, env=quiet, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    # `git diff --no-index` exits with 1 when there are differences.
-    return done.stdout.decode(errors="replace") if done.returncode in (0, 1) else ""
+    return _output(*command, environment=quiet, good=(0, 1))  # `git diff --no-index`: 1 when there are differences
 
 
 @cache
@@ -128,10 +123,12 @@ def gpus() -> list[dict[str, str]]:
     return [dict(zip(("name", "memory", "driver"), map(str.strip, row), strict=False)) for row in rows]
 
 
-def _output(*command: str) -> str:
-    """Standard output of a command, "" when it fails or is not there."""
+def _output(*command: str, environment: dict[str, str] | None = None, good: tuple[int, ...] = (0,)) -> str:
+    """Standard output of a command, "" when it is not there, or ends with another exit status than the good ones."""
     try:
-        done = subprocess.run(command, capture_output=True, env=open_environment(), text=True, timeout=20, check=False)
+        done = subprocess.run(
+            command, capture_output=True, env=environment or open_environment(), timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout.decode(errors="replace") if done.returncode in good else ""

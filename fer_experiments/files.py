@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from fer_experiments.errors import UserError
 
 
 def is_held(lock: Path) -> bool:
@@ -25,6 +27,27 @@ def is_held(lock: Path) -> bool:
     except OSError:  # not there, or not for us to see
         return False
     return False
+
+
+@contextmanager
+def holding(path: Path, busy: str, timeout: float = 0) -> Iterator[None]:
+    """The one process that holds this lock file; the lock of a process that dies is released by the kernel.
+
+    Raises:
+        UserError: another process holds it (`busy` says of what), or its folder cannot be written.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise UserError(f"{busy}; wait for it, or stop it") from None
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be written ({error.strerror}); mend its permissions") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from forked import run as fer
 from stores import store_in
 
 from fer_experiments.cli import VERBS, main
+from fer_experiments.search.space import ORACLES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -106,7 +107,7 @@ def test_what_is_mistyped_is_one_line(arguments: list[str], message: str, capsys
     [
         (["train", "head.l3=1"], "fer train: head.l3: no such config path; did you mean head.l2"),
         (["train", "--frobnicate"], "fer train: --frobnicate: no such option"),
-        (["sweep", "sweep=quick", "sweep.oracle=astrology"], "choose one of random, bayesian, tpe, hyperband, grid"),
+        (["sweep", "sweep=quick", "sweep.oracle=astrology"], f"choose one of {', '.join(ORACLES)}"),
         (["data", "data.path=no/such/file.zip"], "no/such/file.zip"),
         (["features", "data=demo", "backbone=keras_file"], "backbone.weights"),
         (["train", "data=fer2013"], "make data"),
@@ -174,7 +175,7 @@ def test_a_config_mistake_imports_nothing_heavy():
     assert done.stdout.strip() == "2 []"
 
 
-def test_a_read_only_mlruns_is_named(tmp_path: Path):
+def test_an_mlruns_that_is_no_folder_is_named(tmp_path: Path):
     (tmp_path / "mlruns").write_text("a file where a folder should be")
     done = fer(
         "train", "data=demo", "backbone=pocket", "head=linear", "training.smoke=true", f"paths.mlruns={tmp_path}/mlruns"

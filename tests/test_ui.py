@@ -40,7 +40,7 @@ class Room(NamedTuple):
     state: State
 
     def run(self, number: int) -> str:
-        return str(self.state.trials[number]["run_id"])
+        return str(self.state.trials[number].run_id)
 
     def artifact(self, run_id: str, path: str) -> Path:
         return Path(client_of(self.store).download_artifacts(run_id, path, str(self.folder)))
@@ -127,9 +127,9 @@ def test_three_trials_are_compared_in_tables_and_a_chart(tab: Any, room: Room) -
     tab.get_by_role("heading", name="Comparing 3 Runs from 1 Experiment").wait_for()
     row = tab.get_by_role("row").filter(has=tab.get_by_text("training.learning_rate", exact=True))
     assert {float(text) for text in row.get_by_role("cell").all_inner_texts()} == {
-        trial["values"]["training.learning_rate"] for trial in room.state.trials
+        trial.values["training.learning_rate"] for trial in room.state.trials
     }
-    scores = [trial["score"] for trial in room.state.trials]
+    scores = [trial.score for trial in room.state.trials]
     for score in scores:
         tab.get_by_text(str(round(score, 3)), exact=True).first.wait_for()
     assert compared(tab, "final/val_accuracy") == pytest.approx(scores, abs=6e-4)

@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from urllib.request import urlopen
@@ -88,11 +89,18 @@ def weights_identity(cfg: BackboneConfig) -> str:
     """What tells these weights from others: the sha256 of their file, or the seed that draws them."""
     path = obtain_weights(cfg)
     if path is not None:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = path.stat()
+        return _sha256(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     if cfg.weights is None:  # the same seed draws other numbers on another backend
         return f"random, seed {cfg.seed}, {os.environ['KERAS_BACKEND']}"
     return f"imagenet of keras {version('keras')}"  # Keras checks the file against a hash of its own
+
+
+@cache
+def _sha256(path: Path, *_state: int) -> str:
+    """Of a file, read once a process while its state (as `stat` gives it) is the same; some are of 200 MB."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def how_to_go_on(cfg: BackboneConfig) -> str:

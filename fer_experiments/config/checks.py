@@ -33,8 +33,6 @@ def check(config: Config) -> None:
     each = config.compute.gpus_per_trial
     if each > 1 and each != int(each):
         raise UserError(f"compute.gpus_per_trial={each}: must be a whole number, or less than 1 to share a GPU")
-    if config.sweep and (config.sweep.oracle, config.sweep.pruner) == ("hyperband", "median"):
-        raise UserError("sweep.pruner=median: hyperband ends hopeless trials itself; say sweep.pruner=none")
     recipe = config.pretrain
     if recipe and (len(recipe.widths) != len(recipe.blocks) or not recipe.widths):
         raise UserError(f"pretrain.widths={recipe.widths}, pretrain.blocks={recipe.blocks}: one number a stage in each")

@@ -9,11 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from fer_experiments.config.folders import config_dir, project_root, yaml_of
 from fer_experiments.config.parts import cache_dir, experiment, mlruns_dir
-from fer_experiments.config.plain import flatten, from_dict, to_dict
+from fer_experiments.config.plain import flatten, from_dict, to_dict, without_password
 from fer_experiments.config.schema import Config, DataConfig
 from fer_experiments.terminal import shown
 
@@ -76,12 +75,6 @@ def place(config: Config) -> list[str]:
         if folder != (project_root() / name).resolve():
             said.append(override(f"paths.{name}", getattr(config.paths, name)))
     return said
-
-
-def without_password(uri: str) -> str:
-    """A store's address as it may be shown."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
 
 
 def ui_command(config: Config, uri: str) -> str:

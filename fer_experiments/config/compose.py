@@ -34,6 +34,8 @@ from fer_experiments.config.plain import one_line, schema
 from fer_experiments.errors import UserError
 
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
+RESOLVED = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # where OmegaConf puts something else
+OF_A_KEY = re.compile(r"(?!tracking\b)[A-Za-z_]\w*(\.\w+)*\}")
 WHOLE = ("data.classes", "data.emotions", "sweep.space")
 
 
@@ -57,6 +59,7 @@ def compose(overrides: Sequence[str]) -> Config:
         for key, value in paths.items():
             OmegaConf.update(composed, key, value)
         _replace_whole(composed, list(files.values()), whole)
+        _refuse_resolvers(OmegaConf.to_container(composed))
         config = OmegaConf.to_object(composed)
     except OverrideParseException as error:
         raise UserError(unreadable(error.override, error)) from error
@@ -104,6 +107,22 @@ def _refuse_unchosen(composed: DictConfig, keys: Mapping[str, str]) -> None:
     for section, key in keys.items():
         if section in (*OPTIONAL_GROUPS, "sweep") and composed.get(section) is None:
             raise UserError(f"{key}: no {section} is chosen; say {section}=<name>")
+
+
+def _refuse_resolvers(value: Any, path: str = "") -> None:
+    """Outside tracking, which is a place and not recorded as it is, text may stand for another key and nothing else."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if f"{path}{key}" != "tracking":
+                _refuse_resolvers(each, f"{path}{key}.")
+    elif isinstance(value, list):
+        for each in value:
+            _refuse_resolvers(each, path)
+    elif isinstance(value, str) and (found := RESOLVED.search(value)) and not OF_A_KEY.match(value, found.end()):
+        raise UserError(
+            f"{path[:-1]}: {value[found.start() :]}: only tracking may take what the environment says, what is here is "
+            "recorded; write the value itself"
+        )
 
 
 def _file_of(word: Word) -> Path | None:

@@ -1,6 +1,6 @@
 """Faces: readers, cleaning, splits, fingerprints, and the sealed test split."""
 
-from fer_experiments.data.dataset import Dataset, TestSplit, TwinSample, find_source, load_dataset, open_test_split
+from fer_experiments.data.dataset import Dataset, TestSplit, find_source, load_dataset, open_test_split
 from fer_experiments.data.describe import describe, remarks
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.readers import find_fer2013
@@ -9,7 +9,6 @@ __all__ = [
     "Dataset",
     "Faces",
     "TestSplit",
-    "TwinSample",
     "describe",
     "find_fer2013",
     "find_source",

@@ -71,7 +71,7 @@ def _cleaning_table(dataset: Dataset) -> list[str]:
 
 
 def _near_twins(found: dict[str, Any]) -> list[str]:
-    pairs = found["pairs_between"]
+    pairs = [[name, count] for name, count in found["pairs_between"].items()]
     return [
         "",
         f"Near twins (one photograph, not the same pixels; score from {found['threshold']}): {found['pairs']:,} pairs, "
@@ -81,7 +81,7 @@ def _near_twins(found: dict[str, Any]) -> list[str]:
         f"  twins in Training of {found['private_test_with_twin_in_training']:,} PrivateTest and "
         f"{found['public_test_with_twin_in_training']:,} PublicTest images, "
         f"in PrivateTest of {found['public_test_with_twin_in_private_test']:,} PublicTest images",
-        *(f"  {line}" for line in _table([["between", "pairs"], *([name, count] for name, count in pairs.items())])),
+        *(f"  {line}" for line in _table([["between", "pairs"], *pairs]) if pairs),
     ]
 
 

@@ -49,6 +49,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TABLES = 1 << 17  # bytes of EXIF: each of its entries may take all of them into memory again
 WITH_ORIENTATION = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # keys of Pillow's info
 
 
@@ -69,18 +70,20 @@ def begins_picture(head: bytes) -> bool:
     return head.startswith(MAGIC) or CONTENT.match(head) is not None
 
 
-def read_picture(content: bytes, name: str, size: tuple[int, int] = SIZE) -> np.ndarray:
+def read_picture(
+    content: bytes, name: str, size: tuple[int, int] = SIZE, formats: tuple[str, ...] = FORMATS
+) -> np.ndarray:
     """Gray uint8 [h, w] of a picture of any size, upright.
 
     Brought to `size` (height, width) in the way that a folder of pictures of differing sizes is before training, so
     that a model sees as much detail as it learned from. What is transparent shows one gray; of an animation the first
-    picture is taken.
+    picture is taken. formats: those that are read.
 
     Raises:
         UserError: content that is no whole picture, or pixels without a known range; begins with `name`.
     """
     with _quietly():
-        image = _gray(content, name).image
+        image = _gray(content, name, formats).image
     return np.asarray(_resized(image, (size[1], size[0])))
 
 
@@ -131,10 +134,10 @@ def _resized(image: Image.Image, size: Size) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
-def _gray(content: bytes, where: str) -> Gray:
+def _gray(content: bytes, where: str, formats: tuple[str, ...] = FORMATS) -> Gray:
     """The picture in `content`. Raises UserError that begins with `where`, whatever is wrong."""
     try:
-        image = _opened(content)
+        image = _opened(content, formats)
         if _is_deep(image, content):
             raise ValueError("more than 8 bits a channel, of unknown range: convert it to 8 bits")
         image.load()
@@ -151,14 +154,14 @@ def _refusal(where: str, reason: str) -> UserError:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow knows."""
+def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that this Pillow knows."""
     Image.init()
-    return tuple(form for form in FORMATS if form in Image.OPEN)
+    return tuple(form for form in formats if form in Image.OPEN)
 
 
-def _opened(content: bytes) -> ImageFile.ImageFile:
-    image = Image.open(io.BytesIO(content), formats=_formats())
+def _opened(content: bytes, formats: tuple[str, ...] = FORMATS) -> ImageFile.ImageFile:
+    image = Image.open(io.BytesIO(content), formats=_known(formats))
     if image.width * image.height > PIXELS:
         raise ValueError(f"its {image.width}x{image.height} pixels are more than {PIXELS // 10**6} million")
     return image
@@ -205,6 +208,8 @@ def _orientation(image: Image.Image) -> int:
     """What EXIF or XMP says; 1, upright, where they are missing or cannot be read, as viewers take it."""
     if image.format == "TIFF" or not WITH_ORIENTATION & image.info.keys():
         return 1  # Pillow turns a TIFF itself when it loads it
+    if max(len(image.info.get("exif", b"")), len(image.info.get("Raw profile type exif", "")) // 2) > TABLES:
+        return 1
     try:
         said = image.getexif().get(ORIENTATION)
     except Exception:  # whatever bytes that are no tags make of its parser

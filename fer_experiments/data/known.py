@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from fer_experiments.data.cleaning import pixel_digests
-from fer_experiments.data.faces import Faces
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -23,15 +22,6 @@ def known_images(part: str, images: np.ndarray) -> np.ndarray:
     if known is None:
         return np.zeros(len(images), bool)
     return np.isin(_short(images), known)
-
-
-def part_digests(faces: Faces, usage: str) -> np.ndarray:
-    """Return what identifies the images of a usage that no other usage has, uint64, sorted: what an asset holds.
-
-    A copy across the usages is none of its part's: cleaning leaves it to evaluation.
-    """
-    short, inside = _short(faces.images), faces.usage == usage
-    return np.setdiff1d(short[inside], short[~inside])
 
 
 def _short(images: np.ndarray) -> np.ndarray:

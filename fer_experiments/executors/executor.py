@@ -21,6 +21,7 @@ class Executor(Protocol):
 
     Calls, arguments and results travel pickled, except inline. What a call raises is raised by its future, `Lost` if
     its worker died; only inline does an exception that is no Exception (Ctrl-C) end the driver's own loop.
+    Calls at once need a process each: a fit seeds, and clears, what Keras keeps for its whole process.
     """
 
     @property

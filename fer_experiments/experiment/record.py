@@ -1,27 +1,22 @@
-"""What goes on the run of a fit: what it was made of, what it gave; and the one door to the sealed test split."""
+"""What goes on the run of a training: what it was made of, what it gave; and the one door to the sealed test split."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from fer_experiments import tracking
-from fer_experiments.backbones.networks import seen_near_twins
 from fer_experiments.config import Config, cache_dir, to_yaml
 from fer_experiments.data import Dataset, TestSplit, open_test_split
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
-from fer_experiments.experiment.prepare import Prepared
-from fer_experiments.training.fit import FitResult, fit_head
-
-if TYPE_CHECKING:
-    from fer_experiments.training.pixels import PretrainResult
+from fer_experiments.training.result import TrainingResult
 
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
@@ -50,34 +45,15 @@ def _sheet(dataset: Dataset, draw: Callable[[Dataset], Figure]) -> bytes:
     return _sheets[key]
 
 
-def fit_and_record(
-    run: tracking.Run, prepared: Prepared, config: Config, **options: Any
-) -> tuple[FitResult, dict[str, float]]:
-    """Fits the config's head on the prepared features, with the options of `fit_head`; fit and head go on the run."""
-    fit = fit_head(
-        prepared.features,
-        prepared.dataset,
-        config.head,
-        config.training,
-        moments=prepared.moments if config.head.normalize else None,
-        **options,
-    )
-    final = record(run, prepared.dataset, fit)
-    if near := seen_near_twins(config.backbone, prepared.dataset):
-        run.set_tags({"fer.seen_near_twins": f"{near} of {len(prepared.dataset.val)} validation images"})
-    run.log_head(fit.model, prepared.features.dtype)
-    return fit, final
-
-
 def record(
-    run: tracking.Run, dataset: Dataset, fit: FitResult | PretrainResult, *, logged: Sequence[int] = ()
+    run: tracking.Run, dataset: Dataset, result: TrainingResult, *, logged: Sequence[int] = ()
 ) -> dict[str, float]:
-    """What a fit gave goes on its run, epochs in `logged` being there already; returns the final metrics by name."""
-    final = log_scores(run, "val", dataset.labels[dataset.val], fit.val_probabilities, dataset.classes)
-    run.log_epochs(fit.history.drop(index=list(logged)))
-    run.log_metrics({"time/fit_s": fit.seconds, "best_epoch": float(fit.best_epoch)})
-    run.log_figure(curves.learning_curves(fit.history, fit.best_epoch), "plots/learning_curves.png")
-    run.log_csv(fit.history.rename_axis("epoch").reset_index(), "metrics/history.csv")
+    """What a training gave goes on its run, but for epochs in `logged`; returns the final metrics by name."""
+    final = log_scores(run, "val", dataset.labels[dataset.val], result.val_probabilities, dataset.classes)
+    run.log_epochs(result.history.drop(index=list(logged)))
+    run.log_metrics({"time/fit_s": result.seconds, "best_epoch": float(result.best_epoch)})
+    run.log_figure(curves.learning_curves(result.history, result.best_epoch), "plots/learning_curves.png")
+    run.log_csv(result.history.rename_axis("epoch").reset_index(), "metrics/history.csv")
     return final
 
 

@@ -1,17 +1,20 @@
-"""`fer train`: one logged run, or one for each job of a multirun."""
+"""Fits a head and records it: for trials, refits, and `fer train`, one logged run or one for each job of a multirun."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, flatten, to_dict
+from fer_experiments.backbones.networks import seen_near_twins
+from fer_experiments.config import Config, flatten, recorded
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
-from fer_experiments.experiment.prepare import Echo, prepare, smoke
-from fer_experiments.experiment.record import describe_run, fit_and_record
-from fer_experiments.training.fit import FitResult
+from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
+from fer_experiments.experiment.record import describe_run, record
+from fer_experiments.training.fit import fit_head
+from fer_experiments.training.result import TrainingResult
 
 
 def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> dict[str, float]:
@@ -22,12 +25,31 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> d
     tracking.close_orphans(store)
     prepared = prepare(config, echo)
     name = f"{config.backbone.name}-{config.head.name}"
-    with tracking.start_run(store, "train", name, to_dict(config), tags=prepared.tags, parent=parent) as run:
-        describe_run(run, prepared.dataset, to_dict(config))
+    with tracking.start_run(store, "train", name, recorded(config), tags=prepared.tags, parent=parent) as run:
+        describe_run(run, prepared.dataset, recorded(config))
         fit, final = fit_and_record(run, prepared, config, description=config.head.name)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
     echo(summary(prepared.dataset, final, fit))
     return final
+
+
+def fit_and_record(
+    run: tracking.Run, prepared: Prepared, config: Config, **options: Any
+) -> tuple[TrainingResult, dict[str, float]]:
+    """Fits the config's head on the prepared features, with the options of `fit_head`; fit and head go on the run."""
+    fit = fit_head(
+        prepared.features,
+        prepared.dataset,
+        config.head,
+        config.training,
+        moments=prepared.moments if config.head.normalize else None,
+        **options,
+    )
+    final = record(run, prepared.dataset, fit)
+    if near := seen_near_twins(config.backbone, prepared.dataset):
+        run.set_tags({"fer.seen_near_twins": f"{near} of {len(prepared.dataset.val)} validation images"})
+    run.log_head(fit.model, prepared.features.dtype)
+    return fit, final
 
 
 def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
@@ -60,12 +82,12 @@ def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
 
 def differences(config: Config, configs: Sequence[Config]) -> str:
     """The config paths of one job that are not the same in all jobs, with their values."""
-    flat = [flatten(to_dict(c)) for c in configs]
-    own = flatten(to_dict(config))
+    flat = [flatten(recorded(c)) for c in configs]
+    own = flatten(recorded(config))
     return ", ".join(f"{path}={value}" for path, value in own.items() if any(f.get(path) != value for f in flat))
 
 
-def summary(dataset: Dataset, final: dict[str, float], fit: FitResult) -> str:
+def summary(dataset: Dataset, final: dict[str, float], fit: TrainingResult) -> str:
     """The result of a run in two lines, the accuracy with its 95 % interval."""
     accuracy, low, high = (final[f"final/val_accuracy{end}"] for end in ("", "_low", "_high"))
     others = "  ".join(f"{k.removeprefix('final/val_')} {v:.4f}" for k, v in final.items() if "accuracy" not in k)

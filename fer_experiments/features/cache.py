@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from fer_experiments.backbones.networks import backbone_fingerprint
 from fer_experiments.config import BackboneConfig, FeaturesConfig, project_root
@@ -26,6 +24,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor
 from fer_experiments.features.extraction import Echo, extract
 from fer_experiments.features.shards import open_shards, read_manifest
+from fer_experiments.files import is_held
 from fer_experiments.terminal import size
 
 
@@ -133,7 +132,9 @@ def extract_features(
     if features is None:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            with locked(path, echo):
+            if is_held(path / "lock"):
+                echo("features: another process is extracting the same ones; waiting for it")
+            with FileLock(path / "lock"):
                 if open_features(path, views) is None:
                     content = {"fingerprint": fingerprint, "images": images_fingerprint}
                     wanted = replace(features_cfg, views=list(views))
@@ -150,21 +151,6 @@ def extract_features(
     else:
         echo(f"{what} from {where} (no image forwarded)")
     return features
-
-
-@contextmanager
-def locked(path: Path, echo: Echo) -> Iterator[None]:
-    """The only one at work in this folder. The lock of a process that dies is released by the kernel."""
-    lock = FileLock(path / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        echo("features: another process is extracting the same ones; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _sha256(content: Any) -> str:

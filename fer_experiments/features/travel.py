@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock
+
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Shared
-from fer_experiments.features.cache import FeatureSet, locked
+from fer_experiments.features.cache import FeatureSet
 from fer_experiments.features.shards import read_manifest, write_manifest
 from fer_experiments.files import write_atomically
 
@@ -25,7 +27,7 @@ class Travelling:
         """The features in that cache, what is missing written to it."""
         path = cache / "features" / self.features.path.name
         path.mkdir(parents=True, exist_ok=True)
-        with locked(path, lambda line: None):
+        with FileLock(path / "lock"):
             for view, (manifest, files) in self.views.items():
                 if read_manifest(path / view) is not None:
                     continue

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, experiment, flatten, from_dict, read_yaml, to_dict
+from fer_experiments.config import Config, experiment, flatten, from_dict, read_yaml, recorded, to_dict
 from fer_experiments.config.commands import command, ui_command
 from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
 from fer_experiments.experiment.prepare import Preparations, Prepared
-from fer_experiments.experiment.record import describe_run, fit_and_record
-from fer_experiments.search.state import find_sweep
+from fer_experiments.experiment.record import describe_run
+from fer_experiments.experiment.train import fit_and_record
+from fer_experiments.search.recorded import find_sweep
 from fer_experiments.training.fit import FitError, forget
 
 KINDS = ("trial", "train")
@@ -85,7 +86,7 @@ def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str
     best = state.ranked()[: config.promote.top_k]
     if not best:
         raise UserError(f"sweep {state.id}: no trial has finished yet; its command given again goes on with it")
-    candidates = [_candidate(config, store, t["run_id"], f"trial {t['number']}", t["values"]) for t in best]
+    candidates = [_candidate(config, store, t.run_id, f"trial {t.number}", t.values) for t in best if t.run_id]
     return Choice(f"sweep {state.id}", candidates, objective, direction, state.id)
 
 
@@ -176,11 +177,11 @@ def _refit(
             parent.store,
             "train",
             label,
-            to_dict(config),
+            recorded(config),
             tags={**prepared.tags, "fer.refit": digest},
             parent=parent.id,
         ) as run:
-            describe_run(run, prepared.dataset, to_dict(config))
+            describe_run(run, prepared.dataset, recorded(config))
             fit, final = fit_and_record(run, prepared, config, description=label)
     finally:
         forget()

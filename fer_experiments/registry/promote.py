@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_experiments import environment, tracking
-from fer_experiments.config import Config, experiment, flatten, project_root, to_dict
+from fer_experiments.config import Config, experiment, flatten, project_root, recorded, to_dict
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors.executor import open_executor
@@ -94,7 +94,7 @@ def _promote(
     prepared = preparations.of(taken)
     run.set_tags(prepared.tags)
     _record_choice(refits, choice, seed, run, echo)
-    describe_run(run, prepared.dataset, to_dict(taken))
+    describe_run(run, prepared.dataset, recorded(taken))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         images, said = _write(taken, prepared, store, refits[0].runs[seed], folder, echo)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
+from fer_experiments.files import holding
 from fer_experiments.terminal import table
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.models import CHAMPION, PREVIOUS, Version
@@ -21,26 +19,10 @@ from fer_experiments.tracking.models import CHAMPION, PREVIOUS, Version
 TOLD = ("test_accuracy", "test_log_loss", "backbone_name", "from", "user")  # tags that the list shows
 
 
-@contextmanager
-def only_one_promotes(config: Config, name: str) -> Iterator[None]:
-    """One promotion or rollback of a model at a time on this machine; the kernel releases the lock of a dead process.
-
-    Raises:
-        UserError: another is at it.
-    """
-    folder = mlruns_dir(config) / "models"
-    lock = FileLock(folder / f"{name}.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{name}: another process is promoting or rolling back; wait for it, or stop it") from None
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); mend its permissions") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def only_one_promotes(config: Config, name: str) -> AbstractContextManager[None]:
+    """One promotion or rollback of a model at a time on this machine; see `holding`."""
+    lock = mlruns_dir(config) / "models" / f"{name}.lock"
+    return holding(lock, f"{name}: another process is promoting or rolling back")
 
 
 def crown(store: Store, version: Version, before: Version | None) -> None:
@@ -130,6 +112,4 @@ def list_models(config: Config, trusting: str | None = None, number: str | None 
             moment = datetime.fromtimestamp(version.created / 1000).astimezone()
             told = (tags.get(f"fer.{key}", "") for key in TOLD)
             rows.append([name, str(version.number), ", ".join(version.aliases), f"{moment:%Y-%m-%d %H:%M}", *told])
-    if len(rows) == 1:
-        return f"no models in {store}; `{command('promote', config=config)}` registers one"
-    return table(rows)
+    return table(rows) if rows[1:] else f"no models in {store}; `{command('promote', config=config)}` registers one"

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any
 
 from fer_experiments.report.markup import facts, paragraph, section, table
 from fer_experiments.report.record import Record
+from fer_experiments.search.trials import Trial
 
 NAMED = 12  # trials named beside a reason
 
 
 def endings(record: Record) -> str:
     """Failures with their reasons; and trials that were pruned, repeated, out of time or killed."""
-    reasons: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    reasons: dict[str, list[Trial]] = defaultdict(list)
     for trial in record.state.ended:
-        if trial["status"] == "failed" or (trial["status"] == "repeated" and trial["score"] is None):
-            reasons[f"{trial.get('error') or 'no reason is recorded'}"].append(trial)
+        if trial.failed or (trial.status == "repeated" and trial.score is None):
+            reasons[trial.error or "no reason is recorded"].append(trial)
     rows = [(text, len(trials), _numbers(trials)) for text, trials in reasons.items()]
     rows.sort(key=lambda row: -row[1])
     parts = [table(("reason", "trials", "which"), rows)] if rows else [paragraph("No trial failed.")]
     ended = record.state.ended
     others = [
-        ("pruned", "worse than the median of the other trials", [t for t in ended if t["status"] == "pruned"]),
+        ("pruned", "worse than the median of the other trials", [t for t in ended if t.status == "pruned"]),
         (
             "repeated",
             "the same config was tried before and not run again",
-            [t for t in ended if t["status"] == "repeated"],
+            [t for t in ended if t.status == "repeated"],
         ),
         (
             "out of time",
             "ended by sweep.max_trial_minutes, best epoch kept",
-            [t for t in ended if t.get("out_of_time")],
+            [t for t in ended if t.out_of_time],
         ),
         ("in flight", "asked, and not ended yet", record.state.in_flight),
     ]
@@ -46,8 +46,8 @@ def cost(record: Record) -> str:
     """Hours, images and trials in them, and the machine."""
     state = record.state
     ran = _ran(record)
-    busy = sum(t["seconds"] for t in ran)
-    lost = sum(t["seconds"] for t in ran if t["status"] == "failed")
+    busy = sum(t.seconds or 0 for t in ran)
+    lost = sum(t.seconds or 0 for t in ran if t.failed)
     known = [("hours, all processes that worked on it", f"{state.seconds / 3600:.2f}")] if state.seconds else []
     if state.seconds:
         known.append(("trials per hour", f"{trials_per_hour(record):,.1f}"))
@@ -55,12 +55,12 @@ def cost(record: Record) -> str:
     if state.seconds:
         known.append(("trials at once, on average", f"{busy / state.seconds:.2f}"))
     if ran:
-        longest = max(ran, key=lambda t: t["seconds"])
+        longest = max(ran, key=lambda t: t.seconds or 0)
         mean = busy / len(ran)
         known.append(
-            ("seconds a trial", f"{mean:.1f} on average, at most {longest['seconds']:.1f} (trial {longest['number']})")
+            ("seconds a trial", f"{mean:.1f} on average, at most {longest.seconds or 0:.1f} (trial {longest.number})")
         )
-    known.append(("epochs", f"{sum(t.get('epochs') or 0 for t in ran):,}"))
+    known.append(("epochs", f"{sum(t.epochs or 0 for t in ran):,}"))
     known.append(("images per second in fits", _images_per_second(record, ran)))
     if record.hardware:
         machine = record.hardware
@@ -75,20 +75,20 @@ def trials_per_hour(record: Record) -> float:
     return 3600 * len(_ran(record)) / record.state.seconds
 
 
-def _ran(record: Record) -> list[dict[str, Any]]:
-    return [trial for trial in record.state.ended if trial["status"] != "repeated"]
+def _ran(record: Record) -> list[Trial]:
+    return [trial for trial in record.state.ended if trial.status != "repeated"]
 
 
-def _images_per_second(record: Record, ran: list[dict[str, Any]]) -> str:
+def _images_per_second(record: Record, ran: list[Trial]) -> str:
     """Training images in all epochs of the fits by the seconds they took, validation and waiting included."""
-    timed = [t for t in ran if t.get("fit_s") and t.get("epochs")]
+    timed = [t for t in ran if t.fit_s and t.epochs]
     if record.counts is None or not timed:
         return "not recorded"
     train = record.counts[record.counts["split"] == "train"].drop(columns="split").to_numpy().sum()
-    images = float(train) * sum(t["epochs"] for t in timed)
-    return f"{images / sum(t['fit_s'] for t in timed):,.0f} (stored features; {train:,} training images an epoch)"
+    images = float(train) * sum(t.epochs or 0 for t in timed)
+    return f"{images / sum(t.fit_s or 0 for t in timed):,.0f} (stored features; {train:,} training images an epoch)"
 
 
-def _numbers(trials: list[dict[str, Any]]) -> str:
-    named = ", ".join(str(trial["number"]) for trial in trials[:NAMED])
+def _numbers(trials: list[Trial]) -> str:
+    named = ", ".join(str(trial.number) for trial in trials[:NAMED])
     return named + (f" and {len(trials) - NAMED} more" if len(trials) > NAMED else "")

@@ -14,6 +14,7 @@ from fer_experiments.evaluation.style import BLUE, GRAY, ORANGE, PURPLE, VERMILI
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import Scale, escaped, scale_of
 from fer_experiments.search.leaderboard import ABSENT, written
+from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import number
 from fer_experiments.training.pruning import best_so_far
 
@@ -50,7 +51,7 @@ def objective(record: Record) -> go.Figure | None:
         return None
     figure = go.Figure()
     by_hour = {number: end for number, (_, end) in record.times.items()}
-    traces = [_over(record, trials, {t["number"]: t["number"] for t in trials}), _over(record, trials, by_hour)]
+    traces = [_over(record, trials, {t.number: t.number for t in trials}), _over(record, trials, by_hour)]
     for kind, made in enumerate(traces):
         figure.add_traces([trace.update(visible=kind == 0) for trace in made])
     buttons = [
@@ -72,19 +73,19 @@ def objective(record: Record) -> go.Figure | None:
     return finish(figure, 430, updatemenus=[{**menu, **look, "buttons": buttons}], legend=legend)
 
 
-def _over(record: Record, trials: list[dict[str, Any]], at: dict[int, float]) -> list[go.Scatter]:
+def _over(record: Record, trials: list[Trial], at: dict[int, float]) -> list[go.Scatter]:
     """The traces of `objective` with the trials at these places; those without one are left out."""
-    shown = sorted((t for t in trials if t["number"] in at), key=lambda t: at[t["number"]])
-    scores = [t["score"] for t in shown if t["score"] is not None]
+    shown = sorted((t for t in trials if t.number in at), key=lambda t: at[t.number])
+    scores = [t.score for t in shown if t.score is not None]
     floor = min(scores) - 0.06 * (max(scores) - min(scores) or 1) if scores else 0.0
     traces = []
     for status, marker in MARKS.items():
-        some = [t for t in shown if t["status"] == status]
+        some = [t for t in shown if t.status == status]
         if some:
-            heights = [floor if t["score"] is None else t["score"] for t in some]
+            heights = [floor if t.score is None else t.score for t in some]
             traces.append(
                 go.Scatter(
-                    x=[at[t["number"]] for t in some],
+                    x=[at[t.number] for t in some],
                     y=heights,
                     mode="markers",
                     marker={"size": 8, **marker},
@@ -93,13 +94,13 @@ def _over(record: Record, trials: list[dict[str, Any]], at: dict[int, float]) ->
                     hoverinfo="text",
                 )
             )
-    finished = [t for t in shown if t["status"] == "finished"]
-    best = best_so_far([t["score"] for t in finished], record.sweep.direction).tolist()
+    finished = {t.number: t.score for t in shown if t.finished and t.score is not None}
+    best = best_so_far(list(finished.values()), record.sweep.direction).tolist()
     if finished:
-        end = at[shown[-1]["number"]]
+        end = at[shown[-1].number]
         traces.append(
             go.Scatter(
-                x=[*(at[t["number"]] for t in finished), end],
+                x=[*map(at.__getitem__, finished), end],
                 y=[*best, best[-1]],
                 mode="lines",
                 line={"shape": "hv", "color": VERMILION, "width": 2},
@@ -109,11 +110,11 @@ def _over(record: Record, trials: list[dict[str, Any]], at: dict[int, float]) ->
     return traces
 
 
-def _about(trial: dict[str, Any]) -> str:
+def _about(trial: Trial) -> str:
     """What one reads of a trial on pointing at it."""
-    score = "failed" if trial["score"] is None else f"{trial['score']:.4f}"
-    values = [f"{path} = {_written(value)}" for path, value in trial["values"].items()]
-    return "<br>".join([f"<b>trial {trial['number']}: {score}</b>", *map(escaped, values)])
+    score = "failed" if trial.score is None else f"{trial.score:.4f}"
+    values = [f"{path} = {_written(value)}" for path, value in trial.values.items()]
+    return "<br>".join([f"<b>trial {trial.number}: {score}</b>", *map(escaped, values)])
 
 
 def _written(value: Any) -> str:
@@ -122,9 +123,9 @@ def _written(value: Any) -> str:
     return number(value) if isinstance(value, float) else written(value)
 
 
-def _scored(record: Record) -> list[dict[str, Any]]:
+def _scored(record: Record) -> list[Trial]:
     """The trials that have a score and are no repetition."""
-    return [t for t in record.state.ended if t["score"] is not None and t["status"] != "repeated"]
+    return [t for t in record.state.ended if t.score is not None and t.status != "repeated"]
 
 
 def parallel_coordinates(record: Record) -> go.Figure | None:
@@ -134,20 +135,20 @@ def parallel_coordinates(record: Record) -> go.Figure | None:
         return None
     dimensions = []
     for path, entry in record.sweep.space.items():
-        scale = scale_of(path, entry, [t["values"].get(path) for t in trials])
+        scale = scale_of(path, entry, [t.values.get(path) for t in trials])
         label = escaped(scale.label).replace(".", ".<br>", 1)
         dimension: dict[str, Any] = {"label": label, "values": scale.at, "range": [scale.low, scale.high]}
         if scale.ticks:
             dimension |= {"tickvals": list(scale.ticks), "ticktext": list(scale.ticks.values())}
         dimensions.append(dimension)
-    scores = [t["score"] for t in trials]
+    scores = [t.score for t in trials]
     dimensions.append({"label": escaped(record.sweep.objective), "values": scores})
     line = {"color": scores, "colorscale": "Viridis", "reversescale": record.sweep.direction == "min"}
     figure = go.Figure(
         go.Parcoords(
             dimensions=dimensions,
             line={**line, "showscale": True, "colorbar": {"thickness": 12}},
-            customdata=[t["number"] for t in trials],
+            customdata=[t.number for t in trials],
             unselected={"line": {"color": "#888888", "opacity": 0.08}},
             labelfont={"size": 12},
             rangefont={"color": "rgba(0,0,0,0)"},  # they would lie on the second line of labels
@@ -184,16 +185,16 @@ def slices(record: Record) -> go.Figure | None:
     rows = math.ceil(len(paths) / columns)
     figure = make_subplots(rows, columns, shared_yaxes=True, horizontal_spacing=0.025, vertical_spacing=0.33 / rows)
     jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(trials))
-    numbers = [t["number"] for t in trials]
+    numbers = [t.number for t in trials]
     for place, path in enumerate(paths):
         row, column = place // columns + 1, place % columns + 1
-        values = [t["values"].get(path) for t in trials]
+        values = [t.values.get(path) for t in trials]
         scale = scale_of(path, record.sweep.space[path], values)
         at = (np.array(scale.at) + jitter).tolist() if scale.discrete else scale.at
         texts = [f"trial {n}: {escaped(_written(v))}" for n, v in zip(numbers, values, strict=True)]
         points = go.Scatter(
             x=at,
-            y=[t["score"] for t in trials],
+            y=[t.score for t in trials],
             mode="markers",
             marker={"size": 7, "color": numbers, "coloraxis": "coloraxis", "line": {"width": 0.5, "color": GRAY}},
             hovertext=texts,

@@ -15,7 +15,6 @@ from fer_experiments.report import figures, results
 from fer_experiments.report.markup import figure, folded, paragraph, section, table, to_copy
 from fer_experiments.report.record import Record
 from fer_experiments.search import leaderboard
-from fer_experiments.search.identity import granted
 from fer_experiments.search.importance import FEWEST_TRIALS, FORESTS, importances
 from fer_experiments.search.leaderboard import written
 
@@ -25,15 +24,15 @@ def best(record: Record) -> str:
     top = record.state.best()
     if top is None:
         return section("best", "Best config", paragraph("No trial has finished yet."))
-    said = f"Trial {top['number']}, {record.sweep.objective} {top['score']:.4f}, run {top['run_id']}."
-    low = top["metrics"].get(f"{record.sweep.objective}_low")
+    said = f"Trial {top.number}, {record.sweep.objective} {top.score:.4f}, run {top.run_id}."
+    low = top.metrics.get(f"{record.sweep.objective}_low")
     if low is not None:
-        near = sum(t["status"] == "finished" and t["score"] >= low for t in record.state.trials) - 1
+        near = sum(t.finished and t.score is not None and t.score >= low for t in record.state.trials) - 1
         said += f" Within its 95 % interval: {near:,} other finished trial{'s'[: near != 1]}."
         said += " The best of many is flattered by being chosen; the sealed test split tells."
-    if granted(top["raw"]).initial_epoch:
+    if top.grant.initial_epoch:
         said += " Hyperband went on from an earlier trial's weights in it; trained again, it starts afresh."
-    values = table(("hyperparameter", "value"), [(path, written(value)) for path, value in top["values"].items()])
+    values = table(("hyperparameter", "value"), [(path, written(value)) for path, value in top.values.items()])
     return section("best", "Best config", paragraph(said), values, *_again(record))
 
 

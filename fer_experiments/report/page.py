@@ -81,10 +81,10 @@ def _tiles(record: Record) -> str:
     state, top = record.state, record.state.best()
     shown = [("none", record.sweep.objective, "no trial has finished")]
     if top:
-        low, high = (top["metrics"].get(f"{record.sweep.objective}_{end}") for end in ("low", "high"))
+        low, high = (top.metrics.get(f"{record.sweep.objective}_{end}") for end in ("low", "high"))
         interval = f", 95 % interval {low:.4f} to {high:.4f}" if low is not None else ""
-        shown = [(f"{top['score']:.4f}", record.sweep.objective, f"trial {top['number']}{interval}")]
-    counts = {s: sum(t["status"] == s for t in state.ended) for s in ("finished", "pruned", "repeated", "failed")}
+        shown = [(f"{top.score:.4f}", record.sweep.objective, f"trial {top.number}{interval}")]
+    counts = {s: sum(t.status == s for t in state.ended) for s in ("finished", "pruned", "repeated", "failed")}
     more = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     shown.append((f"{len(state.ended):,}", "trials", more))
     if state.seconds:

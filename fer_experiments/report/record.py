@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import pandas as pd
 
 from fer_experiments.config import SweepConfig, decides_results, read_yaml
 from fer_experiments.errors import UserError
-from fer_experiments.search.state import State, is_locked
+from fer_experiments.search.state import State, status_of
 from fer_experiments.tracking import FoundRun, Store, artifact_text, find_run, find_runs
 
 CURVES, MATRICES = 6, 3  # of the best runs
@@ -50,13 +49,11 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
     Raises:
         UserError: the store does not have the sweep's run.
     """
-    # A failed trial that its sweep learned of from the store has no seconds.
-    state = dataclasses.replace(state, trials=[{"seconds": 0.0, **trial} for trial in state.trials])
     sweep = state.settings
     store = store.of(state.identity["data.task"])
     parent = _parent_run(store, state)
     runs = find_runs(store, {"fer.sweep_id": state.id, "fer.kind": "trial"})
-    best = {t["number"]: t["run_id"] for t in state.ranked() if t.get("run_id")}
+    best = {t.number: t.run_id for t in state.ranked() if t.run_id}
     tables = {n: _table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
     grids = {n: _json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
     config = artifact_text(store, next(iter(best.values())), "config.yaml") if best else None
@@ -64,7 +61,7 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
         state=state,
         sweep=sweep,
         run_id=parent.run_id,
-        status="running" if is_locked(folder) else "stopped" if state.status == "running" else "finished",
+        status=status_of(state, folder),
         counts=_table(store, parent.run_id, "data/counts.csv"),
         cleaning=_json(store, parent.run_id, "data/cleaning.json"),
         hardware=_json(store, parent.run_id, "environment/hardware.json"),
@@ -78,8 +75,7 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
 
 
 def _parent_run(store: Store, state: State) -> FoundRun:
-    assert state.run_id is not None  # set before the state is first written
-    run = find_run(store, state.run_id)
+    run = find_run(store, state.run_id) if state.run_id else None
     if run is None:
         where = "say tracking=... and tracking.uri=... as for the sweep itself"
         raise UserError(f"sweep {state.id}: its run {state.run_id} is not in {store}; {where}")
@@ -101,7 +97,7 @@ def _seeds(store: Store, parent: FoundRun, trials: list[FoundRun], state: State,
     """The configs of this sweep that were fitted with several seeds, by its trials or by `fer train`."""
     inputs = ("fer.dataset", "fer.features")  # where trials differ in these, the parent does not have them
     same_inputs = {key: parent.tags[key] for key in inputs if key in parent.tags}
-    own = {trial["run_id"] for trial in state.trials if trial["status"] == "finished"}
+    own = {trial.run_id for trial in state.trials if trial.finished}
     runs = [run for run in trials if run.run_id in own]
     if runs:
         runs += find_runs(store, {"fer.kind": "train", **same_inputs}, "FINISHED")

@@ -13,9 +13,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.files import write_atomically
 from fer_experiments.report.page import page
 from fer_experiments.report.record import read_record
-from fer_experiments.search.state import find_sweep
-
-__all__ = ["find_sweep", "write_report"]
+from fer_experiments.search.recorded import find_sweep
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 

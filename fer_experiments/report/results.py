@@ -33,7 +33,7 @@ def learning_curves(record: Record) -> go.Figure | None:
                     y=history[f"{split}/{metric}"].tolist(),
                     mode="lines+markers" if len(history) < 3 else "lines",
                     line={"color": colour, **line},
-                    name=f"trial {number} ({trial['score']:.4f})",
+                    name=f"trial {number} ({trial.score:.4f})",
                     legendgroup=str(number),
                     showlegend=split == "val" and column == 1,
                     hovertemplate=f"trial {number}, {split}/{metric}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",

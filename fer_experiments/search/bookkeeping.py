@@ -15,9 +15,9 @@ from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost
 from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.search import leaderboard
-from fer_experiments.search.identity import granted
 from fer_experiments.search.oracle import tell
 from fer_experiments.search.state import State
+from fer_experiments.search.trials import Outcome, Trial, read
 from fer_experiments.tracking import StoreLost
 
 MAX_CONSECUTIVE_FAILURES = 3
@@ -35,7 +35,7 @@ class Sweep:
     folder: Path
     preparations: Preparations
     echo: Callable[[str], None]
-    recent: list[dict[str, Any]] = field(default_factory=list)  # trials that ended in this process, in that order
+    recent: list[Trial] = field(default_factory=list)  # trials that ended in this process, in that order
     lost: dict[int, int] = field(default_factory=dict)  # trial -> workers that died of it
     since: float = field(default_factory=time.monotonic)
     trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
@@ -52,38 +52,34 @@ class Sweep:
         self.state.save(self.folder)
 
 
-def conclude(sweep: Sweep, oracle: Any, number: int, done: dict[str, Any], parent: tracking.Run) -> None:
+def conclude(sweep: Sweep, oracle: Any, number: int, done: Outcome, parent: tracking.Run) -> None:
     """Tells the oracle how a trial ended, and shows it; the caller saves the state.
 
     Of a trial that is run again the oracle has heard: what it is told stays what a replay tells it.
     """
     state = sweep.state
     trial = state.trials[number]
-    again = number in state.told
-    if again:
-        trial.setdefault("told", trial["score"])
-        for stale in ("error", "impossible", "of"):
-            trial.pop(stale, None)
-    trial |= done
-    if again:
+    trial.end(done)
+    if number in state.told:
         sweep.save()  # the loop saves where the order grew
     else:
-        tell(oracle, sweep.trials.pop(number), trial["score"])
+        trial.told = trial.score
+        tell(oracle, sweep.trials.pop(number), trial.score)
         state.order.append(number)  # until here a signal leaves it in flight, and its record is found again
     sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
     leaderboard.log_progress(parent, state, trial, sweep.sweep)
     sweep.recent.append(trial)
-    last = [t for t in sweep.recent if not t.get("impossible")][-MAX_CONSECUTIVE_FAILURES:]
-    if len(last) == MAX_CONSECUTIVE_FAILURES and all(t["status"] == "failed" for t in last):
+    last = [t for t in sweep.recent if not t.impossible][-MAX_CONSECUTIVE_FAILURES:]
+    if len(last) == MAX_CONSECUTIVE_FAILURES and all(t.failed for t in last):
         sweep.save()
-        numbers = ", ".join(str(t["number"]) for t in last)
+        numbers = ", ".join(str(t.number) for t in last)
         raise UserError(
-            f"sweep {state.id}: {len(last)} trials failed in a row ({numbers}), the last with {last[-1]['error']}; "
+            f"sweep {state.id}: {len(last)} trials failed in a row ({numbers}), the last with {last[-1].error}; "
             "mend the cause and give the same command again to go on"
         )
 
 
-def outcome(sweep: Sweep, number: int, future: Future[dict[str, Any]]) -> dict[str, Any] | None:
+def outcome(sweep: Sweep, number: int, future: Future[Outcome]) -> Outcome | None:
     """What a trial came to; None when its worker died, and it must be given to another."""
     try:
         return future.result()
@@ -99,37 +95,40 @@ def outcome(sweep: Sweep, number: int, future: Future[dict[str, Any]]) -> dict[s
         last = deaths == MAX_LOST
         tracking.close_runs(sweep.store, tags, "FAILED" if last else "KILLED", str(error))
         if last:
-            return {"status": "failed", "error": f"{deaths} workers died of it: {error}", "seconds": 0.0}
+            return Outcome(status="failed", error=f"{deaths} workers died of it: {error}", seconds=0.0)
         sweep.echo(f"trial {number}: {error}; it is given to another worker")
         return None
     except Exception as error:  # not of the trial, which keeps its own: a result or a job that cannot be sent, say
-        return {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}", "seconds": 0.0}
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Outcome(status="failed", error=text, seconds=0.0)
 
 
 def repeated(sweep: Sweep, oracle: Any, number: int, parent: tracking.Run) -> bool:
     """Whether this very config came to a score before; the oracle is then answered from the record."""
     trial = sweep.state.trials[number]
     for other in sweep.state.trials[:number]:
-        if other["status"] in ("finished", "pruned") and _work(other) == _work(trial):
-            keys = ("score", "metrics", "epochs", "best_epoch", "run_id")
-            known = {key: other[key] for key in keys if key in other}
-            conclude(
-                sweep, oracle, number, {**known, "status": "repeated", "of": other["number"], "seconds": 0.0}, parent
-            )
+        if other.status in ("finished", "pruned") and other.work == trial.work:
+            known = {key: getattr(other, key) for key in ("score", "metrics", "epochs", "best_epoch", "run_id")}
+            done = Outcome(status="repeated", of=other.number, seconds=0.0, **known)
+            conclude(sweep, oracle, number, done, parent)
             return True
     return False
 
 
 def twin_in_flight(sweep: Sweep, number: int, running: Iterable[int]) -> bool:
     """Whether this very config is being tried: its score will answer."""
-    return any(_work(sweep.state.trials[other]) == _work(sweep.state.trials[number]) for other in running)
+    return any(sweep.state.trials[other].work == sweep.state.trials[number].work for other in running)
 
 
-def _work(trial: dict[str, Any]) -> tuple[Any, ...]:
-    """What a trial comes to: its values, and the epochs that Hyperband grants it."""
-    return (trial["values"], granted(trial["raw"]))
-
-
-def record_of(sweep: Sweep, number: int) -> dict[str, Any] | None:
-    """What the store has of a trial that ended."""
-    return tracking.ended_trial(sweep.store, sweep.state.id, number)
+def record_of(sweep: Sweep, number: int) -> Outcome | None:
+    """What the store has of a trial that ended; None, and it is run again, also where that cannot be read."""
+    try:
+        record = tracking.ended_trial(sweep.store, sweep.state.id, number)
+        if record is None:
+            return None
+        done = read(Outcome, record)
+        done.check()
+        return done
+    except ValueError as error:
+        sweep.echo(f"trial {number}: what its run kept cannot be read ({error}); it is run again")
+        return None

@@ -14,6 +14,8 @@ def over(state: State, sweep: SweepConfig) -> str | None:
     if sweep.max_hours is not None and state.seconds >= sweep.max_hours * 3600:
         return f"sweep.max_hours={sweep.max_hours:g}"
     best, target = state.best(), sweep.target
-    if best and target is not None and cost(best["score"], sweep.direction) <= cost(target, sweep.direction):
-        return f"sweep.target={target:g}, which trial {best['number']} reached with {best['score']:.4f}"
+    if best is None or best.score is None or target is None:
+        return None
+    if cost(best.score, sweep.direction) <= cost(target, sweep.direction):
+        return f"sweep.target={target:g}, which trial {best.number} reached with {best.score:.4f}"
     return None

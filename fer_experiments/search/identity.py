@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fer_experiments.config import Config, flatten, is_place, to_dict
+from fer_experiments.config import Config, flatten, is_place, recorded, to_dict
 from fer_experiments.config.parts import BUDGET_PATHS, YOUNGER
-from fer_experiments.search.space import GROUPS, apply
+from fer_experiments.search.space import GROUPS, ORACLES, apply
+from fer_experiments.search.trials import Trial
 
 CLEAN_ALL = ["constant", "conflicting", "duplicates"]  # what data.clean=all meant to those
 
 
-class Grant(NamedTuple):
-    """What Hyperband grants a trial: the epoch it ends with, the one it goes on from, and the oracle's id of whose."""
-
-    epochs: int | None
-    initial_epoch: int | None
-    trial_id: str | None
-
-
-def granted(raw: dict[str, Any]) -> Grant:
-    """What KerasTuner keeps of it among a trial's hyperparameters; None each with other oracles."""
-    return Grant(*(raw.get(f"tuner/{key}") for key in Grant._fields))
-
-
-def trial_config(config: Config, values: dict[str, Any], raw: dict[str, Any], number: int) -> Config:
+def trial_config(config: Config, trial: Trial) -> Config:
     """The base config with a trial's values, its seed, and the epochs that Hyperband grants it."""
     assert config.sweep is not None
-    extra: dict[str, Any] = {"training.seed": seed_of(config.sweep.seed, number + 1)}
-    if (epochs := granted(raw).epochs) is not None:
-        extra["training.epochs"] = int(epochs)
-    return replace(apply(config, {**extra, **values}), sweep=None)
+    extra: dict[str, Any] = {"training.seed": seed_of(config.sweep.seed, trial.number + 1)}
+    if trial.grant.epochs is not None:
+        extra["training.epochs"] = int(trial.grant.epochs)
+    return replace(apply(config, {**extra, **trial.values}), sweep=None)
 
 
 def of_all_trials(config: Config) -> dict[str, Any]:
@@ -41,10 +29,10 @@ def of_all_trials(config: Config) -> dict[str, Any]:
     assert config.sweep is not None
     space = config.sweep.space
     groups = tuple(f"{path}." for path in space if path in GROUPS)
-    own = {*space, "training.seed", *(["training.epochs"] if config.sweep.oracle == "hyperband" else [])}
+    own = {*space, "training.seed", *(["training.epochs"] if ORACLES[config.sweep.oracle].grants else [])}
     return {
         path: value
-        for path, value in flatten(to_dict(config)).items()
+        for path, value in flatten(recorded(config)).items()
         if path not in own and path not in BUDGET_PATHS and not path.startswith(groups)
     }
 

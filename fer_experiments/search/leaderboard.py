@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, SweepConfig, experiment, mlruns_dir, to_dict, to_yaml
-from fer_experiments.config.commands import command, ui_command, without_password
+from fer_experiments.config import Config, SweepConfig, experiment, mlruns_dir, to_dict, to_yaml, without_password
+from fer_experiments.config.commands import command, ui_command
 from fer_experiments.config.parts import BUDGET_PATHS
 from fer_experiments.search.identity import trial_config
-from fer_experiments.search.state import State, find_sweep
+from fer_experiments.search.recorded import find_sweep
+from fer_experiments.search.state import State
+from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import markdown, number, shown
 
 if TYPE_CHECKING:
@@ -34,14 +36,14 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
     """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, and what it took."""
     rows = [
         {
-            "trial": trial["number"],
-            sweep.objective: trial["score"],
-            **{path: _plain(trial["values"].get(path)) for path in sweep.space},
-            "epochs": trial.get("epochs"),
-            "best_epoch": trial.get("best_epoch"),
-            "seconds": round(trial["seconds"]),
-            "status": trial["status"],
-            "run_id": trial.get("run_id"),
+            "trial": trial.number,
+            sweep.objective: trial.score,
+            **{path: _plain(trial.values.get(path)) for path in sweep.space},
+            "epochs": trial.epochs,
+            "best_epoch": trial.best_epoch,
+            "seconds": round(trial.seconds or 0),
+            "status": trial.status,
+            "run_id": trial.run_id,
         }
         for trial in state.ended
     ]
@@ -84,19 +86,19 @@ def _readable(frame: pd.DataFrame, sweep: SweepConfig) -> pd.DataFrame:
     return frame.assign(**columns)
 
 
-def trial_line(trial: dict[str, Any], sweep: SweepConfig) -> str:
+def trial_line(trial: Trial, sweep: SweepConfig) -> str:
     """One line about a trial that has just ended."""
-    values = ", ".join(f"{path}={_short(value)}" for path, value in trial["values"].items())
-    if trial["score"] is None:
-        return f"trial {trial['number']}: FAILED: {trial['error']} ({values})"
-    how = f"{trial['epochs']} epoch{'s'[: trial['epochs'] != 1]} in {trial['seconds']:.0f} s"
-    if trial["status"] == "repeated":
-        how = f"as trial {trial['of']} had it, not run again"
-    elif trial["status"] == "pruned":
+    values = ", ".join(f"{path}={_short(value)}" for path, value in trial.values.items())
+    if trial.score is None:
+        return f"trial {trial.number}: FAILED: {trial.error} ({values})"
+    how = f"{trial.epochs} epoch{'s'[: trial.epochs != 1]} in {trial.seconds or 0:.0f} s"
+    if trial.status == "repeated":
+        how = f"as trial {trial.of} had it, not run again"
+    elif trial.status == "pruned":
         how += ", worse than the median: pruned"
-    elif trial.get("out_of_time"):
+    elif trial.out_of_time:
         how += ", out of time"
-    return f"trial {trial['number']}: {sweep.objective} {trial['score']:.4f}, {how} ({values})"
+    return f"trial {trial.number}: {sweep.objective} {trial.score:.4f}, {how} ({values})"
 
 
 def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
@@ -107,7 +109,7 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
         return f"sweep {state.id}: no trial finished"
     frame = _readable(table(state, sweep), sweep).drop(columns=["run_id"])
     more = f"\n({len(frame) - rows} more in {shown(folder / 'leaderboard.csv')})" if len(frame) > rows else ""
-    low, high = (best["metrics"][f"final/val_accuracy_{end}"] for end in ("low", "high"))
+    low, high = (best.metrics[f"final/val_accuracy_{end}"] for end in ("low", "high"))
     commands = {
         "compare the runs": ui_command(config, tracking.address(config)),
         "train the best again": command("train", f"experiment={shown(folder / 'best.yaml')}", config=config),
@@ -120,8 +122,8 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
             "",
             _markdown(frame.head(rows)) + more,
             "",
-            f"sweep {state.id}: {len(frame)} trial{'s'[: len(frame) != 1]}, best {best['number']}: "
-            f"{sweep.objective} {best['score']:.4f}",
+            f"sweep {state.id}: {len(frame)} trial{'s'[: len(frame) != 1]}, best {best.number}: "
+            f"{sweep.objective} {best.score:.4f}",
             f"  its accuracy's 95 % interval: {low:.4f} to {high:.4f}; the best of many is flattered by being chosen,",
             "  the sealed test split tells",
             "next:",
@@ -138,27 +140,27 @@ def write(state: State, config: Config, folder: Path) -> None:
     (folder / "leaderboard.md").write_text(_markdown(_readable(frame, config.sweep)) + "\n", encoding="utf-8")
     best = state.best()
     if best is not None:
-        container = experiment(to_dict(trial_config(config, best["values"], best["raw"], best["number"])))
-        head = f"# Trial {best['number']} of sweep {state.id}: {config.sweep.objective} {best['score']:.4f}\n"
+        container = experiment(to_dict(trial_config(config, best)))
+        head = f"# Trial {best.number} of sweep {state.id}: {config.sweep.objective} {best.score:.4f}\n"
         (folder / "best.yaml").write_text(head + to_yaml(container), encoding="utf-8")
 
 
-def log_progress(parent: Run, state: State, last: dict[str, Any], sweep: SweepConfig) -> None:
+def log_progress(parent: Run, state: State, last: Trial, sweep: SweepConfig) -> None:
     """The objective of the trial that ended last and the best so far, as series over trials on the parent run.
 
     What the best had stands beside its metrics as tags and in the run's description: a param could not change.
     """
     best = state.best()
-    values = {} if last["score"] is None else {"sweep/objective": last["score"]}
-    if best is not None:
-        values |= {"sweep/best": best["score"], **best["metrics"]}
-    parent.log_metrics(values, step=last["number"])
+    values = {} if last.score is None else {"sweep/objective": last.score}
+    if best is not None and best.score is not None:
+        values |= {"sweep/best": best.score, **best.metrics}
+    parent.log_metrics(values, step=last.number)
     if best is last:
-        had = {path: written(best["values"][path]) if path in best["values"] else ABSENT for path in sweep.space}
-        parent.set_tags({"fer.best_trial": best["number"], **{f"fer.best.{path}": text for path, text in had.items()}})
+        had = {path: written(best.values[path]) if path in best.values else ABSENT for path in sweep.space}
+        parent.set_tags({"fer.best_trial": best.number, **{f"fer.best.{path}": text for path, text in had.items()}})
         lines = [f"| {path} | {text} |" for path, text in had.items()]
         parent.describe(
-            f"Best so far: trial {best['number']}, {sweep.objective} {best['score']:.4f}\n\n"
+            f"Best so far: trial {best.number}, {sweep.objective} {best.score:.4f}\n\n"
             + "\n".join(["| searched | in the best trial |", "|---|---|", *lines])
         )
 

@@ -31,19 +31,20 @@ TYPES: dict[str, tuple[set[str], set[str]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """An oracle: its class, the settings of a sweep that it takes, and whether it ends by itself."""
+    """An oracle: its class, the settings of a sweep that it takes, whether it ends by itself, and grants epochs."""
 
     module: str  # in `search`; imported when it is asked: keras-tuner and Optuna take seconds
     name: str
     takes: tuple[str, ...] = ("max_trials",)
     ends: bool = False
+    grants: bool = False  # it gives each trial its epochs, and ends hopeless ones itself
 
 
 ORACLES = {
     "random": Row("oracles", "RandomOracle"),
     "bayesian": Row("oracles", "BayesianOracle"),
     "tpe": Row("tpe", "TpeOracle"),
-    "hyperband": Row("oracles", "HyperbandOracle", ("max_epochs", "factor"), ends=True),
+    "hyperband": Row("oracles", "HyperbandOracle", ("max_epochs", "factor"), ends=True, grants=True),
     "grid": Row("oracles", "GridOracle", ends=True),
 }
 GROUPS = ("backbone", "head")  # can be searched as a whole: their values are names of YAMLs in conf/
@@ -76,6 +77,10 @@ def check_space(config: Config) -> None:
         raise UserError(f"sweep {sweep.name}: sweep.space is empty; add a config path, such as head.l2, with its range")
     if sweep.max_trials is None and not ORACLES[sweep.oracle].ends:
         raise UserError(f"sweep.max_trials=null: the {sweep.oracle} oracle never ends by itself; give a number")
+    if sweep.pruner != "none" and ORACLES[sweep.oracle].grants:
+        raise UserError(
+            f"sweep.pruner={sweep.pruner}: {sweep.oracle} ends hopeless trials itself; say sweep.pruner=none"
+        )
     for path, entry in sweep.space.items():
         _check_searchable(path, config)
         _check_entry(path, entry)
@@ -94,8 +99,8 @@ def _check_searchable(path: str, config: Config) -> None:
     section, _, key = path.partition(".")
     if path in REFUSED:
         raise UserError(f"sweep.space: {path}: {REFUSED[path]}; leave it out")
-    if path == "training.epochs" and config.sweep and config.sweep.oracle == "hyperband":
-        raise UserError(f"sweep.space: {path}: hyperband grants the epochs itself; leave it out, say sweep.max_epochs")
+    if path == "training.epochs" and config.sweep and ORACLES[oracle := config.sweep.oracle].grants:
+        raise UserError(f"sweep.space: {path}: {oracle} grants the epochs itself; leave it out, say sweep.max_epochs")
     if path in OF_TRAINING and config.data.split == "stratified":
         raise UserError(
             f"sweep.space: {path}: with data.split=stratified it moves the validation images, and trials could not be "

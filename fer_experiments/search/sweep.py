@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from fer_experiments import termination, tracking
-from fer_experiments.config import Config, check, to_dict, to_yaml
+from fer_experiments.config import Config, check, recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, open_executor
 from fer_experiments.executors.inline import Inline
@@ -17,11 +17,13 @@ from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, leaderboard
 from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
-from fer_experiments.search.identity import granted, identity_of, of_all_trials, trial_config
+from fer_experiments.search.identity import identity_of, of_all_trials, trial_config
 from fer_experiments.search.oracle import ask, make_oracle, replay
+from fer_experiments.search.recorded import find_state
 from fer_experiments.search.space import check_space, decode, is_prepared_per_trial
-from fer_experiments.search.state import State, find_state, load_state, only_one
+from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, run_trial
+from fer_experiments.search.trials import Outcome, Trial
 from fer_experiments.tracking import said_in_a_line
 from fer_experiments.training.pruning import medians
 
@@ -79,9 +81,9 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     ):
         if state.run_id is None:
             state.run_id = parent.id
-            describe_run(parent, sweep.preparations.dataset(config), to_dict(config))
+            describe_run(parent, sweep.preparations.dataset(config), recorded(config))
         else:
-            parent.log_text(to_yaml(to_dict(config)), "config.yaml")  # its budget may be another by now
+            parent.log_text(to_yaml(recorded(config)), "config.yaml")  # its budget may be another by now
         state.status, state.reason = "running", None
         sweep.save()
         if config.compute.name != "inline":
@@ -103,7 +105,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
 def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.Run) -> str:
     """Asks, runs and tells until the budget is spent or the space exhausted; returns which it was."""
     state = sweep.state
-    running: dict[concurrent.futures.Future[dict[str, Any]], int] = {}
+    running: dict[concurrent.futures.Future[Outcome], int] = {}
     waiting = _recover(sweep, oracle, parent)  # asked before a stop, and not ended, and failed ones: these first
     reason: str | None = None
     saved = 0
@@ -152,15 +154,13 @@ def _ask(sweep: Sweep, oracle: Any, flying: bool) -> tuple[int | None, str | Non
         return None, f"the {sweep.sweep.oracle} oracle, {leaderboard.NOTHING_MORE}"
     raw = dict(trial.hyperparameters.values)
     values = decode(sweep.sweep.space, raw)
-    state.trials.append(
-        {"number": number, "trial_id": trial.trial_id, "values": values, "raw": raw, "status": "asked", "score": None}
-    )
+    state.trials.append(Trial(number=number, trial_id=trial.trial_id, values=values, raw=raw))
     state.order.append(number)
     sweep.trials[number] = trial
     return number, None
 
 
-def _start(sweep: Sweep, executor: Executor, number: int) -> concurrent.futures.Future[dict[str, Any]]:
+def _start(sweep: Sweep, executor: Executor, number: int) -> concurrent.futures.Future[Outcome]:
     """Prepares a trial from its own config and hands it to a worker; one for which nothing can be made has failed.
 
     Raises:
@@ -180,7 +180,7 @@ def _start(sweep: Sweep, executor: Executor, number: int) -> concurrent.futures.
 
 def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
     """Refuses fingerprints that differ from those of earlier trials; what all trials share is the sweep's identity."""
-    values = sweep.state.trials[number]["values"]
+    values = sweep.state.trials[number].values
     own = {path: value for path, value in values.items() if is_prepared_per_trial([path])}
     known = sweep.state.prepared.setdefault(json.dumps(own, sort_keys=True), tags) if own else tags
     if changed := [tag.removeprefix("fer.") for tag in tags if tags[tag] != known.get(tag)]:
@@ -194,7 +194,7 @@ def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
 def _bring_back(sweep: Sweep) -> Any:
     """The oracle as it was when the sweep stopped."""
     oracle = make_oracle(replace(sweep.sweep, max_trials=None))  # the budget is the sweep's
-    told = [(trial["raw"], trial.get("told", trial["score"])) for trial in sweep.state.trials]
+    told = [(trial.raw, trial.told) for trial in sweep.state.trials]
     sweep.trials = replay(oracle, told, sweep.state.order)
     return oracle
 
@@ -202,10 +202,10 @@ def _bring_back(sweep: Sweep) -> Any:
 def _recover(sweep: Sweep, oracle: Any, parent: tracking.Run) -> list[int]:
     """The trials in flight at the stop, and the failed ones to retry; those whose run ended all the same are told."""
     again = []
-    flying = [trial["number"] for trial in sweep.state.in_flight]
+    flying = [trial.number for trial in sweep.state.in_flight]
     for number in [*flying, *_to_retry(sweep)]:
         record = record_of(sweep, number)
-        if record is None or (record["status"] == "failed" and number not in flying):
+        if record is None or (record.status == "failed" and number not in flying):
             again.append(number)
         else:
             conclude(sweep, oracle, number, record, parent)
@@ -214,19 +214,18 @@ def _recover(sweep: Sweep, oracle: Any, parent: tracking.Run) -> list[int]:
 
 def _to_retry(sweep: Sweep) -> list[int]:
     """The trials that ended without a score, when they are to run again."""
-    return [t["number"] for t in sweep.state.ended if t["score"] is None] if sweep.sweep.retry_failed else []
+    return [t.number for t in sweep.state.ended if t.score is None] if sweep.sweep.retry_failed else []
 
 
 def _job(sweep: Sweep, number: int) -> Job:
     state, settings = sweep.state, sweep.sweep
     assert state.run_id is not None
-    raw = state.trials[number]["raw"]
-    grant = granted(raw)
-    parents = [t["run_id"] for t in state.trials if t["trial_id"] == grant.trial_id]
-    curves = [state.trials[n].get("curve", []) for n in state.told if state.trials[n]["status"] == "finished"]
+    trial = state.trials[number]
+    parents = [t.run_id for t in state.trials if t.trial_id == trial.grant.trial_id]
+    curves = [state.trials[n].curve for n in state.told if state.trials[n].finished]
     return Job(
         number=number,
-        config=trial_config(sweep.config, state.trials[number]["values"], raw, number),
+        config=trial_config(sweep.config, trial),
         store=sweep.store,
         sweep_id=state.id,
         parent=state.run_id,
@@ -234,7 +233,7 @@ def _job(sweep: Sweep, number: int) -> Job:
         objective=settings.objective,
         direction=settings.direction,
         came_from=parents[0] if parents else None,
-        initial_epoch=int(grant.initial_epoch or 0),
+        initial_epoch=int(trial.grant.initial_epoch or 0),
         medians=medians(curves, settings.direction) if settings.pruner == "median" else None,
         max_seconds=settings.max_trial_minutes and settings.max_trial_minutes * 60,
     )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, to_dict, to_yaml
+from fer_experiments.config import Config, recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost, Shared
 from fer_experiments.experiment.prepare import Prepared
-from fer_experiments.experiment.record import describe_run, fit_and_record
+from fer_experiments.experiment.record import describe_run
+from fer_experiments.experiment.train import fit_and_record
+from fer_experiments.search.trials import Outcome
 from fer_experiments.tracking import StoreLost
 from fer_experiments.training.fit import forget
 from fer_experiments.training.stopping import Deadline, Median
@@ -41,50 +43,49 @@ class Job:
     max_seconds: float | None = None
 
 
-def run_trial(shared: Shared, job: Job) -> dict[str, Any]:
+def run_trial(shared: Shared, job: Job) -> Outcome:
     """Runs a trial and returns what its sweep keeps of it; an exception in it fails the trial alone.
 
     Raises:
         StoreLost: the store is gone, or its disk is full.
     """
     started = time.perf_counter()
-    done: dict[str, Any] = {"score": None}
+    done = Outcome()
     try:
         _fit_and_record(shared.get().here, job, done, started)
     except Exception as error:
-        _fail(job, done, error, started)
+        return _failed(job, done.run_id, error, started)
     finally:
         forget()
     return done
 
 
-def impossible_trial(job: Job, reason: Exception) -> dict[str, Any]:
+def impossible_trial(job: Job, reason: Exception) -> Outcome:
     """Records a trial for which nothing could be prepared, and returns what its sweep keeps of it.
 
     Raises:
         StoreLost: the store is gone, or its disk is full.
     """
     started = time.perf_counter()
-    done: dict[str, Any] = {"score": None}
-    # Of these values many in a row stop no sweep; of this machine (its cache, its workers) they do.
-    if isinstance(reason, UserError) and not isinstance(reason.__cause__, (OSError, Lost)):
-        done["impossible"] = True
+    run_id: str | None = None
     try:
         with _open_run(job, {}) as run:
-            done["run_id"] = run.id
-            run.log_text(to_yaml(to_dict(job.config)), "config.yaml")
+            run_id = run.id
+            run.log_text(to_yaml(recorded(job.config)), "config.yaml")
             raise reason
     except Exception as error:
-        _fail(job, done, error, started)
+        done = _failed(job, run_id, error, started)
+    # Of these values many in a row stop no sweep; of this machine (its cache, its workers) they do.
+    done.impossible = isinstance(reason, UserError) and not isinstance(reason.__cause__, (OSError, Lost))
     return done
 
 
-def _fail(job: Job, done: dict[str, Any], error: Exception, started: float) -> None:
+def _failed(job: Job, run_id: str | None, error: Exception, started: float) -> Outcome:
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     text = f"{kind}{' '.join(str(error).split())}"[:1000]
     if tracking.is_lost(error):
         raise StoreLost(tracking.what_is_lost(job.store, error)) from None
-    done |= {"status": "failed", "error": text, "seconds": round(time.perf_counter() - started, 2)}
+    return Outcome(status="failed", run_id=run_id, error=text, seconds=round(time.perf_counter() - started, 2))
 
 
 def _open_run(job: Job, tags: Mapping[str, str]) -> AbstractContextManager[tracking.Run]:
@@ -92,18 +93,18 @@ def _open_run(job: Job, tags: Mapping[str, str]) -> AbstractContextManager[track
         job.store,
         "trial",
         f"trial {job.number}",
-        to_dict(job.config),
+        recorded(job.config),
         tags={**tags, "fer.sweep_id": job.sweep_id, "fer.trial_number": str(job.number)},
         parent=job.parent,
         driver=job.driver,
     )
 
 
-def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started: float) -> None:
+def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float) -> None:
     config = job.config
     with _open_run(job, prepared.tags) as run:
-        done["run_id"] = run.id
-        describe_run(run, prepared.dataset, to_dict(config))
+        done.run_id = run.id
+        describe_run(run, prepared.dataset, recorded(config))
         monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
         median = Median(monitor, job.direction, job.medians) if job.medians is not None else None
         deadline = Deadline(job.max_seconds) if job.max_seconds else None
@@ -116,16 +117,18 @@ def _fit_and_record(prepared: Prepared, job: Job, done: dict[str, Any], started:
             callbacks=[callback for callback in (median, deadline) if callback],
             description=f"trial {job.number}",
         )
-        done |= {"metrics": final, "epochs": len(fit.history), "best_epoch": fit.best_epoch, "status": "finished"}
-        done |= {"score": final[job.objective], "fit_s": round(fit.seconds, 2)}
+        if not math.isfinite(final[job.objective]):
+            raise UserError(f"{job.objective} is not a number on these validation images; say another sweep.objective")
+        done.status, done.score, done.metrics = "finished", final[job.objective], final
+        done.epochs, done.best_epoch, done.fit_s = len(fit.history), fit.best_epoch, round(fit.seconds, 2)
         if median is not None:
-            done["curve"] = median.curve
+            done.curve = median.curve
             if median.epoch is not None:
-                done["status"] = "pruned"
+                done.status = "pruned"
                 run.set_tags({"fer.pruned": f"worse than the median of the other trials after epoch {median.epoch}"})
         if deadline is not None and deadline.over:
-            done["out_of_time"] = True
+            done.out_of_time = True
             run.set_tags({"fer.out_of_time": f"sweep.max_trial_minutes={deadline.seconds / 60:g}"})
-        done["seconds"] = round(time.perf_counter() - started, 2)
-        run.log_metrics({"time/total_s": done["seconds"]})
-        run.log_json(done, tracking.RECORD)  # the last thing: a sweep that dies now takes it from here
+        done.seconds = round(time.perf_counter() - started, 2)
+        run.log_metrics({"time/total_s": done.seconds})
+        run.log_json(done.json(), tracking.RECORD)  # the last thing: a sweep that dies now takes it from here

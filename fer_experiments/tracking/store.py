@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from fer_experiments.config import Config, PathsConfig, TrackingConfig, mlruns_dir
-from fer_experiments.config.commands import command, mlflow_command, place, without_password
+from fer_experiments.config import Config, PathsConfig, TrackingConfig, mlruns_dir, without_password
+from fer_experiments.config.commands import command, mlflow_command, place
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.termination import check, held
 from fer_experiments.tracking import sqlite

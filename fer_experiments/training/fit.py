@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
@@ -19,6 +18,7 @@ from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError
 from fer_experiments.training.heads import Moments, build_head
+from fer_experiments.training.result import TrainingResult
 
 
 class Features(Protocol):
@@ -37,21 +37,6 @@ class Features(Protocol):
     def take(self, rows: np.ndarray, view: str = "original") -> list[np.ndarray]:
         """The features of these rows, one array a cut layer."""
         ...
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """A fitted head, its best epoch's weights restored.
-
-    history: a row an epoch from 0, columns train/loss, train/accuracy, val/loss, val/accuracy, learning_rate; the
-    losses include the L2 penalty, as minimised. val_probabilities: float32 [val images, classes], averaged over views.
-    """
-
-    model: keras.Model
-    history: pd.DataFrame
-    best_epoch: int
-    val_probabilities: np.ndarray
-    seconds: float
 
 
 class FeatureBatches(keras.utils.PyDataset):
@@ -96,8 +81,10 @@ def fit_head(
     initial_weights: Sequence[np.ndarray] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     description: str = "fit",
-) -> FitResult:
-    """Fits a head with early stopping, and scores it on the validation split.
+) -> TrainingResult:
+    """Fits a head with early stopping, and scores it on the validation split, averaged over the stored views.
+
+    The losses of the history include the L2 penalty, as minimised.
 
     Args:
         features: of dataset.images, row by row.
@@ -156,7 +143,7 @@ def fit_head(
     history.index = pd.RangeIndex(initial_epoch, initial_epoch + len(history), name="epoch")
     series = history[training.monitor.replace("val_", "val/")].to_numpy()
     best = initial_epoch + int(series.argmin() if training.monitor == "val_loss" else series.argmax())
-    return FitResult(
+    return TrainingResult(
         model=model,
         history=history,
         best_epoch=best,

@@ -25,26 +25,20 @@ from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError
 from fer_experiments.evaluation import metrics
 from fer_experiments.training.augment import augment
+from fer_experiments.training.result import TrainingResult
 
 STATE = "state.npz"
 
 
 @dataclass(frozen=True)
-class PretrainResult:
-    """A finished training.
+class PretrainResult(TrainingResult):
+    """A finished training of the pocket network, plain and float32.
 
-    history: one row an epoch: train/loss, train/accuracy (with dropout, on augmented images, smoothed labels),
-    val/loss, val/accuracy (averaged weights, plain cross-entropy), learning_rate (at the epoch's end).
-    weights: of the best epoch by val/accuracy, float16, as `pocket.save` takes them. model: the plain float32 network
-    with them. val_probabilities: float32 [val images, classes] of it. seconds: of all epochs together.
+    history: train/ with dropout, on augmented images, smoothed labels; val/ of averaged weights, plain cross-entropy;
+    learning_rate at the epoch's end. weights: of the best epoch by val/accuracy, float16, as `pocket.save` takes them.
     """
 
-    history: pd.DataFrame
     weights: dict[str, np.ndarray]
-    model: keras.Model
-    val_probabilities: np.ndarray
-    best_epoch: int
-    seconds: float
 
 
 def recipe(config: PretrainConfig) -> dict[str, Any]:
@@ -86,7 +80,7 @@ def pretrain(
     history = pd.DataFrame(progress.history)
     best = pocket.with_weights(config.widths, config.blocks, progress.best)
     probabilities = predict(best, dataset.images[dataset.val])
-    return PretrainResult(history, progress.best, best, probabilities, progress.best_epoch, progress.seconds)
+    return PretrainResult(best, history, progress.best_epoch, probabilities, progress.seconds, progress.best)
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:

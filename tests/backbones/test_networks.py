@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import random
 import socket
 import sys
@@ -99,6 +100,23 @@ def test_one_changed_byte_of_the_weights_changes_the_fingerprint(from_file: Back
     other.write_bytes(content)
     assert backbone_fingerprint(replace(from_file, weights=str(same))) == backbone_fingerprint(from_file)
     assert backbone_fingerprint(replace(from_file, weights=str(other))) != backbone_fingerprint(from_file)
+
+
+def test_weights_are_read_once_a_process_until_their_file_changes(
+    from_file: BackboneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, content = tmp_path / "own.keras", bytearray(Path(str(from_file.weights)).read_bytes())
+    own.write_bytes(content)
+    cfg, read, digest = replace(from_file, weights=str(own)), [], weights.hashlib.file_digest
+    monkeypatch.setattr(weights.hashlib, "file_digest", lambda *args: read.append(args) or digest(*args))
+    first = [backbone_fingerprint(replace(cfg, input_size=size)) for size in (16, 32, 16)]
+    assert first[0] == first[2] != first[1] and len(read) == 1
+    times = own.stat().st_atime_ns, own.stat().st_mtime_ns
+    content[len(content) // 2] ^= 1
+    own.with_name("new").write_bytes(content)
+    own.with_name("new").replace(own)
+    os.utime(own, ns=times)  # of the same size and time, as a copy that keeps times may be
+    assert backbone_fingerprint(cfg) != first[0] and len(read) == 2
 
 
 def test_a_backbone_is_not_evaluated_on_what_it_was_trained_on() -> None:

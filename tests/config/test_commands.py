@@ -30,7 +30,9 @@ from fer_experiments.config.compose import compose
 from fer_experiments.config.parts import EXPERIMENT_SECTIONS
 from fer_experiments.search import leaderboard
 from fer_experiments.search.identity import trial_config
-from fer_experiments.search.state import State, find_sweep
+from fer_experiments.search.recorded import find_sweep
+from fer_experiments.search.state import State, digest_of
+from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import size
 
 NASTY = st.text(st.sampled_from("aZ09 äß中=,:;()[]{}'\"\\/#&!*?~%$`|<>-+.@^\n\t"), min_size=1, max_size=12)
@@ -143,12 +145,14 @@ def swept(folder: Path, *overrides: str) -> tuple[Config, State]:
     )
     values = {"head.l2": 0.1, "head.dense_widths": [], "training.learning_rate": 0.1}
     metrics = {"final/val_accuracy_low": 0.4, "final/val_accuracy_high": 0.6}
-    trial: dict[str, Any] = {
-        **{"number": 0, "values": values, "raw": values, "status": "finished", "score": 0.5, "metrics": metrics},
-        **{"seconds": 1.0, "run_id": "b" * 32, "trial_id": "0"},
-    }
-    identity = {"sweep.objective": "final/val_accuracy", "sweep.direction": "max"}
-    state = State("quick-12345678", "quick", identity, run_id="a" * 32, trials=[trial], order=[0, 0])
+    ended: dict[str, Any] = {"score": 0.5, "metrics": metrics, "epochs": 2, "best_epoch": 1, "seconds": 1.0}
+    raw = {**values, "head.dense_widths": "[]"}
+    trial = Trial(number=0, values=values, raw=raw, told=0.5, status="finished", run_id="b" * 32, **ended)
+    space = {path: {"type": "float", "min": 0.01, "max": 1.0} for path in values}
+    space["head.dense_widths"] = {"type": "choice", "values": [[], [32]]}
+    identity = {"sweep.objective": "final/val_accuracy", "sweep.direction": "max", "sweep.space": space}
+    name = f"quick-{digest_of(identity)}"
+    state = State(name, "quick", identity, run_id="a" * 32, trials=[trial], order=[0, 0])
     state.save(folder / "ml runs" / "sweeps" / state.id)
     leaderboard.write(state, config, folder / "ml runs" / "sweeps" / state.id)
     return config, state
@@ -181,7 +185,7 @@ def test_the_best_config_is_the_experiment_alone(tmp_path: Path):
     config, state = swept(tmp_path, "compute=processes", "data.demo_size=700")
     best = read_yaml((mlruns_dir(config) / "sweeps" / state.id / "best.yaml").read_text(encoding="utf-8"))
     assert tuple(best) == EXPERIMENT_SECTIONS and best["data"]["demo_size"] == 700
-    trained = train_command(to_dict(trial_config(config, state.trials[0]["values"], {}, 0)))
+    trained = train_command(to_dict(trial_config(config, state.trials[0])))
     assert experiment(to_dict(compose(shlex.split(trained)[2:]))) == best
 
 
@@ -202,9 +206,9 @@ def test_the_sweep_that_was_chosen_by_itself_is_named(tmp_path: Path, monkeypatc
 
 
 def test_printed_commands_run_in_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Those that take no time, from a folder with a space in its name, where the store is none of the defaults."""
-    config, state = swept(tmp_path / "a b")
-    here = tmp_path / "a b" / "here"
+    """Those that take no time, from a folder whose name bash would read otherwise, where the store is no default."""
+    config, state = swept(tmp_path / "a $b")
+    here = tmp_path / "a $b" / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     for verb, code, said in (("sweeps", 0, state.id), ("models", 2, "nothing is recorded there yet")):

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_experiments.config import cache_dir, config_dir, flatten, from_dict, mlruns_dir, sweeps_dir, to_dict
+from fer_experiments.config import cache_dir, config_dir, flatten, from_dict, mlruns_dir, options, sweeps_dir, to_dict
 from fer_experiments.config.compose import compose
 from fer_experiments.config.overrides import split_multirun
 from fer_experiments.errors import UserError
+
+SWEEPS = sorted(path.stem for path in sweeps_dir().glob("*.yaml"))
 
 
 def test_defaults_are_the_papers_task_on_inception_resnet_v2():
@@ -73,19 +75,19 @@ def test_command_line_beats_a_sweep_file():
     [
         (["head.zz=1"], "head.zz: no such config path"),
         (["trainin.epochs=1"], "did you mean training.epochs"),
-        (["gate=stict"], "gate=stict: no such config; choose one of default, none, strict"),
+        (["gate=stict"], f"gate=stict: no such config; choose one of {', '.join(options('gate'))}"),
         (["gate=default", "gate.floors={f1:1}"], "gate.floors: add a key to it with +gate.floors.<name>=<number>"),
         (["gate.alpha=1"], "gate.alpha: no gate is chosen; say gate=<name>"),
-        (["head=papr"], "head=papr: no such config; choose one of conv, linear, paper, pooled"),
+        (["head=papr"], f"head=papr: no such config; choose one of {', '.join(options('head'))}"),
         (["head.l2=abc"], "head.l2: Value 'abc'"),
         (["training.epochs=0"], "training.epochs=0: must be greater than 0"),
         (["training.optimizer=lion"], "training.optimizer=lion: choose one of adam, adamw, sgd"),
         (["head.dropout=1.0"], "head.dropout=1.0: must be"),
         (["head.l2=-1"], "head.l2=-1.0: must not be negative"),
         (["features.views=[upside_down]"], "features.views"),
-        (["sweep=nope"], "sweep=nope: no such file; choose one of facenet, paper, quick"),
+        (["sweep=nope"], f"sweep=nope: no such file; choose one of {', '.join(SWEEPS)}"),
         (["experiment=nope"], "experiment=nope: no such file; choose one of"),
-        (["compute.name=cloud"], "compute.name=cloud: no such compute; choose one of inline, processes, ray"),
+        (["compute.name=cloud"], f"compute.name=cloud: no such compute; choose one of {', '.join(options('compute'))}"),
         (["sweep.max_trials=3"], "sweep.max_trials: no sweep is chosen; say sweep=<name>"),
         (["data.emotions=[1]"], "data.emotions=[1]: must say what labels mean, as {1: surprise, 2: fear}"),
         (["data.emotions={1:[sad]}"], "data.emotions={'1': ['sad']}: must say what labels mean"),

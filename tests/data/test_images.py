@@ -75,6 +75,7 @@ def test_tags_that_are_no_tags_are_passed_over() -> None:
         png(COLOUR[..., 0].astype(np.uint16) * 16),  # of a camera of 12 bits: all but black where 16 are believed
         saved(Image.fromarray(COLOUR[..., 0].astype(np.uint16)), "TIFF"),
         saved(Image.fromarray(COLOUR[..., 0].astype(np.uint16)), "PPM"),
+        saved(Image.fromarray(COLOUR[..., 0].astype(np.uint16)), "JPEG2000"),
         saved(Image.fromarray(COLOUR[..., 0].astype(np.int32)), "TIFF"),
         b"P6 1 1 4095\n" + bytes(6),
         b"P3 1 1 65535\n1 2 3\n",
@@ -149,6 +150,15 @@ def test_what_cannot_be_read_is_named_in_one_line(content: bytes, reason: str) -
     with pytest.raises(UserError, match=f"^some/face.png: cannot be read as a picture .*{reason}") as caught:
         read_picture(content, "some/face.png")
     assert "\n" not in str(caught.value)
+
+
+def test_a_reason_of_several_lines_is_said_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*given: object, **options: object) -> Image.Image:
+        raise ValueError("a plugin says\n  what it likes")
+
+    monkeypatch.setattr(Image, "open", opened)
+    with pytest.raises(UserError, match=r"^face: cannot be read as a picture \(a plugin says what it likes\);"):
+        read_picture(png(COLOUR), "face")
 
 
 @settings(max_examples=150)

@@ -115,8 +115,9 @@ def test_undersampling_touches_only_training_where_the_split_is_given(kind: str)
     raw, balanced = (split(labels, usage=usage, split=kind, balance=balance) for balance in ("none", "undersample"))
     assert len(set(per_class(balanced, labels)["train"])) == 1
     assert set(balanced["train"]) <= set(raw["train"])
-    assert np.array_equal(raw["val"], balanced["val"])
-    assert np.array_equal(raw["test"], balanced["test"])
+    for limit in (None, 8):  # what a limit keeps is drawn after the balance
+        kept = [split(labels, usage=usage, split=kind, balance=b, limit=limit) for b in ("none", "undersample")]
+        assert all(np.array_equal(kept[0][part], kept[1][part]) for part in ("val", "test"))
 
 
 def test_undersampling_draws_per_class_or_as_many_as_the_smallest_class_has() -> None:

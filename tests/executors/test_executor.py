@@ -20,7 +20,7 @@ import psutil
 import pytest
 from ray_nodes import TESTS, WORKERS_PATH, ray_cluster
 
-from fer_experiments.config import ComputeConfig
+from fer_experiments.config import ComputeConfig, options
 from fer_experiments.errors import UserError
 from fer_experiments.executors import processes
 from fer_experiments.executors.devices import gpu_shares
@@ -134,7 +134,7 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
-@pytest.fixture(scope="class", params=["processes", "ray"])
+@pytest.fixture(scope="class", params=[name for name in options("compute") if name != "inline"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """Two workers, kept for the tests of a class: on Ray they take seconds to start."""
     address = request.getfixturevalue("cluster").address if request.param == "ray" else None

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from fer_experiments.config import Config, PathsConfig
-from fer_experiments.search.state import list_sweeps, load_state
+from fer_experiments.search.recorded import list_sweeps
+from fer_experiments.search.state import load_state
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "sweeps" / "slurm.sbatch"

@@ -12,9 +12,10 @@ from fer_experiments.backbones import pocket
 from fer_experiments.config import Config, DataConfig, PathsConfig, PretrainConfig, TrackingConfig
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
-from fer_experiments.experiment.pretrain import PretrainResult, pretrain, run_pretrain
+from fer_experiments.experiment.pretrain import run_pretrain
 from fer_experiments.tracking import connect
 from fer_experiments.training.augment import augment
+from fer_experiments.training.pixels import PretrainResult, pretrain
 
 RECIPE = PretrainConfig(name="tiny", widths=[8, 8], blocks=[1, 1], epochs=3, batch_size=16, warmup_epochs=1, ema=0.9)
 OFF = {"shift": 0.0, "rotation": 0.0, "zoom": 0.0, "gamma": 0.0, "erasing": 0.0}

@@ -91,8 +91,8 @@ def test_the_best_mean_over_seeds_is_taken_and_shown(room: Room):
     for row in table:
         assert row["mean"] == pytest.approx(np.mean([scores[run] for run in row["runs"].values()]))
     assert table[0]["mean"] >= table[1]["mean"]
-    best_two = sorted(room.state.trials, key=lambda t: -t["score"])[:2]
-    assert {row["run_id"] for row in table} == {trial["run_id"] for trial in best_two}
+    best_two = sorted(room.state.trials, key=lambda t: -t.score)[:2]
+    assert {row["run_id"] for row in table} == {trial.run_id for trial in best_two}
     text = "\n".join(room.said)
     assert "± " in text and f"taken: {table[0]['config']} with seed" in text
 
@@ -158,7 +158,7 @@ def test_a_version_says_what_it_is(room: Room):
 
 
 def test_another_run_is_promoted_the_old_champion_is_previous_and_rollback_swaps_them(room: Room, first_again: None):
-    trial = room.state.trials[0]["run_id"]
+    trial = room.state.trials[0].run_id
     before = len(openings(room.store, open_test_split(data_of(room)).fingerprint))
     said: list[str] = []
     options = [f"run={trial}", "promote.seeds=1", "gate=none", *room.options]
@@ -214,15 +214,13 @@ def test_a_model_that_does_not_load_in_a_fresh_process_leaves_the_registry(
     monkeypatch.setattr(models, "add_version", broken)
     before, aliases = models.versions(room.store, MODEL), room.aliases()
     with pytest.raises(UserError, match="cannot be used in a fresh process"):
-        promote(
-            room.config("promote.seeds=1", "gate=none"), run_id=room.state.trials[0]["run_id"], echo=lambda line: None
-        )
+        promote(room.config("promote.seeds=1", "gate=none"), run_id=room.state.trials[0].run_id, echo=lambda line: None)
     assert (models.versions(room.store, MODEL), room.aliases()) == (before, aliases)
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(room: Room):
     before = models.versions(room.store, MODEL)[0].number
-    command = ["promote", f"run={room.state.trials[0]['run_id']}", "promote.seeds=1", "gate=none", *room.options]
+    command = ["promote", f"run={room.state.trials[0].run_id}", "promote.seeds=1", "gate=none", *room.options]
     said = {process.wait(): process.stderr for process in [Command(*command) for _ in range(2)]}
     assert said.keys() == {0, 2}
     assert "another process is promoting or rolling back; wait for it" in said[2]
@@ -256,7 +254,7 @@ def test_what_cannot_be_promoted_is_named(room: Room):
 
 
 def test_other_data_than_the_trial_had_are_refused(room: Room):
-    client, run = client_of(room.store), room.state.trials[0]["run_id"]
+    client, run = client_of(room.store), room.state.trials[0].run_id
     was = client.get_run(run).data.tags["fer.dataset"]
     client.set_tag(run, "fer.dataset", "0" * 64)
     try:

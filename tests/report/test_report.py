@@ -24,10 +24,12 @@ from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.report.page import PARTS, page
 from fer_experiments.report.record import Record
-from fer_experiments.report.report import find_sweep, write_report
+from fer_experiments.report.report import write_report
 from fer_experiments.report.scales import scale_of
 from fer_experiments.report.sweep import sweep
-from fer_experiments.search.state import State, load_state, only_one
+from fer_experiments.search.recorded import find_sweep
+from fer_experiments.search.state import State, digest_of, load_state, only_one
+from fer_experiments.search.trials import read_trial
 from fer_experiments.tracking import connect
 from fer_experiments.tracking.store import client_of
 
@@ -85,7 +87,8 @@ def made_up(trials: list[dict[str, Any]], *, oracle: str = "random", status: str
     sweep = SweepConfig(name="made-up", oracle=oracle, space=SPACE)
     identity = {**flatten({"sweep": to_dict_of(sweep)}), "data.task": "demo", "head.name": "pooled"}
     order = [n for t in trials for n in [t["number"]] * (1 if t["status"] == "asked" else 2)]
-    state = State("made-up-01234567", "made-up", identity, run_id="a" * 32, trials=trials, order=order, seconds=3600.0)
+    state = State("made-up-01234567", "made-up", identity, run_id="a" * 32, order=order, seconds=3600.0)
+    state.trials = [read_trial(t) for t in trials]
     state.updated = "2026-01-02T03:04:05+00:00"
     nothing: dict[str, Any] = {"counts": None, "cleaning": None, "hardware": None, "best_config": None}
     empty: dict[str, Any] = {"times": {}, "curves": {}, "matrices": {}, "seeds": pd.DataFrame(), "killed": []}
@@ -181,7 +184,7 @@ def test_the_leaderboard_has_every_trial_the_best_first(recorded: tuple[Config, 
     head, *rows = real.read.tables["trials"]
     assert head[:3] == ["rank", "trial", "final/val_accuracy"] and len(rows) == len(state.trials) == 6
     best = state.best()
-    assert best is not None and rows[0][1] == str(best["number"]) and rows[0][2] == f"{best['score']:.4f}"
+    assert best is not None and rows[0][1] == str(best.number) and rows[0][2] == f"{best.score:.4f}"
     assert sorted(row[head.index("status")] for row in rows) == ["failed"] * 2 + ["finished"] * 2 + ["repeated"] * 2
 
 
@@ -191,7 +194,7 @@ def test_the_command_composes_to_the_config_of_the_best_trial(recorded: tuple[Co
     config, state = recorded
     best = state.best()
     assert best is not None
-    wanted = to_dict(trial_config(config, best["values"], best["raw"], best["number"]))
+    wanted = to_dict(trial_config(config, best))
     got = to_dict(compose(shlex.split(real.command)[2:]))
     assert experiment(got) == experiment(wanted)
     assert len(real.command) < 400, "only what differs from conf/"
@@ -226,15 +229,15 @@ def test_runs_that_differ_in_their_seed_are_averaged(recorded: tuple[Config, Sta
     best = state.best()
     assert best is not None
     (other,) = find_runs(store_in(mlruns_dir(config)), {"fer.kind": "train"})
-    scores = pd.Series([best["score"], other.metrics["final/val_accuracy"]])
+    scores = pd.Series([best.score, other.metrics["final/val_accuracy"]])
     row = real.read.tables["over-seeds"][1]
-    assert row[:3] == [str(best["number"]), "2", f"{scores.mean():.4f} ± {scores.std():.4f}"]
+    assert row[:3] == [str(best.number), "2", f"{scores.mean():.4f} ± {scores.std():.4f}"]
 
 
 def test_failures_have_their_reasons_and_the_cost_its_numbers(recorded: tuple[Config, State], real: Written):
     _, state = recorded
-    failed = next(t for t in state.trials if t["status"] == "failed")
-    assert failed["error"] in real.read.sections["failures"] and "loss is not a number" in failed["error"]
+    failed = next(t for t in state.trials if t.status == "failed")
+    assert failed.error in real.read.sections["failures"] and "loss is not a number" in failed.error
     assert "not run again" in real.read.sections["failures"]
     assert (
         "60 training images an epoch" in real.read.sections["cost"] and "trials per hour" in real.read.sections["cost"]
@@ -276,13 +279,15 @@ def test_the_command_line_takes_an_id_a_name_or_nothing_and_imports_no_tensorflo
 
 
 def test_the_last_active_sweep_of_a_name_is_taken(tmp_path: Path):
-    for place, (identity, name) in enumerate([("quick-er-3", "quick-er"), ("quick-1", "quick"), ("quick-2", "quick")]):
-        made_up([]).state.__class__(identity, name, {}).save(tmp_path / identity)
+    own = f"-{digest_of({})}"
+    names = [(f"quick-er{own}", "quick-er"), (f"quick{own}", "quick"), (f"quick{own}-2", "quick")]
+    for place, (identity, name) in enumerate(names):
+        State(identity, name, {}).save(tmp_path / identity)
         file = tmp_path / identity / "state.json"
         file.write_text(file.read_text().replace('"updated": "2', f'"updated": "{9 - place}'))
-    assert find_sweep(tmp_path, "quick")[0].id == "quick-1"
-    assert find_sweep(tmp_path, "quick-2")[0].id == "quick-2"
-    assert find_sweep(tmp_path)[0].id == "quick-er-3"
+    assert find_sweep(tmp_path, "quick")[0].id == f"quick{own}"
+    assert find_sweep(tmp_path, f"quick{own}-2")[0].id == f"quick{own}-2"
+    assert find_sweep(tmp_path)[0].id == f"quick-er{own}"
     with pytest.raises(UserError, match=r"sweep=quick-e: no such sweep .* did you mean"):
         find_sweep(tmp_path, "quick-e")
     with pytest.raises(UserError, match=r"no sweeps in .*/none; `\S*fer sweep paths\.mlruns=\S+` starts one"):
@@ -343,7 +348,7 @@ def test_a_running_sweep_is_shown_as_far_as_it_is(recorded: tuple[Config, State]
     kept = (folder / "state.json").read_bytes()
     try:
         early = replace(state, status="running", trials=state.trials[:1], order=[0])
-        early.trials = [{**state.trials[0], "status": "asked", "score": None}]
+        early.trials = [replace(state.trials[0], status="asked", score=None)]
         early.save(folder)
         with only_one(folder, state.id):
             running = Read(write_report(config, state.id).read_text())

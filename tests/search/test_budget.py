@@ -9,10 +9,11 @@ import pytest
 from fer_experiments.config import SweepConfig
 from fer_experiments.search.budget import over
 from fer_experiments.search.state import State
+from fer_experiments.search.trials import Trial
 
 
 def state(scores: list[float], seconds: float = 0.0, direction: str = "max") -> State:
-    trials = [{"number": n, "score": s, "status": "finished"} for n, s in enumerate(scores)]
+    trials = [Trial(number=n, score=s, status="finished") for n, s in enumerate(scores)]
     return State("s", "s", {"sweep.direction": direction}, trials=trials, seconds=seconds)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fer_experiments.config.compose import compose
 from fer_experiments.search.identity import identity_of
-from fer_experiments.search.state import find_state
+from fer_experiments.search.recorded import find_state
 
 TAGS = {"fer.dataset": "d", "fer.backbone": "b", "fer.features": "f"}
 

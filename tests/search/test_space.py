@@ -10,7 +10,7 @@ import pytest
 from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
-from fer_experiments.search.space import apply, check_space, decode, searched_backbones
+from fer_experiments.search.space import ORACLES, apply, check_space, decode, searched_backbones
 
 BASE = compose(["sweep=quick"])
 
@@ -97,7 +97,7 @@ def test_a_random_split_draws_its_validation_images_after_balancing_so_that_bala
 
 
 def test_an_unknown_oracle_is_refused_with_those_that_there_are():
-    with pytest.raises(UserError, match=r"sweep.oracle=divine: choose one of random, bayesian, tpe, hyperband, grid"):
+    with pytest.raises(UserError, match=f"sweep.oracle=divine: choose one of {', '.join(ORACLES)}"):
         check_space(with_sweep(oracle="divine"))
 
 
@@ -106,6 +106,8 @@ def test_hyperband_grants_epochs_itself():
     check_space(with_sweep(space=entry))
     with pytest.raises(UserError, match="hyperband grants the epochs itself"):
         check_space(with_sweep(space=entry, oracle="hyperband"))
+    with pytest.raises(UserError, match=r"sweep.pruner=median: hyperband ends hopeless trials itself"):
+        check_space(with_sweep(pruner="median", oracle="hyperband"))
 
 
 def test_a_value_that_no_combination_can_have_is_refused_and_one_that_some_can_is_not():

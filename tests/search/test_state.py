@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,24 +13,31 @@ import pytest
 
 from fer_experiments.config import Config, PathsConfig
 from fer_experiments.errors import UserError
-from fer_experiments.search.state import State, find_state, find_sweep, is_locked, list_sweeps, load_state, only_one
+from fer_experiments.search.recorded import find_state, find_sweep, list_sweeps
+from fer_experiments.search.state import State, digest_of, is_locked, load_state, only_one
+from fer_experiments.search.trials import Trial
 
 IDENTITY = {"sweep.objective": "final/val_accuracy", "sweep.direction": "max", "head.l2": 0.1}
 
 
 def state(**changes: Any) -> State:
-    return State(**{"id": "quick-1", "name": "quick", "identity": IDENTITY, **changes})
+    made = State(**{"id": "", "name": "quick", "identity": IDENTITY, **changes})
+    made.id = f"{made.name}-{digest_of(made.identity)}"
+    return made
 
 
 def test_what_was_not_asked_yet_when_a_signal_struck_is_asked_again(tmp_path: Path):
     state(trials=[trial(0, 0.5), trial(1, None, "asked"), trial(2, None, "asked")], order=[0, 0, 1]).save(tmp_path)
     found = load_state(tmp_path)
     assert found is not None
-    assert ([t["number"] for t in found.ended], [t["number"] for t in found.in_flight]) == ([0], [1])
+    assert ([t.number for t in found.ended], [t.number for t in found.in_flight]) == ([0], [1])
 
 
-def trial(number: int, score: float | None, status: str = "finished") -> dict[str, Any]:
-    return {"number": number, "score": score, "status": status}
+def trial(number: int, score: float | None, status: str = "finished", run_id: str = "f" * 32) -> Trial:
+    metrics = {f"final/val_accuracy_{end}": 0.5 for end in ("low", "high")}
+    ended: dict[str, Any] = {"metrics": metrics, "epochs": 2, "best_epoch": 1, "seconds": 0.0, "run_id": run_id}
+    more = {} if status == "asked" else ended
+    return Trial(number=number, score=score, told=score, status=status, **more)
 
 
 def test_a_saved_state_comes_back(tmp_path: Path):
@@ -54,10 +60,11 @@ def test_a_damaged_state_is_named(tmp_path: Path, text: str):
 def test_a_state_killed_while_it_is_written_stays_readable(tmp_path: Path):
     """SIGKILL in a tight loop of saving: the file is always one of the states that were saved."""
     code = (
-        "import sys; from pathlib import Path; from fer_experiments.search.state import State\n"
-        "s = State('i', 'n', {'sweep.direction': 'max'}); print('ready', flush=True)\n"
+        "import sys; from pathlib import Path\n"
+        "from fer_experiments.search.state import State, digest_of; from fer_experiments.search.trials import Trial\n"
+        "s = State(f'n-{digest_of({})}', 'n', {}); print('ready', flush=True)\n"
         "while True:\n"
-        "    s.trials.append({'number': len(s.trials), 'score': 0.5, 'status': 'finished', 'fill': 'x' * 2000})\n"
+        "    s.trials.append(Trial(number=len(s.trials), status='failed', error='x' * 2000))\n"
         "    s.order += 2 * [len(s.order) // 2]\n"
         "    s.save(Path(sys.argv[1]))\n"
     )
@@ -87,17 +94,17 @@ def test_the_same_identity_finds_the_state_again_and_another_says_what_differs(t
 def test_the_best_is_a_finished_trial_in_the_right_direction():
     trials = [trial(0, 0.5), trial(1, 0.9, "pruned"), trial(2, 0.7), trial(3, None, "failed"), trial(4, 0.7)]
     up, down = state(trials=trials).best(), state(trials=trials, identity={**IDENTITY, "sweep.direction": "min"}).best()
-    assert up is not None and up["number"] == 2
-    assert down is not None and down["number"] == 0
+    assert up is not None and up.number == 2
+    assert down is not None and down.number == 0
 
 
 def test_a_sweep_is_found_by_what_mlflow_calls_its_runs(tmp_path: Path):
-    for name, run, of_trial in (("a-1", "a" * 32, "b" * 32), ("b-1", "c" * 32, "d" * 32)):
-        trials = [trial(0, 0.5) | {"run_id": of_trial}, trial(1, None, "asked")]
-        state(id=name, name=name[0], run_id=run, trials=trials, order=[0, 0, 1]).save(tmp_path / name)
+    for name, run, of_trial in (("a", "a" * 32, "b" * 32), ("b", "c" * 32, "d" * 32)):
+        trials = [trial(0, 0.5, run_id=of_trial), trial(1, None, "asked")]
+        state(name=name, run_id=run, trials=trials, order=[0, 0, 1]).save(tmp_path / name)
     for sought in ("a" * 32, "b" * 32):
         found, folder = find_sweep(tmp_path, sought)
-        assert (found.id, folder) == ("a-1", tmp_path / "a-1")
+        assert (found.name, folder) == ("a", tmp_path / "a")
     with pytest.raises(UserError, match=f"sweep={'e' * 32}: no such sweep"):
         find_sweep(tmp_path, "e" * 32)
 
@@ -139,12 +146,12 @@ def subprocess_lock(folder: Path) -> None:
 
 def test_the_list_tells_running_stopped_and_finished(tmp_path: Path):
     for name, status in (("a", "running"), ("b", "running"), ("c", "finished")):
-        state(id=name, status=status, trials=[trial(0, 0.25), trial(1, None, "asked")], order=[0, 1, 0]).save(
+        state(name=name, status=status, trials=[trial(0, 0.25), trial(1, None, "asked")], order=[0, 1, 0]).save(
             tmp_path / "sweeps" / name
         )
     place = Config(paths=PathsConfig(mlruns=str(tmp_path)))
     with only_one(tmp_path / "sweeps" / "a", "a"):
-        rows = {line.split()[0]: line.split() for line in list_sweeps(place).splitlines()}
+        rows = {line[0]: line.split() for line in list_sweeps(place).splitlines()}
     assert [rows[name][1] for name in "abc"] == ["running", "stopped", "finished"]
     assert rows["a"][2:5] == ["1", "0.2500", "final/val_accuracy"]
 
@@ -161,5 +168,4 @@ def test_fer_sweeps_needs_no_keras(tmp_path: Path):
     command = [sys.executable, "-c", code, "sweeps", f"paths.mlruns={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
-    assert "quick-1  stopped" in done.stdout
-    assert json.loads((tmp_path / "sweeps" / "quick-1" / "state.json").read_text())["id"] == "quick-1"
+    assert f"{state().id}  stopped" in done.stdout

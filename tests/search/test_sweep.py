@@ -29,6 +29,7 @@ from fer_experiments.data import dataset as data_room
 from fer_experiments.data import open_test_split
 from fer_experiments.errors import UserError
 from fer_experiments.executors.inline import Inline
+from fer_experiments.search.space import ORACLES
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
@@ -74,8 +75,8 @@ def test_every_trial_is_a_finished_child_run(finished: tuple[Config, State, list
     assert {t.status for t in trials} == {"FINISHED"}
     for trial in trials:
         record = state.trials[int(trial.tags["fer.trial_number"])]
-        assert trial.metrics["final/val_accuracy"] == pytest.approx(record["score"])
-        assert float(trial.params["head.l2"]) == pytest.approx(record["values"]["head.l2"])
+        assert trial.metrics["final/val_accuracy"] == pytest.approx(record.score)
+        assert float(trial.params["head.l2"]) == pytest.approx(record.values["head.l2"])
         assert {"fer.dataset", "fer.backbone", "fer.features"} <= set(trial.tags)
 
 
@@ -93,23 +94,21 @@ def test_the_leaderboard_is_sorted_and_complete(finished: tuple[Config, State, l
     table = pd.read_csv(folder_of(config, state) / "leaderboard.csv")
     assert table["rank"].tolist() == [1, 2]
     assert table["final/val_accuracy"].is_monotonic_decreasing
-    assert set(table["run_id"]) == {t["run_id"] for t in state.trials}
+    assert set(table["run_id"]) == {t.run_id for t in state.trials}
 
 
 def test_best_yaml_is_an_experiment_that_train_accepts(finished: tuple[Config, State, list[str]]):
     config, state, _ = finished
     best = compose([f"experiment={folder_of(config, state) / 'best.yaml'}"])
-    first = max(state.trials, key=lambda t: t["score"])
-    assert best.head.dense_widths == first["values"]["head.dense_widths"]
+    first = max(state.trials, key=lambda t: t.score)
+    assert best.head.dense_widths == first.values["head.dense_widths"]
     assert (best.data, best.backbone) == (config.data, config.backbone)
 
 
 def test_it_ends_with_the_leaderboard_and_the_next_commands(finished: tuple[Config, State, list[str]]):
     _, state, said = finished
     assert "| rank | trial | final/val_accuracy |" in said[-1]
-    assert (
-        f"sweep {state.id}: 2 trials, best {max(state.trials, key=lambda t: t['score'])['number']}: final" in said[-1]
-    )
+    assert f"sweep {state.id}: 2 trials, best {max(state.trials, key=lambda t: t.score).number}: final" in said[-1]
     assert "95 % interval" in said[-1]
     assert "fer ui paths.mlruns=" in said[-1] and "best.yaml" in said[-1]
 
@@ -131,9 +130,17 @@ def test_a_raised_budget_goes_on_in_the_same_parent(finished: tuple[Config, Stat
     assert shown.trials == more.trials and any("is finished: 3 trials" in line for line in said)
 
 
-def test_fresh_starts_anew(finished: tuple[Config, State, list[str]], paths: list[str]):
-    _, state, _ = finished
+def test_fresh_starts_anew_whatever_became_of_the_old_state(
+    finished: tuple[Config, State, list[str]], paths: list[str]
+):
+    config, state, _ = finished
+    file = folder_of(config, state) / "state.json"
+    kept = file.read_bytes()
+    file.write_bytes(kept[:-9])
+    with pytest.raises(UserError, match=r"state\.json: not a sweep's state .*sweep\.fresh=true"):
+        run(quick(paths))
     fresh, _ = run(quick(paths, "sweep.fresh=true", "sweep.max_trials=1"))
+    file.write_bytes(kept)
     assert fresh.id == f"{state.id}-2" and fresh.run_id != state.run_id
 
 
@@ -162,14 +169,14 @@ def test_a_sweep_stopped_between_trials_resumes_to_the_same_leaderboard(paths: l
     assert stopped is not None and len(stopped.trials) < 3
     resumed, said = run(elsewhere)
     assert any("going on after" in line for line in said)
-    assert [(t["values"], t["score"]) for t in resumed.trials] == [(t["values"], t["score"]) for t in whole.trials]
+    assert [(t.values, t.score) for t in resumed.trials] == [(t.values, t.score) for t in whole.trials]
 
 
-@pytest.mark.parametrize("oracle", ["bayesian", "tpe", "hyperband", "grid"])
+@pytest.mark.parametrize("oracle", [name for name in ORACLES if name != "random"])
 def test_the_other_oracles_run(paths: list[str], oracle: str):
     state, _ = run(quick(paths, f"sweep.oracle={oracle}", "sweep.max_epochs=2", "sweep.factor=2"))
     assert state.status == "finished" and len(state.trials) == 2
-    assert all(t["status"] == "finished" for t in state.trials)
+    assert all(t.status == "finished" for t in state.trials)
 
 
 def test_three_failures_in_a_row_stop_the_sweep_and_are_recorded(paths: list[str], tmp_path: Path):
@@ -224,21 +231,21 @@ def test_each_trial_is_fitted_on_the_features_that_it_records(mixed: tuple[Confi
     assert len(set.union(*made.values())) == 4
     extracted = [line for line in said if "images through pocket" in line or "no image forwarded" in line]
     assert len(extracted) == 4  # each set once, though several trials stand on it
-    finished = [t for t in state.trials if t["status"] == "finished"]
-    scores = {(str(t["values"]["backbone.layers"]), t["values"]["backbone.pooling"]): t["metrics"] for t in finished
-              if t["values"]["head"] == "linear"}  # fmt: skip
+    finished = [t for t in state.trials if t.status == "finished"]
+    scores = {(str(t.values["backbone.layers"]), t.values["backbone.pooling"]): t.metrics for t in finished
+              if t.values["head"] == "linear"}  # fmt: skip
     losses = {combination: metrics["final/val_loss"] for combination, metrics in scores.items()}
     assert len(set(losses.values())) > 2  # other features, other results; a mean over a map is the pooled layer's
 
 
 def test_what_cannot_be_built_fails_as_a_trial_and_stops_no_sweep(mixed: tuple[Config, State, list[str]]):
     config, state, said = mixed
-    failed = [t for t in state.trials if t["status"] == "failed"]
+    failed = [t for t in state.trials if t.status == "failed"]
     assert len(failed) == 4 and state.status == "finished"  # more than three in a row would do of another kind
-    assert {(t["values"]["head"], t["values"]["backbone.pooling"]) for t in failed} == {("conv", "avg")}
+    assert {(t.values["head"], t.values["backbone.pooling"]) for t in failed} == {("conv", "avg")}
     by_id = {r.run_id: r for r in runs_of(config, sweep_id=state.id, kind="trial")}
-    assert all(by_id[t["run_id"]].status == "FAILED" for t in failed)
-    assert all("head=conv needs a spatial map" in by_id[t["run_id"]].tags["fer.error"] for t in failed)
+    assert all(by_id[t.run_id].status == "FAILED" for t in failed)
+    assert all("head=conv needs a spatial map" in by_id[t.run_id].tags["fer.error"] for t in failed)
     assert any("FAILED: head=conv needs a spatial map" in line for line in said)
 
 
@@ -253,9 +260,9 @@ def test_what_this_machine_cannot_do_stops_the_sweep_after_three_trials(paths: l
 
 def test_a_key_whose_condition_does_not_hold_is_absent_from_the_record(mixed: tuple[Config, State, list[str]]):
     config, state, said = mixed
-    linear = [t for t in state.trials if t["values"]["head"] == "linear"]
-    assert all("head.filters" not in t["values"] for t in linear)
-    assert sorted(t["status"] for t in linear) == ["finished"] * 4 + ["repeated"] * 4  # two filters, the same trial
+    linear = [t for t in state.trials if t.values["head"] == "linear"]
+    assert all("head.filters" not in t.values for t in linear)
+    assert sorted(t.status for t in linear) == ["finished"] * 4 + ["repeated"] * 4  # two filters, the same trial
     table = pd.read_csv(folder_of(config, state) / "leaderboard.csv")
     assert table.loc[table["head"] == "linear", "head.filters"].isna().all()
     assert "| absent" in said[-1]
@@ -270,7 +277,7 @@ def test_the_best_config_alone_gives_its_score_to_the_last_bit(
     best = state.best()
     assert best is not None
     final = train(compose([f"experiment={folder_of(config, state) / 'best.yaml'}", *paths]), echo=lambda line: None)
-    assert {name: final[name] for name in best["metrics"]} == best["metrics"]
+    assert {name: final[name] for name in best.metrics} == best.metrics
 
 
 def test_the_parent_run_shows_what_the_best_trial_had(mixed: tuple[Config, State, list[str]]):
@@ -278,11 +285,11 @@ def test_the_parent_run_shows_what_the_best_trial_had(mixed: tuple[Config, State
     best = state.best()
     assert best is not None
     (parent,) = runs_of(config, sweep_id=state.id, kind="sweep")
-    assert parent.metrics["final/val_accuracy"] == pytest.approx(best["score"])
-    assert parent.tags["fer.best_trial"] == str(best["number"])
-    assert parent.tags["fer.best.head"] == best["values"]["head"]
-    assert parent.tags["fer.best.backbone.pooling"] == best["values"]["backbone.pooling"]
-    filters = best["values"].get("head.filters")
+    assert parent.metrics["final/val_accuracy"] == pytest.approx(best.score)
+    assert parent.tags["fer.best_trial"] == str(best.number)
+    assert parent.tags["fer.best.head"] == best.values["head"]
+    assert parent.tags["fer.best.backbone.pooling"] == best.values["backbone.pooling"]
+    filters = best.values.get("head.filters")
     assert parent.tags["fer.best.head.filters"] == (json.dumps(filters) if filters else "absent")
     searched = ("backbone.layers", "backbone.pooling", "head.", "training.seed", "sweep.max_trials")
     assert not [name for name in parent.params if name.startswith(searched)]  # of no trial, and of this one least
@@ -299,8 +306,8 @@ def test_trials_of_worker_processes_are_prepared_from_their_own_config(
         compute=replace(config.compute, name="processes", workers=2),
     )
     other, _ = run(elsewhere)
-    assert [(t["values"], t["status"], t["score"]) for t in other.trials] == [
-        (t["values"], t["status"], t["score"]) for t in state.trials
+    assert [(t.values, t.status, t.score) for t in other.trials] == [
+        (t.values, t.status, t.score) for t in state.trials
     ]
     tags = [
         {r.tags["fer.trial_number"]: r.tags.get("fer.features") for r in runs_of(c, kind="trial", sweep_id=state.id)}
@@ -332,7 +339,7 @@ def test_balance_touches_training_images_alone_also_of_limited_data(paths: list[
         "data.limit=20",
     )
     state, _ = run(config)
-    assert [t["status"] for t in state.trials] == ["finished"] * 3
+    assert [t.status for t in state.trials] == ["finished"] * 3
     runs = {r.tags["fer.trial_number"]: r for r in runs_of(config, sweep_id=state.id, kind="trial")}
     assert [runs[str(n)].params["data.balance"] for n in range(3)] == ["none", "undersample", "class_weight"]
     assert runs["0"].tags["fer.dataset"] != runs["1"].tags["fer.dataset"]
@@ -354,18 +361,18 @@ def test_failed_trials_are_run_again_when_asked_to(paths: list[str], tmp_path: P
     folder = [f"paths.mlruns={tmp_path}/mlruns", paths[1]]
     monkeypatch.setattr(room, "_fit_and_record", passing_fault)
     first, _ = run(quick(folder, "sweep.max_trials=3"))
-    assert [t["status"] for t in first.trials] == ["failed", "finished", "failed"]
+    assert [t.status for t in first.trials] == ["failed", "finished", "failed"]
     assert first.trials[0]["error"] == "MemoryError: passing"
     monkeypatch.undo()
     shown, said = run(quick(folder, "sweep.max_trials=3"))
     assert shown.trials == first.trials and any("is finished" in line for line in said)
     again, said = run(quick(folder, "sweep.max_trials=3", "sweep.retry_failed=true"))
     assert (again.id, again.run_id) == (first.id, first.run_id)
-    assert [t["status"] for t in again.trials] == ["finished"] * 3 and again.order == first.order
-    assert [t["values"] for t in again.trials] == [t["values"] for t in first.trials]
+    assert [t.status for t in again.trials] == ["finished"] * 3 and again.order == first.order
+    assert [t.values for t in again.trials] == [t.values for t in first.trials]
     assert "error" not in again.trials[0]
     more, _ = run(quick(folder, "sweep.max_trials=4"))
-    assert more.trials[:3] == again.trials and more.trials[3]["status"] == "finished"
+    assert more.trials[:3] == again.trials and more.trials[3].status == "finished"
     statuses = sorted(r.tags["fer.trial_number"] + " " + r.status for r in runs_of(quick(folder), kind="trial"))
     assert statuses == ["0 FAILED", "0 FINISHED", "1 FINISHED", "2 FAILED", "2 FINISHED", "3 FINISHED"]
 
@@ -383,7 +390,7 @@ def test_a_failure_never_answers_a_twin(paths: list[str], tmp_path: Path, monkey
     monkeypatch.setattr(room, "_fit_and_record", passing_fault)
     config = with_space(tmp_path, paths, "head.l2: {type: choice, values: [0, 0.0, 1.0e-2]}", "sweep.seed=77")
     state, _ = run(config)
-    assert [t["status"] for t in state.trials] == ["failed", "finished", "finished"]
+    assert [t.status for t in state.trials] == ["failed", "finished", "finished"]
 
 
 def test_a_failed_trial_has_its_reason_and_traceback_and_the_sweep_goes_on(paths: list[str], tmp_path: Path):
@@ -391,10 +398,10 @@ def test_a_failed_trial_has_its_reason_and_traceback_and_the_sweep_goes_on(paths
 
     config = with_space(tmp_path, paths, "training.learning_rate: {type: choice, values: [1.0e-3, 1.0e+38, 1.0e-2]}")
     state, said = run(config)
-    assert [t["status"] for t in state.trials] == ["finished", "failed", "finished"]
+    assert [t.status for t in state.trials] == ["finished", "failed", "finished"]
     assert any(line.startswith("trial 1: FAILED: the loss is not a number") for line in said)
     client = MlflowClient(f"sqlite:///{mlruns_dir(config) / 'mlflow.db'}")
-    failed = client.get_run(state.trials[1]["run_id"])
+    failed = client.get_run(state.trials[1].run_id)
     assert failed.info.status == "FAILED" and "not a number" in failed.data.tags["fer.error"]
     assert "Traceback" in Path(client.download_artifacts(failed.info.run_id, "error.txt", str(tmp_path))).read_text()
     assert state.reason == "the grid oracle, which has nothing more to try"
@@ -403,8 +410,8 @@ def test_a_failed_trial_has_its_reason_and_traceback_and_the_sweep_goes_on(paths
 def test_the_same_config_is_not_run_twice(paths: list[str], tmp_path: Path):
     config = with_space(tmp_path, paths, "head.l2: {type: choice, values: [0, 0.0, 1.0e-3]}")
     state, said = run(config)
-    assert [t["status"] for t in state.trials] == ["finished", "repeated", "finished"]
-    assert state.trials[1]["score"] == state.trials[0]["score"]
+    assert [t.status for t in state.trials] == ["finished", "repeated", "finished"]
+    assert state.trials[1].score == state.trials[0].score
     assert len(runs_of(config, sweep_id=state.id, kind="trial")) == 2
     assert any("as trial 0 had it, not run again" in line for line in said)
 
@@ -436,7 +443,7 @@ def test_max_trial_minutes_keeps_the_epoch_in_which_time_ran_out(paths: list[str
     config = quick(paths, "sweep.seed=23", "sweep.max_trials=1", "sweep.max_trial_minutes=1e-9", "training.epochs=50")
     state, said = run(config)
     trial = state.trials[0]
-    assert (trial["status"], trial["epochs"], trial["out_of_time"]) == ("finished", 1, True)
+    assert (trial.status, trial.epochs, trial.out_of_time) == ("finished", 1, True)
     assert any("1 epoch in" in line and "out of time" in line for line in said)
     (child,) = runs_of(config, sweep_id=state.id, kind="trial")
     assert child.tags["fer.out_of_time"] == "sweep.max_trial_minutes=1e-09"
@@ -452,10 +459,10 @@ def test_a_hopeless_trial_is_pruned_and_is_never_the_best(paths: list[str]):
     )  # fmt: skip
     state, said = run(config)
     last = state.trials[-1]
-    assert last["status"] == "pruned" and last["epochs"] < 8, [(t["status"], t["score"]) for t in state.trials]
+    assert last.status == "pruned" and last.epochs < 8, [(t.status, t.score) for t in state.trials]
     assert any(line.startswith("trial 6:") and "pruned" in line for line in said)
     best = state.best()
-    assert best is not None and best["number"] != 6
+    assert best is not None and best.number != 6
 
 
 def test_all_slots_are_filled_at_once(paths: list[str], monkeypatch: pytest.MonkeyPatch):
@@ -518,7 +525,7 @@ def test_worker_processes_come_to_the_same_leaderboard_though_one_is_killed(path
 
     state = run_sweep(elsewhere, listen)
     assert killed and any("it is given to another worker" in line for line in said)
-    assert [(t["values"], t["score"]) for t in state.trials] == [(t["values"], t["score"]) for t in whole.trials]
+    assert [(t.values, t.score) for t in state.trials] == [(t.values, t.score) for t in whole.trials]
     statuses = sorted(r.status for r in runs_of(elsewhere, kind="trial"))
     assert statuses == ["FINISHED"] * 4 + ["KILLED"] * len(killed)
 
@@ -544,7 +551,7 @@ def test_neither_train_nor_sweep_can_read_a_test_label(paths: list[str], monkeyp
         open_test_split(config.data)
     after, _ = run(config)
     assert after.id != before.id
-    assert [t["metrics"] for t in after.trials] == [t["metrics"] for t in before.trials]
+    assert [t.metrics for t in after.trials] == [t.metrics for t in before.trials]
 
 
 def test_a_full_disk_stops_the_sweep_in_one_line_and_the_same_command_goes_on(
@@ -574,7 +581,7 @@ def test_a_full_disk_stops_the_sweep_in_one_line_and_the_same_command_goes_on(
         (small / "ballast").unlink()
         state, said = run(config)
         assert "going on after 1 trials" in " ".join(said)  # the state that names the next could not be written
-        assert [t["status"] for t in state.trials] == ["finished"] * 9
+        assert [t.status for t in state.trials] == ["finished"] * 9
         statuses = [r.status for r in runs_of(config)]
         assert statuses.count("FINISHED") == 10 and "RUNNING" not in statuses
     finally:

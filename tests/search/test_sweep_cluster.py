@@ -33,7 +33,7 @@ SMALL = [
 
 
 def board(state: State) -> list[Any]:
-    return [(t["values"], t["score"], t["status"]) for t in state.trials]
+    return [(t.values, t.score, t.status) for t in state.trials]
 
 
 def places(folder: Path) -> list[str]:
@@ -115,14 +115,14 @@ def test_eight_workers_at_a_server_on_postgresql_lose_nothing(
         *places(tmp_path),
     ]
     state = run_sweep(compose([*SMALL, *overrides]), lambda line: None)
-    assert len(state.trials) == 16 and {t["status"] for t in state.trials} == {"finished"}
+    assert len(state.trials) == 16 and {t.status for t in state.trials} == {"finished"}
     runs = find_runs(replace(store_in(tmp_path), uri=server.uri), {"fer.sweep_id": state.id, "fer.kind": "trial"})
     assert {(int(r.tags["fer.trial_number"]), r.run_id, r.status) for r in runs} == {
-        (t["number"], t["run_id"], "FINISHED") for t in state.trials
+        (t.number, t.run_id, "FINISHED") for t in state.trials
     }
     for run in runs:
         trial = state.trials[int(run.tags["fer.trial_number"])]
-        assert {name: run.metrics[name] for name in trial["metrics"]} == trial["metrics"]
+        assert {name: run.metrics[name] for name in trial.metrics} == trial.metrics
 
 
 @needs_postgres
@@ -151,7 +151,7 @@ def test_a_short_outage_is_ridden_out_and_a_long_one_stops_the_sweep_with_all_re
     server.start()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", PATIENT)
     state = run_sweep(config, said.append)
-    assert [t["status"] for t in state.trials] == ["finished"] * 5
+    assert [t.status for t in state.trials] == ["finished"] * 5
     assert "going on after 3 trials" in " ".join(said)
     runs = find_runs(replace(store_in(tmp_path), uri=server.uri), {"fer.sweep_id": state.id})
     assert sorted(r.status for r in runs if r.status != "KILLED") == ["FINISHED"] * 6  # five trials and the sweep

@@ -19,7 +19,7 @@ SPACE: dict[str, Any] = {
     "reverse": {"type": "float", "min": 0.1, "max": 10.0, "sampling": "reverse_log"},
     "steps": {"type": "float", "min": 0.0, "max": 0.7, "step": 0.1},
     "factors": {"type": "int", "min": 2, "max": 486, "step": 3, "sampling": "log"},
-    "reverse factors": {"type": "int", "min": 1, "max": 64, "step": 2, "sampling": "reverse_log"},
+    "reverse factors": {"type": "int", "min": 3, "max": 192, "step": 2, "sampling": "reverse_log"},
     "int": {"type": "int", "min": 3, "max": 9},
     "log int": {"type": "int", "min": 16, "max": 100, "sampling": "log"},
     "lists": {"type": "choice", "values": [[], [32], [64, 32]]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 import subprocess
@@ -20,7 +21,7 @@ from fer_experiments import tracking
 from fer_experiments.config.commands import override
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
-from fer_experiments.search.state import State, only_one
+from fer_experiments.search.state import State, digest_of, only_one
 from fer_experiments.tracking import Store, artifact_text, models
 from fer_experiments.tracking.store import client_of
 
@@ -32,7 +33,8 @@ def record(store: Store, text: str) -> str:
     with tracking.start_run(store, "train", text, system_metrics=False) as run:
         run.log_text(text, "note.txt")
         run.log_text(text, "model/MLmodel")
-    models.add_version(store, "fer-demo", run.id, {}, "")
+    files = {"MLmodel": hashlib.sha256(text.encode()).hexdigest()}
+    models.add_version(store, "fer-demo", run.id, files, {}, "")
     return run.id
 
 
@@ -241,12 +243,12 @@ def test_a_moved_store_that_may_only_be_read_is_looked_at(
 ):
     mlruns, run_id = moved
     identity = {"data.task": "test", "sweep.objective": "final/val_accuracy", "sweep.direction": "max"}
-    sweep = mlruns / "sweeps" / "quick-1"
-    State("quick-1", "quick", identity, run_id=run_id).save(sweep)
+    sweep = mlruns / "sweeps" / f"quick-{digest_of(identity)}"
+    State(sweep.name, "quick", identity, run_id=run_id).save(sweep)
     (sweep / "lock").touch()
     before = sorted(mlruns.rglob("*"))
     where = [f"paths.mlruns={mlruns}", f"paths.cache={tmp_path / 'cache'}"]
-    for verb, said in (("sweeps", "quick-1"), ("models", "fer-demo")):
+    for verb, said in (("sweeps", f"{sweep.name}  stopped"), ("models", "fer-demo")):
         done = fer_read_only([mlruns], verb, *where)
         assert done.returncode == 0 and said in done.stdout, done.stderr
     for verb in ("rollback", "promote"):
@@ -255,7 +257,7 @@ def test_a_moved_store_that_may_only_be_read_is_looked_at(
         assert done.stderr.count("\n") == 1
     done = fer_read_only([mlruns], "report", *where, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'quick-1.html'}\n" and (tmp_path / "quick-1.html").is_file()
+    assert done.stdout == f"{tmp_path / sweep.name}.html\n" and (tmp_path / f"{sweep.name}.html").is_file()
     assert f"fer report: not written into {sweep}: Read-only file system" in done.stderr
     assert not (made[0].parent / "mlruns").exists()
     assert sorted(mlruns.rglob("*")) == before

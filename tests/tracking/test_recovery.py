@@ -38,8 +38,12 @@ def other(store: Store) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
+def found(store: Store, run_id: str) -> tracking.FoundRun:
+    return next(run for run in tracking.find_runs(store) if run.run_id == run_id)
+
+
 def status(store: Store, run_id: str) -> str:
-    return next(run.status for run in tracking.find_runs(store) if run.run_id == run_id)
+    return found(store, run_id).status
 
 
 def start(store: Store, **given: object) -> object:
@@ -55,6 +59,7 @@ def test_only_the_runs_of_dead_processes_are_closed(store: Store):
         process.wait()
         assert [run.run_id for run in tracking.close_orphans(store)] == [run_id]
         assert status(store, run_id) == "KILLED"
+        assert found(store, run_id).tags["fer.error"] == "its process died"
         assert status(store, own.id) == "RUNNING"
         process.stdout and process.stdout.close()
     assert status(store, own.id) == "FINISHED"
@@ -85,8 +90,17 @@ def test_a_trial_that_failed_unheard_is_found_with_its_reason(store: Store):
     tags = {"fer.sweep_id": "heard", "fer.trial_number": "6"}
     with pytest.raises(ValueError), start(store, tags=tags):  # type: ignore[attr-defined]
         raise ValueError("no such luck")
-    found = tracking.ended_trial(store, "heard", 6)
-    assert found is not None and (found["status"], found["error"]) == ("failed", "ValueError: no such luck")
+    ended = tracking.ended_trial(store, "heard", 6)
+    assert ended is not None and (ended["status"], ended["error"]) == ("failed", "ValueError: no such luck")
+
+
+def test_a_trial_that_failed_and_was_run_again_has_the_record_of_its_second_run(store: Store):
+    tags = {"fer.sweep_id": "heard", "fer.trial_number": "8"}
+    with pytest.raises(ValueError), start(store, tags=tags):  # type: ignore[attr-defined]
+        raise ValueError("no such luck")
+    with start(store, tags=tags) as run:  # type: ignore[attr-defined]
+        run.log_json({"score": 0.5}, tracking.RECORD)
+    assert tracking.ended_trial(store, "heard", 8) == {"score": 0.5}
 
 
 def test_a_killed_trial_is_not_taken_for_an_ended_one(store: Store):
@@ -97,6 +111,10 @@ def test_a_killed_trial_is_not_taken_for_an_ended_one(store: Store):
 
 
 def test_runs_are_closed_by_their_tags(store: Store):
+    with start(store, tags={"fer.sweep_id": "a"}) as ended:  # type: ignore[attr-defined]
+        pass
     with start(store, tags={"fer.sweep_id": "a"}) as one, start(store, tags={"fer.sweep_id": "b"}) as two:  # type: ignore[attr-defined]
         tracking.close_runs(store, {"fer.sweep_id": "a"}, "KILLED", "the sweep was stopped")
-        assert (status(store, one.id), status(store, two.id)) == ("KILLED", "RUNNING")
+        assert [status(store, run.id) for run in (ended, one, two)] == ["FINISHED", "KILLED", "RUNNING"]
+        assert "fer.error" not in found(store, ended.id).tags
+        assert found(store, one.id).tags["fer.error"] == "the sweep was stopped"

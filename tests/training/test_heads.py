@@ -53,7 +53,7 @@ def test_a_spatial_head_refuses_pooled_features(name: str):
 
 
 def test_an_unknown_head_is_refused_with_the_choices():
-    with pytest.raises(UserError, match="choose one of paper, pooled, conv, linear"):
+    with pytest.raises(UserError, match=f"choose one of {', '.join(HEADS)}"):
         build_head(config("transformer"), [SPATIAL], 2)
 
 

@@ -1,1 +1,1 @@
-"""One file an engine, named as `features.engine` is told: each has a `compile_forward`."""
+"""One file an engine, named as the Keras backend that it is for: each has a `compile_forward`."""
