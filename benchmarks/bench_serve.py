@@ -34,6 +34,7 @@ from fer_experiments.config import Config, from_dict, to_dict
 from fer_experiments.config.compose import compose
 from fer_experiments.serving import loading
 from fer_experiments.tracking import models
+from fer_experiments.tracking.digests import digests
 
 
 def register_demo(folder: Path) -> Config:
@@ -54,7 +55,8 @@ def register_demo(folder: Path) -> Config:
     store = tracking.connect(config)
     with tracking.start_run(store, "promotion", "demo", system_metrics=False) as run:
         run.log_folder(folder / "model", "model")
-        models.set_alias(store, models.add_version(store, "fer-demo", run.id, {}, ""), "champion")
+        version = models.add_version(store, "fer-demo", run.id, digests(folder / "model"), {}, "")
+        models.set_alias(store, version, "champion")
     return config
 
 
@@ -70,12 +72,13 @@ def serve_mlflow(config: Config, port: int) -> None:
 
 
 @contextmanager
-def server(kind: str, config: Config) -> Iterator[http.client.HTTPConnection]:
-    """A connection, kept open, to a serving process."""
+def server(kind: str, config: Config, checkout: Path | None = None) -> Iterator[tuple[http.client.HTTPConnection, int]]:
+    """A connection, kept open, to a serving process, of this checkout or another; and its number."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, __file__, "--serve", kind, "--port", str(port), "--config", json.dumps(to_dict(config))]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    paths = {"PYTHONPATH": str(checkout)} if checkout else {}
+    process = subprocess.Popen(command, env=os.environ | paths, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         while True:
@@ -89,7 +92,7 @@ def server(kind: str, config: Config) -> Iterator[http.client.HTTPConnection]:
                     raise RuntimeError(f"the {kind} server has ended") from error
                 time.sleep(0.2)
         connection.close()  # opened again by the first request: the server closes it when it idles
-        yield connection
+        yield connection, process.pid
     finally:
         process.terminate()
         process.wait()
@@ -108,7 +111,7 @@ def measure(config: Config, repeats: int) -> dict[str, list[float]]:
     from PIL import Image
 
     version, folder = loading.find_model(config, "champion")
-    with loading.loading(version, folder):
+    with loading.loading(config, version, folder):
         pyfunc = mlflow.pyfunc.load_model(str(folder))
         classifier, network = pyfunc.unwrap_python_model(), models.load_network(folder)
     image = np.random.default_rng(0).integers(0, 256, (1, *classifier.size), dtype=np.uint8)
@@ -117,8 +120,8 @@ def measure(config: Config, repeats: int) -> dict[str, list[float]]:
     lists = json.dumps({"inputs": image.tolist()})
     text = json.dumps({"inputs": [base64.b64encode(picture.getvalue()).decode()]})
     with ExitStack() as stack:
-        ours = stack.enter_context(server("ours", config))
-        mlflows = stack.enter_context(server("mlflow", config))
+        ours, _ = stack.enter_context(server("ours", config))
+        mlflows, _ = stack.enter_context(server("mlflow", config))
         forms: dict[str, Callable[[], object]] = {
             "FaceClassifier.probabilities": lambda: classifier.probabilities(image),
             "Keras predict": lambda: network.predict(image, verbose=0),

@@ -11,6 +11,8 @@ import locale
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -41,6 +43,24 @@ RECORDED = (
 
 # An empty one counts as unset: it is what a shell makes of a variable that it does not know.
 EMPTY_IS_UNSET = ("FER2013", "FER_TRACKING", "KERAS_HOME", "KERAS_BACKEND")
+
+# What a tracking server knows us by. MLflow reads it here; what this process starts would show it in /proc and in logs.
+SECRET = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+
+@contextmanager
+def without_secrets() -> Iterator[None]:
+    """The environment of processes that the block starts; while it lasts, this process has no password either."""
+    kept = {name: os.environ.pop(name) for name in SECRET if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def open_environment() -> dict[str, str]:
+    """That environment, for a program that is started while others of our threads need the password."""
+    return {name: value for name, value in os.environ.items() if name not in SECRET}
 
 
 def pin() -> None:

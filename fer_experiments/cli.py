@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments.ambient import check_backend, pin_warnings, speak_utf8
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.quiet import silenced
-from fer_experiments.terminal import DASHES
+from fer_experiments.terminal import DASHES, fit, say, shown
 from fer_experiments.termination import signals_as_exceptions
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ VERBS = {
         "serving.predict:predict", own={"version": "version"}),
     "serve": Verb(
         "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080",
-        "serving.serve:serve", own={"version": "version", "host": "host", "port": "port"}),
+        "serving.serve:serve",
+        own={"version": "version", "host": "host", "port": "port", "allowed_hosts": "allowed_hosts"}),
     "export": Verb(
         "write the champion as format=savedmodel, onnx or openvino to output=<path>, checked against it",
         "fer export format=onnx output=face.onnx",
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _said(name: str, message: str, code: int) -> int:
     """Prints what went wrong as one line, and returns the exit code."""
-    print(f"{name}: {message}".replace("\n", "\\n").replace("\r", "\\r"), file=sys.stderr)
+    say(f"{name}: {fit(message)}", sys.stderr)
     return code
 
 
@@ -230,7 +231,7 @@ def _hand_over(verb: Verb, *arguments: Any, **own: Any) -> int:
     module, _, function = verb.room.partition(":")
     said = getattr(import_module(f"fer_experiments.{module}"), function)(*arguments, **own)
     if verb.prints:
-        print(said)
+        say(str(said))
     return said if isinstance(said, int) else 0
 
 
@@ -284,12 +285,12 @@ def _default_sweep() -> str:
 
     found = find_fer2013()
     if found is None:
-        print(
+        say(
             "FER2013 is not at hand ($FER2013, data/fer2013*): running on drawn demo faces with the pocket backbone. "
             f"`{get_data_command()}` gets FER2013."
         )
         return "sweep=quick"
-    print(f"FER2013 found at {found}: running sweeps/paper.yaml")
+    say(f"FER2013 found at {shown(found)}: running sweeps/paper.yaml")
     return "sweep=paper"
 
 

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fer_experiments.ambient import open_environment
+
 # Instruction sets that decide how fast a network runs on a CPU.
 CPU_FEATURES = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
@@ -69,7 +71,7 @@ def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *(word for setting in GIT_SETTINGS for word in ("-c", setting)), *arguments]
     # A hook's GIT_DIR is another repository's. Optional locks off: `git status` would rewrite the index under another
     # process's feet.
-    quiet = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    quiet = {name: value for name, value in open_environment().items() if not name.startswith("GIT_")}
     quiet["GIT_OPTIONAL_LOCKS"] = "0"
     return _output(*command, environment=quiet, good=(0, 1))  # `git diff --no-index`: 1 when there are differences
 
@@ -124,7 +126,9 @@ def gpus() -> list[dict[str, str]]:
 def _output(*command: str, environment: dict[str, str] | None = None, good: tuple[int, ...] = (0,)) -> str:
     """Standard output of a command, "" when it is not there, or ends with another exit status than the good ones."""
     try:
-        done = subprocess.run(command, capture_output=True, env=environment, timeout=20, check=False)
+        done = subprocess.run(
+            command, capture_output=True, env=environment or open_environment(), timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode(errors="replace") if done.returncode in good else ""

@@ -1,11 +1,16 @@
 """The exceptions a user sees as a line."""
 
+from fer_experiments.terminal import fit
+
 
 class UserError(Exception):
     """A mistake in a config, a path or a file that its user can mend.
 
     The message is one line that names the thing and the remedy; `fer` prints it to standard error and exits with 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(fit(message))
 
 
 class Refused(Exception):
@@ -19,5 +24,5 @@ class FitError(UserError):
 def first_line(error: BaseException, most: int = 5000, *, named: bool = False) -> str:
     """The first line of what an error says, or its class where it says nothing; named: after its class."""
     name, lines = type(error).__name__, str(error).strip().splitlines()[:1]
-    line = ": ".join([name, *lines] if named else lines or [name])
+    line = fit(": ".join([name, *lines] if named else lines or [name]))
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -51,14 +51,15 @@ def holding(path: Path, busy: str, timeout: float = 0) -> Iterator[None]:
 
 
 @contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
-    """A folder for the block; those of the same prefix that killed processes have left are removed first."""
-    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*/lock"):
+def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """A folder for the block, its owner's alone, in `parent` or where temporary files go; those of the same prefix that
+    killed processes have left there are removed first."""
+    for left in (parent or Path(tempfile.gettempdir())).glob(f"{prefix}*/lock"):
         with suppress(OSError):
             if left.stat().st_uid == os.getuid() and not is_held(left):
                 shutil.rmtree(left.parent, ignore_errors=True)
     with (
-        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder,
         FileLock(Path(folder, "lock")),
     ):
         yield Path(folder)

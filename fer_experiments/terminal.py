@@ -1,16 +1,28 @@
-"""What people read: paths, tables, numbers, sizes."""
+"""What people read: lines, paths, tables, numbers, sizes. Whatever it says, it moves no cursor and forges no line."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 
 
+def fit(text: str) -> str:
+    """A text of anyone's, such as a file's name, on one line: what a terminal would act on is shown as its code."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Prints lines, each made `fit`; names in them that may hold a line's end have been made so before."""
+    print("\n".join(map(fit, text.split("\n"))), file=stream or sys.stdout, flush=stream is not None)
+
+
 def shown(path: Path) -> str:
     """A path as one would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return fit(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def table(rows: Sequence[Sequence[str]], right: int | None = None) -> str:
@@ -25,6 +37,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: int | None = None) -> Iterator[list[str]]:
+    rows = [[fit(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = enumerate(zip(row, widths, strict=True))

@@ -2,7 +2,7 @@
 
 Kept in mlruns/: postgres/ (its own cluster, unless FER_DATABASE names a database), artifacts/, and in server/ what is
 made once: credentials, secret_key, postgres_password; and what is written at every start: basic_auth.ini, database (the
-database's URI, for backups), postgres.log. Secrets are in files of mode 600 and in no command line.
+database's URI, for backups), postgres.log. All of it is readable by its owner alone; no secret is in a command line.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ default_permission = READ
 database_uri = {database}
 admin_username = {user}
 admin_password = {password}
-authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+authorization_function = guard:authenticate
 auth_cache_ttl_seconds = 60
 """
 
@@ -76,8 +76,12 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def serve(options: argparse.Namespace) -> None:
     """Runs the database if it is ours, then MLflow, until one of them ends or a signal comes."""
     mlruns = options.mlruns.resolve()
+    mlruns.mkdir(parents=True, exist_ok=True)  # as root, PostgreSQL's user has to reach its own folder there
+    os.umask(0o077)
     folder = mlruns / "server"
-    folder.mkdir(parents=True, exist_ok=True)
+    for private in (folder, mlruns / "artifacts"):  # also what was made without that umask
+        private.mkdir(exist_ok=True)
+        private.chmod(0o700)
     _check_port(options.host, options.port)
     with _only_one(folder), _database(mlruns, folder) as database:
         user, password = credentials(folder / "credentials")
@@ -162,6 +166,7 @@ def _mlflow(
         "MLFLOW_BACKEND_STORE_URI": database,
         "MLFLOW_REGISTRY_STORE_URI": database,
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "server"), os.environ.get("PYTHONPATH")])),  # guard
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secret(folder / "secret_key", secrets.token_urlsafe(32)),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # huey workers for LLM judges
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -13,7 +13,7 @@ PACKAGE = Path(fer_experiments.__file__).parent
 ROOMS = [  # from the top
     *("cli", "serving", "report", "registry", "search", "experiment", "doctor", "training", "features", "tracking"),
     *("evaluation", "backbones", "data", "executors", "config"),
-    *("terminal", "files", "environment", "termination", "ambient", "quiet", "errors"),
+    *("files", "environment", "termination", "ambient", "quiet", "errors", "terminal"),
 ]
 
 
@@ -88,3 +88,14 @@ def test_no_room_is_crowded():
     assert len(flat) <= 9, flat
     long = {module: count for module, file in MODULES.items() if (count := len(file.read_text().splitlines())) > 300}
     assert not long
+
+
+def test_what_is_printed_is_made_fit_to_be_shown():
+    strays = [
+        f"{module}:{node.lineno}"
+        for module, file in MODULES.items()
+        if module != "terminal"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and node.id == "print"
+    ]
+    assert not strays

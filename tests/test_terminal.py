@@ -1,8 +1,10 @@
 import math
+import sys
 
 import pytest
 
-from fer_experiments.terminal import markdown, number, table
+from fer_experiments.errors import FitError, UserError, first_line
+from fer_experiments.terminal import fit, markdown, number, say, table
 
 ROWS = [["split", "negative", "n"], ["train", "9", "12"], ["validation", "3", ""]]
 
@@ -38,3 +40,27 @@ def test_a_number_is_as_long_as_it_needs_to_be(value: float, text: str):
 
 def test_thousands_may_be_grouped():
     assert [number(value, ",") for value in (1024, 12345.0, 999.0, 0.5)] == ["1,024", "12,345", "999.0000", "0.5000"]
+
+
+NASTY = {
+    "\x1b[2J": r"\x1b[2J",  # clears the screen
+    "\x1b]0;title\x07": r"\x1b]0;title\x07",
+    "\x9b31m": r"\x9b31m",  # the same in one character
+    "a\nb\rc\x08": r"a\nb\rc\x08",
+    "\u202egnp.exe": r"\u202egnp.exe",  # read backwards
+    "\u2028\x85\0": r"\u2028\x85\x00",
+    "\udcff": r"\udcff",
+}
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_what_a_terminal_would_act_on_is_shown_as_its_code(text: str, capsys: pytest.CaptureFixture[str]):
+    shown = NASTY[text]
+    assert fit(text) == shown and fit(fit("é 顔.png")) == "é 顔.png"
+    assert str(UserError(f"{text}: no")) == f"{shown}: no" == str(FitError(f"{text}: no"))
+    assert first_line(ValueError(text)).isprintable()
+    assert table([[text, "b"]]) == f"{shown}  b" and shown in markdown([[text], ["c"]])
+    say(f"first\n{fit(text)}", sys.stderr)
+    assert capsys.readouterr().err == f"first\n{shown}\n"
+    say(text.replace("\n", " "))
+    assert capsys.readouterr().out == f"{shown.replace(chr(92) + 'n', ' ')}\n"

@@ -96,11 +96,11 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
+def running_server(*options: str) -> Iterator[Server]:
     """A server on free ports with everything in a temporary folder, stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="fer-server-") as folder:
         Path(folder).chmod(0o755)  # as root, PostgreSQL runs as another user; pytest's folders are closed to that
-        server = Server(Path(folder) / "mlruns")
+        server = Server(Path(folder) / "mlruns", options=options or Server.options)
         server.start()
         try:
             yield server

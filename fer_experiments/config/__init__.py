@@ -3,7 +3,16 @@
 from fer_experiments.config.checks import check, check_data
 from fer_experiments.config.folders import config_dir, options, project_root, read_yaml, sweeps_dir, yaml_of
 from fer_experiments.config.parts import cache_dir, decides_results, experiment, is_place, mlruns_dir
-from fer_experiments.config.plain import close, flatten, from_dict, to_dict, to_yaml, with_values
+from fer_experiments.config.plain import (
+    close,
+    flatten,
+    from_dict,
+    recorded,
+    to_dict,
+    to_yaml,
+    with_values,
+    without_password,
+)
 from fer_experiments.config.schema import (
     BackboneConfig,
     ComputeConfig,
@@ -48,9 +57,11 @@ __all__ = [
     "options",
     "project_root",
     "read_yaml",
+    "recorded",
     "sweeps_dir",
     "to_dict",
     "to_yaml",
     "with_values",
+    "without_password",
     "yaml_of",
 ]

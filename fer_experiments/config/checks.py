@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import Field, fields
 from typing import Any
@@ -15,6 +16,7 @@ from fer_experiments.config.schema import Config, DataConfig
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"
+NAME = re.compile(r"\w[\w .+,=@()-]{0,59}|" + re.escape(MISSING))
 
 
 def check(config: Config) -> None:
@@ -75,6 +77,8 @@ def _faults(value: Any, field: Field[Any]) -> Iterator[str]:
             yield from (f"each {said}" for said in _faults(member, field))
     elif value == "" and field.default != "":
         yield EMPTY
+    elif field.metadata.get("in_paths") and not NAME.fullmatch(value):
+        yield "files are called by it: up to 60 letters, digits, spaces and ._+,=@()- in it, a letter or digit first"
     elif "choices" in field.metadata:
         choices = field.metadata["choices"]
         if value not in (*choices, MISSING):

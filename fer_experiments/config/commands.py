@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -9,11 +10,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from fer_experiments.config.folders import config_dir, project_root, yaml_of
+from fer_experiments.config.folders import options, project_root, yaml_of
 from fer_experiments.config.parts import cache_dir, experiment, mlruns_dir
-from fer_experiments.config.plain import flatten, from_dict, to_dict
+from fer_experiments.config.plain import flatten, from_dict, to_dict, without_password
 from fer_experiments.config.schema import Config, DataConfig
 from fer_experiments.terminal import shown
 
@@ -32,7 +32,17 @@ def command(*words: str, config: Config | None = None) -> str:
         words: the verb and its arguments, as `fer` is to get them; a config's value comes from `override`.
         config: says where things are recorded and kept; what is not at the default place is named.
     """
-    return shlex.join([*_fer(), *words, *(place(config) if config else [])])
+    return _joined([*_fer(), *words, *(place(config) if config else [])])
+
+
+def _joined(words: list[str]) -> str:
+    """Words for bash on one line, those that cannot be shown as codes that it reads."""
+
+    def coded(word: str) -> str:
+        codes = {c: "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in word}
+        return "".join(c if c.isprintable() and c not in "\\'" else codes[c] for c in word)
+
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{coded(word)}'" for word in words)
 
 
 def override(path: str, value: Any) -> str:
@@ -78,12 +88,6 @@ def place(config: Config) -> list[str]:
     return said
 
 
-def without_password(uri: str) -> str:
-    """A store's address as it may be shown."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
-
-
 def ui_command(config: Config, uri: str) -> str:
     """What shows the runs of a store in a browser: a command, or a server's address."""
     if uri.startswith(("http://", "https://")):
@@ -94,7 +98,7 @@ def ui_command(config: Config, uri: str) -> str:
 
 def mlflow_command(*words: str) -> str:
     """A command of this environment's MLflow."""
-    return shlex.join([_beside_python("mlflow"), *words])
+    return _joined([_beside_python("mlflow"), *words])
 
 
 def model_words(data: DataConfig) -> list[str]:
@@ -163,7 +167,7 @@ def train_command(container: Mapping[str, Any]) -> str:
 
     wanted = flatten(experiment(to_dict(from_dict(container))))
     named = {group: wanted.get(f"{group}.name") for group in GROUPS}
-    groups = [f"{g}={name}" for g, name in named.items() if name and (config_dir() / g / f"{name}.yaml").is_file()]
+    groups = [f"{g}={name}" for g, name in named.items() if name in options(g)]
     base = flatten(to_dict(compose(groups)))
     changed = [override(path, value) for path, value in wanted.items() if base.get(path) != value]
     return shlex.join(["fer", "train", *groups, *changed])

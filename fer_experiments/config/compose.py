@@ -20,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_experiments.config import Config, check, close, config_dir, options, sweeps_dir
+from fer_experiments.config.folders import YAML, parse_yaml
 from fer_experiments.config.overrides import (
     FILE_GROUPS,
     OPEN_DICTS,
     Word,
+    group_names,
     known_keys,
     literal,
     literals,
@@ -34,6 +36,8 @@ from fer_experiments.config.plain import one_line, schema
 from fer_experiments.errors import UserError
 
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
+RESOLVED = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # where OmegaConf puts something else
+OF_A_KEY = re.compile(r"(?!tracking\b)[A-Za-z_]\w*(\.\w+)*\}")
 WHOLE = ("data.classes", "data.emotions", "sweep.space")
 
 
@@ -46,6 +50,9 @@ def compose(overrides: Sequence[str]) -> Config:
         UserError: an unknown group, option or key (with the close ones), a wrong type, or a value out of its choices.
     """
     paths, words = literals(read_words(overrides))
+    for word in words:
+        if ".." in word.value and word.key in group_names():
+            raise UserError(_unknown(word.key, word.value))
     files = {word: _load_yaml(word, path) for word in words if (path := _file_of(word))}
     whole = [str(word) for word in words if word.key in WHOLE and not word.prefix]
     given = [_store(word, files[word]) if word in files else str(word) for word in words]
@@ -57,6 +64,7 @@ def compose(overrides: Sequence[str]) -> Config:
         for key, value in paths.items():
             OmegaConf.update(composed, key, value)
         _replace_whole(composed, list(files.values()), whole)
+        _refuse_resolvers(OmegaConf.to_container(composed))
         config = OmegaConf.to_object(composed)
     except OverrideParseException as error:
         raise UserError(unreadable(error.override, error)) from error
@@ -106,6 +114,22 @@ def _refuse_unchosen(composed: DictConfig, keys: Mapping[str, str]) -> None:
             raise UserError(f"{key}: no {section} is chosen; say {section}=<name>")
 
 
+def _refuse_resolvers(value: Any, path: str = "") -> None:
+    """Outside tracking, which is a place and not recorded as it is, text may stand for another key and nothing else."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if f"{path}{key}" != "tracking":
+                _refuse_resolvers(each, f"{path}{key}.")
+    elif isinstance(value, list):
+        for each in value:
+            _refuse_resolvers(each, path)
+    elif isinstance(value, str) and (found := RESOLVED.search(value)) and not OF_A_KEY.match(value, found.end()):
+        raise UserError(
+            f"{path[:-1]}: {value[found.start() :]}: only tracking may take what the environment says, what is here is "
+            "recorded; write the value itself"
+        )
+
+
 def _file_of(word: Word) -> Path | None:
     value = literal(word) if word.key in FILE_GROUPS else None
     if not value:
@@ -120,11 +144,14 @@ def _file_of(word: Word) -> Path | None:
 
 def _load_yaml(word: Word, path: Path) -> DictConfig:
     try:
-        node = OmegaConf.load(path)  # not PyYAML: it reads 1e-4 as a string
+        with path.open(encoding="utf-8") as file:
+            node = parse_yaml(file.read(YAML + 1))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, DictConfig):
         raise UserError(f"{path}: must hold keys and values")
+    if ".." in str(node.get("defaults")):
+        raise UserError(f"{path}: its defaults lead out of conf/; name YAMLs that are in it")
     if word.key == "sweep" and OmegaConf.is_dict(node.get("sweep")) and "name" not in node.sweep:
         node.sweep.name = path.stem
     return node

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
+
+from fer_experiments.errors import UserError
+
+YAML = 1 << 18  # characters of a YAML
+EXPANDED = 1 << 20  # of what it says, where each alias stands for all that it names
+INTERPOLATIONS = 16  # each can double what the one before it says
 
 
 def project_root() -> Path:
@@ -36,15 +45,52 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
+def parse_yaml(text: str) -> Any:
+    """A YAML text as OmegaConf's node; 1e-4 is a number, which PyYAML reads as a text.
+
+    Raises:
+        YAMLError: what is none, or says more than any config has to: a few lines of aliases can say it without end.
+    """
+    try:
+        if len(text) > YAML or _length(yaml.compose(text, yaml.SafeLoader), {}) > EXPANDED:
+            raise yaml.YAMLError("it is larger than any config, or its aliases make it so")
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    if text.count("${") > INTERPOLATIONS:
+        raise yaml.YAMLError(f"more than {INTERPOLATIONS} interpolations")
+    return OmegaConf.load(io.StringIO(text))
+
+
+def _length(node: Any, known: dict[int, float]) -> float:
+    """How long a node is with its aliases written out; without end, if it is in itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        inner = getattr(node, "value", ())
+        if isinstance(node, yaml.MappingNode):
+            inner = chain.from_iterable(inner)
+        scalar = isinstance(inner, str)
+        known[id(node)] = 1 + (len(inner) if scalar else sum(_length(value, known) for value in inner))
+    return known[id(node)]
+
+
 def read_yaml(text: str) -> dict[str, Any]:
-    """The keys and values of a YAML text, as plain containers; 1e-4 is a number, which PyYAML reads as a text."""
-    container = OmegaConf.to_container(OmegaConf.create(text))
-    assert isinstance(container, dict)
+    """The keys and values of a YAML text, as plain containers.
+
+    Raises:
+        UserError: what is none, or cannot be read within bounds.
+    """
+    try:
+        container = OmegaConf.to_container(parse_yaml(text))
+    except yaml.YAMLError as error:
+        raise UserError(f"a recorded config is not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(container, dict):
+        raise UserError("a recorded config must hold keys and values")
     return {str(key): value for key, value in container.items()}
 
 
 @cache
 def yaml_of(group: str, name: str) -> dict[str, Any]:
     """What conf/<group>/<name>.yaml says; nothing where there is none."""
-    file = config_dir() / group / f"{name}.yaml"
-    return read_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if name not in options(group):
+        return {}
+    return read_yaml((config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -150,8 +150,12 @@ def unreadable(word: str, error: Exception) -> str:
     return f"{word}: cannot be read ({why}); a text is quoted twice, once for the shell: '{key}=\"{value}\"'"
 
 
+def group_names() -> list[str]:
+    """The groups of conf/ whose YAMLs are chosen by name alone."""
+    return [path.name for path in config_dir().iterdir() if path.is_dir() and path.name not in FILE_GROUPS]
+
+
 @cache
 def known_keys() -> list[str]:
     """Everything that can be set: the groups of conf/, and the config paths."""
-    groups = [path.name for path in config_dir().iterdir() if path.is_dir()]
-    return [*groups, "sweep", *flatten(to_dict(EVERY))]
+    return [*group_names(), *FILE_GROUPS, *flatten(to_dict(EVERY))]

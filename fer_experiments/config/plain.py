@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from omegaconf import AnyNode, BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
@@ -57,11 +59,34 @@ def from_dict(container: Mapping[str, Any]) -> Config:
     return config
 
 
+def recorded(config: Config) -> dict[str, Any]:
+    """What `to_dict` gives, as it may be shown and kept: without the password of a store's address."""
+    container = to_dict(config)
+    if config.tracking.uri:
+        container["tracking"]["uri"] = without_password(config.tracking.uri)
+    return container
+
+
+def without_password(uri: str) -> str:
+    """A store's address as it may be shown."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
 def _checked(schema: DictConfig, container: Mapping[str, Any]) -> Any:
     try:
-        return OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(dict(container))))
+        return OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(_literal(dict(container)))))
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
+
+
+def _literal(value: Any) -> Any:
+    """The value, in which OmegaConf finds nothing to resolve: a record must not ask whoever reads it for secrets."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, Mapping):
+        return {key: _literal(each) for key, each in value.items()}
+    return [_literal(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,8 +32,8 @@ class DataConfig:
     many images of each split, stratified by class.
     """
 
-    name: str = MISSING
-    task: str = MISSING
+    name: str = given(MISSING, in_paths=True)
+    task: str = given(MISSING, in_paths=True)
     source: str = "fer2013"
     path: Optional[str] = literal(None, part=PLACE)
     emotions: Any = given(None, younger=None)  # YAML reads the labels 1 and true as no text, which they become
@@ -65,7 +65,7 @@ class BackboneConfig:
     seen: what its weights were trained on with labels, as <data.source>/<usage>; evaluating on that is refused.
     """
 
-    name: str = given(MISSING, fixed="is a label; search the group backbone")
+    name: str = given(MISSING, in_paths=True, fixed="is a label; search the group backbone")
     kind: str = choice(MISSING, "application", "keras_file", "pocket")
     architecture: Optional[str] = None
     weights: Optional[str] = literal(None)
@@ -171,7 +171,7 @@ class SweepConfig:
     worse than the median of the other trials at that epoch.
     """
 
-    name: str = MISSING
+    name: str = given(MISSING, in_paths=True)
     oracle: str = "random"  # a row of search.space.ORACLES
     objective: str = "final/val_accuracy"
     direction: str = choice("max", "max", "min")
@@ -197,7 +197,7 @@ class PretrainConfig:
     exponent), erasing (share of the image).
     """
 
-    name: str = given(MISSING, part=ASIDE)
+    name: str = given(MISSING, in_paths=True, part=ASIDE)
     widths: list[int] = given([48, 96, 160], above=0)
     blocks: list[int] = given([1, 2, 2], above=0)
     epochs: int = given(60, above=0)

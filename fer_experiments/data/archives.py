@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from _compression import DecompressReader
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import IO, Any, cast
 
-from fer_experiments.data.folders import is_hidden, read_plain, walk
+from fer_experiments.data.folders import is_hidden, open_plain, walk
 from fer_experiments.errors import UserError, first_line
 
 # What zipfile and tarfile raise on bytes that are not what they claim to be.
@@ -36,48 +38,82 @@ DAMAGE = (
     RuntimeError,
 )
 BLOCK = 512  # bytes, of a tar
-COMPRESSED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
-
-
-class Read(Protocol):
-    """Reads a file of a container: all of it, or its first bytes."""
-
-    def __call__(self, name: str, most: int = -1) -> bytes:
-        """Return at most `most` bytes. Raises UserError for what cannot be read."""
+# Bounds of what an archive makes its reader hold, or go through, before any file in it is asked for; bytes.
+HEADERS = 192 << 20  # of all headers of a tar: 400,000 files
+HEADER = 64 << 20  # of one header, and of a zip's directory
+UNPACKED = 8 << 30  # of a tar that is compressed
+WINDOW = 256 << 20  # of what an xz file has its reader remember
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # others have windows without a bound
 
 
 @dataclass(frozen=True)
 class Container:
-    """A folder or an archive. files, folders: paths inside it with `/`, hidden ones left out; read: file -> bytes."""
+    """A folder or an archive. files, folders: paths inside it with `/`, hidden ones left out.
+
+    open: opens a file; it, and what is read while it is open, raises UserError for what cannot be read.
+    """
 
     path: Path
     files: tuple[str, ...]
     folders: tuple[str, ...]
-    read: Read
+    open: Callable[[str], AbstractContextManager[IO[bytes]]]
+
+    def read(self, name: str, most: int = -1) -> bytes:
+        """The bytes of a file, at most that many. Raises UserError for what cannot be read."""
+        with self.open(name) as file:
+            return file.read(most)
+
+
+class _Bounded:
+    """A stream as an archive's reader sees it while it lists what is there. Raises ValueError beyond the bounds."""
+
+    def __init__(self, stream: IO[bytes], most: int, end: float = float("inf")) -> None:
+        self._stream, self._left, self._end = stream, most, end
+        self.tell, self.seekable = stream.tell, stream.seekable
+
+    def read(self, count: int = -1) -> bytes:
+        content = self._stream.read(min(count, HEADER + 1) if count >= 0 else HEADER + 1)
+        self._left -= len(content)
+        if len(content) > HEADER or self._left < 0:
+            raise ValueError("its list of files is larger than any that is read")
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if offset > self._end:
+            raise ValueError(f"more than {UNPACKED >> 30} GB unpacked")
+        return self._stream.seek(offset, whence)
 
 
 def is_archive(path: Path) -> bool:
     """Tell by its content whether a file is a zip or a tar, the latter compressed or not."""
     if _is_zip(path):
         return True
-    with _damage(path), open_plain(path) as stream:
+    with open_unpacked(path) as stream:
         return _is_tar(stream)
 
 
 @contextmanager
-def open_plain(path: Path) -> Iterator[IO[bytes]]:
+def _unpacked(path: Path) -> Iterator[IO[bytes]]:
     """Open a file, or what a gzip, bzip2 or xz file holds, told by content."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         head = file.read(6)
-    form = next((form for magic, form in COMPRESSED.items() if head.startswith(magic)), None)
-    with form(path) if form else path.open("rb") as stream:
+        file.seek(0)
+        if head.startswith(b"\x1f\x8b"):
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+        elif head.startswith(b"BZh"):
+            yield bz2.BZ2File(file)
+        elif head.startswith(b"\xfd7zXZ\x00"):  # LZMAFile has no bound
+            reader = DecompressReader(file, lzma.LZMADecompressor, lzma.LZMAError, memlimit=WINDOW)
+            yield io.BufferedReader(reader)
+        else:
+            yield file
+
+
+@contextmanager
+def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that is no archive, decompressed. Raises UserError for damage, while it is open too."""
+    with _damage(path), _unpacked(path) as stream:
         yield stream
-
-
-def read_unpacked(path: Path, most: int) -> bytes:
-    """Return the bytes of a file that is no archive, decompressed, at most that many. Raises UserError for damage."""
-    with _damage(path), open_plain(path) as stream:
-        return stream.read(most)
 
 
 @contextmanager
@@ -107,12 +143,13 @@ def _damage(path: Path, member: str = "") -> Iterator[None]:
 
 
 def _folder(path: Path) -> Container:
-    def read(name: str, most: int = -1) -> bytes:
+    @contextmanager
+    def opened(name: str) -> Iterator[IO[bytes]]:
         try:
-            return read_plain(path / name, most)
+            with open_plain(path / name) as file:
+                yield file
         except OSError as error:
             refuse(OSError(error.errno, _nowhere(path / name) or error.strerror, str(path / name)))
-            raise
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend or remove it") from error
@@ -124,7 +161,7 @@ def _folder(path: Path) -> Container:
         prefix = "" if here == "." else f"{here}/"
         folders += [prefix + name for name in inner]
         files += [prefix + name for name in names]
-    return Container(path, tuple(files), tuple(folders), read)
+    return Container(path, tuple(files), tuple(folders), opened)
 
 
 def _nowhere(path: Path) -> str:
@@ -139,21 +176,24 @@ def _is_zip(path: Path) -> bool:
 
 
 def _zip(path: Path, stack: ExitStack) -> Container:
-    archive = stack.enter_context(zipfile.ZipFile(path))
+    file = stack.enter_context(open_plain(path))
+    archive = stack.enter_context(zipfile.ZipFile(cast("IO[bytes]", _Bounded(file, HEADERS))))
+    archive.fp = file
     members = archive.infolist()
     if any(member.flag_bits & 1 for member in members):
         raise UserError(f"{path}: the archive is encrypted; unpack it with its password and give the folder")
+    if strange := [member.filename for member in members if member.compress_type not in METHODS]:
+        raise UserError(f"{path}: {strange[0]} is compressed in an unusual way; pack it again with deflate")
     windows = not any("/" in member.filename for member in members)  # old tools write their own separator
 
-    def read(member: zipfile.ZipInfo, most: int) -> bytes:
-        with archive.open(member) as file:
-            return file.read(most)
+    def opened(member: zipfile.ZipInfo) -> IO[bytes]:
+        return io.BufferedReader(cast("io.RawIOBase", archive.open(member)))
 
     entries = []
     for member in members:
         name = member.filename.replace("\\", "/") if windows else member.filename
         entries.append((name, name.endswith("/"), member))
-    return _listed(path, entries, read)
+    return _listed(path, entries, opened)
 
 
 def _is_tar(stream: IO[bytes]) -> bool:
@@ -166,27 +206,33 @@ def _is_tar(stream: IO[bytes]) -> bool:
 
 
 def _tar(path: Path, stack: ExitStack) -> Container:
-    stream = stack.enter_context(open_plain(path))
-    archive = stack.enter_context(tarfile.TarFile(fileobj=stream))
-    members = archive.getmembers()
-    stream.seek(archive.offset)
-    if len(end := stream.read(BLOCK)) < BLOCK or end.strip(b"\0"):  # where tarfile stops without a word
+    stream = stack.enter_context(_unpacked(path))
+    end = float("inf") if isinstance(getattr(stream, "raw", None), io.FileIO) else UNPACKED
+    bounded = _Bounded(stream, HEADERS, end)
+    archive = stack.enter_context(tarfile.TarFile(fileobj=cast("IO[bytes]", bounded)))
+    members = []
+    for member in archive:
+        if not (member.isfile() or member.isdir()) or member.issparse():
+            raise UserError(f"{path}: {member.name} is a link or a device; pack plain files and folders only")
+        member.pax_headers = {}  # read, and of any size
+        archive.pax_headers = {}
+        members.append(member)
+    archive.fileobj = stream
+    bounded.seek(archive.offset)
+    if len(last := stream.read(BLOCK)) < BLOCK or last.strip(b"\0"):  # where tarfile stops without a word
         raise EOFError("it has no end")
     while stream.read(1 << 20):  # gzip checks length and CRC only at its own end
-        pass
-    for member in members:
-        if not (member.isfile() or member.isdir()):
-            raise UserError(f"{path}: {member.name} is a link or a device; pack plain files and folders only")
+        bounded.seek(stream.tell())
 
-    def read(member: tarfile.TarInfo, most: int) -> bytes:
+    def opened(member: tarfile.TarInfo) -> IO[bytes]:
         file = archive.extractfile(member)
         assert file is not None  # only links and devices have no content, and those are refused above
-        return file.read(most)
+        return file
 
-    return _listed(path, [(member.name, member.isdir(), member) for member in members], read)
+    return _listed(path, [(member.name, member.isdir(), member) for member in members], opened)
 
 
-def _listed(path: Path, entries: list[tuple[str, bool, Any]], read_member: Any) -> Container:
+def _listed(path: Path, entries: list[tuple[str, bool, Any]], open_member: Callable[[Any], IO[bytes]]) -> Container:
     """Make the container of an archive's (name, whether a folder, member), as long as each name means one thing."""
     members: dict[str, Any] = {}
     folders: list[str] = []
@@ -202,11 +248,12 @@ def _listed(path: Path, entries: list[tuple[str, bool, Any]], read_member: Any) 
             raise UserError(f"{path}: {name} is in it twice, and which is meant cannot be known; pack it again")
         members[name] = member
 
-    def read(name: str, most: int = -1) -> bytes:
-        with _damage(path, name):
-            return read_member(members[name], most)
+    @contextmanager
+    def opened(name: str) -> Iterator[IO[bytes]]:
+        with _damage(path, name), open_member(members[name]) as file:
+            yield file
 
-    return Container(path, tuple(members), tuple(folders), read)
+    return Container(path, tuple(members), tuple(folders), opened)
 
 
 def _refuse_escape(path: Path, name: str) -> None:

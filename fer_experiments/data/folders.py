@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from fer_experiments.data.names import natural_key
 
@@ -55,13 +56,20 @@ def _leads_up(entry: os.DirEntry[str], above: tuple[str, ...]) -> bool:
     return any(Path(folder).is_relative_to(target) for folder in above)
 
 
-def read_plain(path: Path, most: int = -1) -> bytes:
-    """Return the bytes of a plain file, at most that many. Raises OSError, for a pipe or a device too (no wait)."""
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a plain file. Raises OSError, for a pipe or a device too (no wait)."""
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
-    with open(path, "rb", opener=opener) as file:  # Path.open takes no opener
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", str(path))
+    file = open(path, "rb", opener=opener)  # noqa: SIM115  Path.open takes no opener
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return file
+
+
+def read_plain(path: Path, most: int = -1) -> bytes:
+    """Return the bytes of a plain file, at most that many. Raises what `open_plain` does."""
+    with open_plain(path) as file:
         return file.read(most)

@@ -14,18 +14,19 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fer_experiments.data.archives import Container
 from fer_experiments.errors import UserError
+from fer_experiments.terminal import fit
 
 Size = tuple[int, int]  # width, height
 
 SIZE = (48, 48)  # FER2013's: of pictures of which no size is that of most
-LIMIT = 256 << 20  # bytes of a file; what is larger is no picture, or endless
-PIXELS = 64_000_000
+LIMIT = 128 << 20  # bytes of a file; what is larger is no picture, or endless
+PIXELS = 64_000_000  # of a picture
+FEWER = {"JPEG2000": PIXELS // 4, "WEBP": PIXELS // 2}  # whose decoders hold 15 to 25 bytes for each
+WHOLE = 512 << 20  # pixels of all pictures of a source: 230,000 of FER2013's size, 10,000 of 224x224
 GROUND = 128  # the gray that shows through what is transparent
-# What is decoded; the most common first, for they are tried in this order. Not EPS, for which Pillow runs a program.
-FORMATS = (
-    *("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"),
-    *("AVIF", "JPEG2000", "ICO", "DDS", "PCX", "QOI", "TGA"),
-)
+# What is decoded, by Pillow itself; the most common first, for they are tried in this order. Not EPS, for which Pillow
+# runs a program, nor ICO, which holds pictures of any other size than it says.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "DDS", "PCX", "QOI", "TGA")
 # Names that promise a picture: what is behind one and is none is a fault, and not passed over.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"),
@@ -49,6 +50,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TABLES = 1 << 17  # bytes of EXIF: each of its entries may take all of them into memory again
 WITH_ORIENTATION = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # keys of Pillow's info
 
 
@@ -69,18 +71,20 @@ def begins_picture(head: bytes) -> bool:
     return head.startswith(MAGIC) or CONTENT.match(head) is not None
 
 
-def read_picture(content: bytes, name: str, size: tuple[int, int] = SIZE) -> np.ndarray:
+def read_picture(
+    content: bytes, name: str, size: tuple[int, int] = SIZE, formats: tuple[str, ...] = FORMATS
+) -> np.ndarray:
     """Gray uint8 [h, w] of a picture of any size, upright.
 
     Brought to `size` (height, width) in the way that a folder of pictures of differing sizes is before training, so
     that a model sees as much detail as it learned from. What is transparent shows one gray; of an animation the first
-    picture is taken.
+    picture is taken. formats: those that are taken, out of FORMATS.
 
     Raises:
         UserError: content that is no whole picture, or pixels without a known range; begins with `name`.
     """
     with _quietly():
-        image = _gray(content, name).image
+        image = _gray(content, name, formats).image
     return np.asarray(_resized(image, (size[1], size[0])))
 
 
@@ -90,24 +94,39 @@ def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, d
     Where sizes differ, all become that of more than half of them, or 48x48 where there is none. Raises UserError naming
     the first file that is no picture.
     """
-    images: list[Image.Image] = []
     sizes: list[Size] = []
     changes: Counter[str] = Counter()
-    usual: Size | None = None
+    size, settled, images = SIZE, False, np.empty((0, 0, 0), np.uint8)
     with _quietly():
-        for name in names:
+        for row, name in enumerate(names):
             image, changed = _gray(_content(container, name), f"{container.path}: {name}")
             changes.update(changed)
-            if images and usual is None and image.size != sizes[0]:
-                rest = [_size(_content(container, other)) for other in names[len(images) + 1 :]]
-                usual = _usual([*sizes, image.size, *rest])
-                images = [_resized(earlier, usual) for earlier in images]
             sizes.append(image.size)
-            images.append(image if usual is None else _resized(image, usual))
-    if usual and (odd := [row for row, size in enumerate(sizes) if size != usual]):
+            if row == 0:
+                size = image.size
+            if not settled and (image.size != size or len(names) * size[0] * size[1] > WHOLE):
+                rest = [_size(_content(container, other)) for other in names[row + 1 :]]
+                size, settled = _usual([*sizes, *rest]), True
+            if images.shape[2:0:-1] != size:
+                images = _room(container, images[:row], len(names), size)
+            images[row] = np.asarray(_resized(image, size))
+    if odd := [row for row, given in enumerate(sizes) if given != size]:
         first = "{}x{}".format(*sizes[odd[0]])
-        changes["resized to {}x{}, ".format(*usual) + f"first {names[odd[0]]} of {first}"] = len(odd)
-    return np.stack([np.asarray(image) for image in images]), dict(changes)
+        changes["resized to {}x{}, ".format(*size) + f"first {fit(names[odd[0]])} of {first}"] = len(odd)
+    return images, dict(changes)
+
+
+def _room(container: Container, images: np.ndarray, count: int, size: Size) -> np.ndarray:
+    """Room for so many images of that size, in which the first ones are."""
+    if count * size[0] * size[1] > WHOLE:
+        raise UserError(
+            f"{container.path}: its {count:,} images of {size[0]}x{size[1]} have more than {WHOLE >> 20} million "
+            "pixels; make them smaller, or give fewer"
+        )
+    room = np.empty((count, size[1], size[0]), np.uint8)
+    for row, image in enumerate(images):
+        room[row] = np.asarray(_resized(Image.fromarray(image), size))
+    return room
 
 
 def _quietly() -> warnings.catch_warnings[None]:
@@ -131,10 +150,10 @@ def _resized(image: Image.Image, size: Size) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
-def _gray(content: bytes, where: str) -> Gray:
+def _gray(content: bytes, where: str, formats: tuple[str, ...] = FORMATS) -> Gray:
     """The picture in `content`. Raises UserError that begins with `where`, whatever is wrong."""
     try:
-        image = _opened(content)
+        image = _opened(content, formats)
         if _is_deep(image, content):
             raise ValueError("more than 8 bits a channel, of unknown range: convert it to 8 bits")
         image.load()
@@ -151,16 +170,17 @@ def _refusal(where: str, reason: str) -> UserError:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow knows."""
+def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that this Pillow knows."""
     Image.init()
-    return tuple(form for form in FORMATS if form in Image.OPEN)
+    return tuple(form for form in formats if form in Image.OPEN)
 
 
-def _opened(content: bytes) -> ImageFile.ImageFile:
-    image = Image.open(io.BytesIO(content), formats=_formats())
-    if image.width * image.height > PIXELS:
-        raise ValueError(f"its {image.width}x{image.height} pixels are more than {PIXELS // 10**6} million")
+def _opened(content: bytes, formats: tuple[str, ...] = FORMATS) -> ImageFile.ImageFile:
+    image = Image.open(io.BytesIO(content), formats=_known(formats))
+    most = FEWER.get(str(image.format), PIXELS)
+    if image.width * image.height > most:
+        raise ValueError(f"its {image.width}x{image.height} pixels are more than {most // 10**6} million")
     return image
 
 
@@ -205,6 +225,8 @@ def _orientation(image: Image.Image) -> int:
     """What EXIF or XMP says; 1, upright, where they are missing or cannot be read, as viewers take it."""
     if image.format == "TIFF" or not WITH_ORIENTATION & image.info.keys():
         return 1  # Pillow turns a TIFF itself when it loads it
+    if max(len(image.info.get("exif", b"")), len(image.info.get("Raw profile type exif", "")) // 2) > TABLES:
+        return 1
     try:
         said = image.getexif().get(ORIENTATION)
     except Exception:  # whatever bytes that are no tags make of its parser

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from fer_experiments.data.faces import EMOTIONS
 from fer_experiments.errors import UserError
+from fer_experiments.terminal import fit
 
 # Other words for FER2013's emotions that mean nothing else. Not joy: finer sets have it beside happiness.
 SYNONYMS = {
@@ -114,7 +115,7 @@ class Naming:
     def apply(self, said: Iterable[str], refuse: Callable[[str], UserError]) -> tuple[list[str], dict[str, int]]:
         """Return the emotion of each, and how many were renamed: all but capitals alone, unless two spellings meet.
 
-        refuse: makes the error for a number that FER2013 does not have.
+        refuse: makes the error for a number that FER2013 does not have, and for what cannot be shown.
 
         Raises UserError for that, and for a key of data.emotions that the source does not say.
         """
@@ -124,14 +125,14 @@ class Naming:
             raise UserError(f"data.emotions: the source says no {strange[0]!r}; it says {shown}")
         names: dict[str, str] = {}
         for word in count:
-            if (name := self.name(word)) is None:
+            if (name := self.name(word)) is None or not name.isprintable():
                 raise refuse(word)
             names[word] = name
         spellings = Counter(names.values())
         renamed = {
-            f"{word} taken as {name}": count[word]
+            f"{fit(word)} taken as {name}": count[word]
             for word, name in sorted(names.items())
             if word != name and not word.isdecimal() and (fold(word) != name or spellings[name] > 1)
         }
-        renamed |= {f"{word} taken as {names[word]}": count[word] for word in sorted(names) if self.is_given(word)}
+        renamed |= {f"{fit(word)} taken as {names[word]}": count[word] for word in sorted(names) if self.is_given(word)}
         return [names[word] for word in said], renamed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from fer_experiments.config import project_root
-from fer_experiments.data.archives import Container, is_archive, open_container, read_unpacked
+from fer_experiments.data.archives import Container, is_archive, open_container, open_unpacked
 from fer_experiments.data.faces import Faces
-from fer_experiments.data.folders import walk
+from fer_experiments.data.folders import read_plain, walk
 from fer_experiments.data.images import HEAD, begins_picture
 from fer_experiments.data.names import Naming
 from fer_experiments.data.tables import has_faces, read_table
@@ -17,7 +18,6 @@ from fer_experiments.errors import UserError
 
 COMPETITION_FILES = ("fer2013.csv", "icml_face_data.csv")
 PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")  # how FER2013 may end under data/
-TABLE = 2 << 30  # bytes of a table; FER2013's has 301 MB
 LINE = 4096  # bytes that hold a table's header
 FOREIGN = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive, which is not read; unpack it and give the folder",
@@ -57,9 +57,14 @@ def _may_be_fer2013(path: Path) -> bool:
     if path.suffix and not path.name.lower().endswith((".csv", ".csv.gz")):
         return False  # .part
     try:
-        return is_archive(path) or has_faces(read_unpacked(path, LINE))
+        return is_archive(path) or has_faces(_head(path))
     except (OSError, UserError):
         return False
+
+
+def _head(path: Path) -> bytes:
+    with open_unpacked(path) as file:
+        return file.read(LINE)
 
 
 def read_faces(path: Path, naming: Naming | None = None) -> Faces:
@@ -79,19 +84,16 @@ def read_faces(path: Path, naming: Naming | None = None) -> Faces:
         raise UserError(f"{path}: neither a file nor a folder; mend data.path")
     if path.is_file() and not is_archive(path):
         _refuse_foreign(path)
-        if len(content := read_unpacked(path, TABLE + 1)) > TABLE:
-            raise UserError(f"{path}: larger than {TABLE >> 30} GB; give a smaller file")
-        return read_table(str(path), content, naming)
+        return read_table(str(path), partial(open_unpacked, path), naming)
     with open_container(path) as container:
         names = pictures(container)
         if table := _table(container, names):
-            return read_table(str(path / table), container.read(table), naming)
+            return read_table(str(path / table), partial(container.open, table), naming)
         return read_tree(container, names, naming)
 
 
 def _refuse_foreign(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    head = read_plain(path, HEAD)
     for magic, what in FOREIGN.items():
         if head.lstrip().startswith(magic):
             raise UserError(f"{path}: {what}")

@@ -7,10 +7,11 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from math import isqrt
+from typing import IO
 
 import numpy as np
 
@@ -21,9 +22,11 @@ from fer_experiments.errors import UserError
 TITLES = {"emotion": "emotion", "label": "emotion", "pixels": "pixels", "usage": "usage", "split": "usage"}
 FERPLUS = {"neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"}  # one column each
 EXPECTED = "expected fer2013.csv (emotion,pixels,Usage), a folder of class folders, a .zip or a .tar.gz"
-WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # begin a table in UTF-16
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # begin a table in UTF-16
 DELIMITERS = ",;\t"
-FIELD = 1 << 24  # characters: pixels of 2,000x2,000; a quote that is never closed is not read to the end
+TABLE = 1 << 30  # bytes; FER2013's has 301 MB
+LINES = 1 << 20
+ROW = 1 << 24  # characters: pixels of 2,000x2,000; a quote that is never closed is not read to the end
 CELL = 32767  # characters, where spreadsheets cut a cell
 PIXEL = {f"{value}{point}": value for value in range(256) for point in ("", ".0")}
 
@@ -34,20 +37,23 @@ SMALLEST = 8  # pixels of a side: a shorter row is cut off, and no face
 def has_faces(head: bytes) -> bool:
     """Tell by a file's first bytes whether it is a table of emotions and pixels."""
     try:
-        columns = _columns(next(_rows("", head.splitlines()[0] if head else b"", "replace"), (1, []))[1])
+        first = io.BytesIO(head.splitlines()[0] if head else b"")
+        columns = _columns(next(_rows("", first, "replace"), (1, []))[1])
     except UserError:
         return False
     return {"emotion", "pixels"} <= set(columns)
 
 
-def read_table(name: str, content: bytes, naming: Naming) -> Faces:
-    """Read the labelled faces of a CSV file's bytes, in its order; ids are its rows.
+def read_table(name: str, opened: Callable[[], AbstractContextManager[IO[bytes]]], naming: Naming) -> Faces:
+    """Read the labelled faces of a CSV file, which is opened twice, in its order; ids are its rows.
 
     Columns emotion (or label), pixels (values 0..255 of a square, as many in every row) and, if there is one, Usage.
     Commas, semicolons or tabs between them, in UTF-8 or UTF-16. Raises UserError naming file and row.
     """
-    with _large_fields():
-        rows = _rows(name, content)
+    with opened() as stream:
+        _check_whole(name, stream)
+    with _large_fields(), opened() as stream:
+        rows = _rows(name, stream)
         header = next(rows, (1, [""]))[1]
         columns = _columns(header)
         if missing := {"emotion", "pixels"} - set(columns):
@@ -77,40 +83,60 @@ def read_table(name: str, content: bytes, naming: Naming) -> Faces:
 
 @contextmanager
 def _large_fields() -> Iterator[None]:
-    before = csv.field_size_limit(FIELD)
+    before = csv.field_size_limit(ROW)
     try:
         yield
     finally:
         csv.field_size_limit(before)
 
 
-def _rows(name: str, content: bytes, errors: str = "strict") -> Rows:
+def _check_whole(name: str, stream: IO[bytes]) -> None:
+    """Read to the end what is no larger than a table, so that damage is said before what it has made of a row."""
+    size, lines, wide = 0, 1, None
+    while piece := stream.read(1 << 20):
+        wide = piece.startswith(WIDE) if wide is None else wide
+        size += len(piece)
+        if size > TABLE:
+            raise UserError(f"{name}: larger than {TABLE >> 30} GB; give a smaller file")
+        if not wide and (at := piece.find(b"\0")) >= 0:
+            row = lines + piece.count(b"\n", 0, at)
+            raise UserError(
+                f"{name}: row {row}: a NUL byte, which no CSV has: the rest was never written (a full disk, a download "
+                "that broke off), or it is a file of another kind; fetch it again"
+            )
+        lines += piece.count(b"\n")
+        if lines > LINES:
+            raise UserError(f"{name}: more than {LINES:,} lines; give a smaller file")
+
+
+def _rows(name: str, stream: IO[bytes], errors: str = "strict") -> Rows:
     """Yield the rows; a byte order mark, Windows line ends and blank lines are no fault."""
-    if form := next((form for mark, form in WIDE.items() if content.startswith(mark)), None):
-        lines: Iterator[str] = io.StringIO(content.decode(form, "replace"), newline="")
-    elif (at := content.find(b"\0")) >= 0:
-        raise UserError(
-            f"{name}: row {_line(content, at)}: a NUL byte, which no CSV has: the rest was never written (a full disk, "
-            "a download that broke off), or it is a file of another kind; fetch it again"
-        )
-    else:
-        lines = (line.decode(errors=errors) for line in io.BytesIO(content.removeprefix(codecs.BOM_UTF8)))
-    number = 0
+    number = held = 0
+    mark = stream.read(len(codecs.BOM_UTF8))
+    stream.seek(len(mark) if mark == codecs.BOM_UTF8 else 0)
+    text = io.TextIOWrapper(stream, "utf-16", "replace", newline="") if mark.startswith(WIDE) else stream
+
+    def lines() -> Iterator[str]:
+        nonlocal held
+        while line := text.readline(ROW + 1):
+            held += len(line)
+            if held > ROW:
+                raise csv.Error(f"{ROW >> 20} MB and no end of it")
+            yield line if isinstance(line, str) else line.decode(errors=errors)
+
     try:
-        first = next(lines, "")
-        reader = csv.reader(chain([first], lines), delimiter=max(DELIMITERS, key=first.count))
+        rest = lines()
+        first = next(rest, "")
+        reader = csv.reader(chain([first], rest), delimiter=max(DELIMITERS, key=first.count))
         for fields in reader:
             number = reader.line_num
+            held = 0
             if fields:
                 yield number, fields
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(
             f"{name}: row {number + 1}: not CSV text ({error}); give fer2013.csv, a .zip or a .tar.gz"
         ) from error
-
-
-def _line(content: bytes, at: int) -> int:
-    return content.count(b"\n", 0, at) + 1
 
 
 def _columns(header: list[str]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from threadpoolctl import threadpool_limits
 
-from fer_experiments.ambient import pin_warnings
+from fer_experiments.ambient import pin_warnings, without_secrets
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
 from fer_experiments.files import temporary_folder
@@ -55,7 +55,10 @@ def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Proc
     """
     environment = {**os.environ, **worker_environment(compute)}  # workers may be forked from what had another
     multiprocessing.set_forkserver_preload([f"{__package__}.preload"])
-    start_tracker()
+    with without_secrets():
+        start_tracker()
+        if sys.platform == "linux":
+            forkserver.ensure_running()
     if compute.gpus_per_trial:
         slots = [Slot(environment | {"CUDA_VISIBLE_DEVICES": devices}, echo) for devices in gpu_shares(compute)]
     else:

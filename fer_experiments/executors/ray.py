@@ -10,21 +10,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_experiments.ambient import pin_warnings
+from fer_experiments.ambient import SECRET, pin_warnings, without_secrets
 from fer_experiments.errors import UserError
 from fer_experiments.executors.calls import Shared, answer, cores, worker_environment
 from fer_experiments.executors.ray_errors import sentence, settle
+from fer_experiments.files import temporary_folder
 
 if TYPE_CHECKING:
     from fer_experiments.config import ComputeConfig
 
-# What a worker on another machine needs of this one's environment, if it is set.
-PASSED = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "KERAS_BACKEND", "FER2013")
+# What a worker on another machine needs of this one's environment, if it is set; Ray logs it.
+PASSED = ("KERAS_BACKEND", "FER2013")
 REACH = 5.0  # seconds within which a cluster's address must take a connection
 FRESH = 1.0  # seconds for which the list of nodes is kept
 
@@ -37,24 +39,29 @@ def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[RayC
         UserError: no cluster answers at the address, or a local one has no room for a trial.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    folder: AbstractContextManager[Path | None] = nullcontext()
     if compute.address is None:
         _keep_to_this_machine()
+        # Ray opens its own folder, with logs and with sockets that ask for no token, to everybody: it goes into this.
+        folder = temporary_folder("fer-ray-", Path(os.environ.get("RAY_TMPDIR", "/tmp")))
     # ray.init puts its own SIGTERM handler in the place of the program's (worker.py, sigterm_handler).
     on_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
-    try:
-        _init(compute)
-        if on_main:
-            signal.signal(signal.SIGTERM, handler)
-        cluster = RayCluster(compute)
+    with folder as ours:
         try:
-            cluster.check_room(echo)
-            yield cluster
+            with without_secrets():
+                _init(compute, ours)
+            if on_main:
+                signal.signal(signal.SIGTERM, handler)
+            cluster = RayCluster(compute)
+            try:
+                cluster.check_room(echo)
+                yield cluster
+            finally:
+                cluster.close()
         finally:
-            cluster.close()
-    finally:
-        if on_main:
-            signal.signal(signal.SIGTERM, handler)
+            if on_main:
+                signal.signal(signal.SIGTERM, handler)
 
 
 def _keep_to_this_machine() -> None:
@@ -66,7 +73,8 @@ def _keep_to_this_machine() -> None:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
-def _init(compute: ComputeConfig) -> None:
+def _init(compute: ComputeConfig, folder: Path | None) -> None:
+    """Connects, for a local cluster with its files in the folder (the path of a socket has 107 bytes at most)."""
     import ray
     from ray._private import worker
 
@@ -81,7 +89,8 @@ def _init(compute: ComputeConfig) -> None:
     if compute.address is None:
         room = max(cores(), (compute.workers or 1) * compute.cpus_per_trial)
         # "local": None would follow RAY_ADDRESS.
-        ray.init("local", num_cpus=room, include_dashboard=False, _node_ip_address="127.0.0.1", **common)
+        here: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "_temp_dir": f"{folder}/r"}
+        ray.init("local", num_cpus=room, include_dashboard=False, **here, **common)
         return
     _check_reachable(compute.address)
     try:
@@ -171,7 +180,8 @@ class RayCluster:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         try:
-            ref = self._task.remote(call, args)
+            secrets = {name: os.environ[name] for name in SECRET if name in os.environ}  # arguments are in no log
+            ref = self._task.remote(secrets, call, args)
         except Exception as error:  # what cannot be pickled
             future.set_exception(error)
             return future
@@ -212,7 +222,8 @@ class RayCluster:
             raise RuntimeError("the executor is closed")
 
 
-def _run(call: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+def _run(secrets: dict[str, str], call: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    os.environ.update(secrets)
     pin_warnings()
     return answer(call, *args)
 

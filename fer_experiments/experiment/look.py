@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 from fer_experiments.config import Config, cache_dir
 from fer_experiments.data import Dataset, describe, load_dataset
 from fer_experiments.evaluation.faces import near_twins, sample_faces
+from fer_experiments.terminal import say, shown
 
 
 def show_data(config: Config) -> None:
     """Prints the counts, what cleaning removed and why, and the fingerprint; writes sheets under paths.cache."""
     dataset = load_dataset(config.data, smoke=config.training.smoke, cache=cache_dir(config))
-    print(describe(dataset))
+    say(describe(dataset))
     sheet = cache_dir(config) / "data" / f"{config.data.task}-{dataset.fingerprint[:8]}.png"
     sheets: dict[str, tuple[Path, Callable[[Dataset], Figure]]] = {"sample faces": (sheet, sample_faces)}
     if dataset.twins:
@@ -24,6 +25,8 @@ def show_data(config: Config) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draw(dataset).savefig(path)
-            print(f"{name}: {path}")
+            say(f"{name}: {shown(path)}")
         except OSError as error:
-            print(f"{name}: not written, {path.parent}: {error.strerror or error}; paths.cache=<folder> is another")
+            say(
+                f"{name}: not written, {shown(path.parent)}: {error.strerror or error}; paths.cache=<folder> is another"
+            )

@@ -18,6 +18,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Shared, open_executor
 from fer_experiments.features.cache import FeatureSet, extract_features
 from fer_experiments.features.travel import Travelling, pack
+from fer_experiments.terminal import say
 from fer_experiments.training.fit import feature_moments
 from fer_experiments.training.heads import Moments
 
@@ -62,7 +63,7 @@ class Preparations:
     The validation images of all are those of the first: else their scores could not be compared.
     """
 
-    def __init__(self, executor: Executor | None = None, echo: Echo = print) -> None:
+    def __init__(self, executor: Executor | None = None, echo: Echo = say) -> None:
         self._executor, self._echo = executor, echo
         self._datasets: dict[str, Dataset] = {}
         self._prepared: dict[str, Prepared] = {}
@@ -113,7 +114,7 @@ class Preparations:
         return self._sent[key]
 
 
-def prepare(config: Config, echo: Echo = print, executor: Executor | None = None) -> Prepared:
+def prepare(config: Config, echo: Echo = say, executor: Executor | None = None) -> Prepared:
     """Data and features of one config; see `Preparations.of`."""
     return Preparations(executor, echo).of(config)
 

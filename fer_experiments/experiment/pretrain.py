@@ -14,16 +14,17 @@ import pandas as pd
 
 from fer_experiments import tracking
 from fer_experiments.backbones import pocket
-from fer_experiments.config import Config, PretrainConfig, cache_dir, check, to_dict
+from fer_experiments.config import Config, PretrainConfig, cache_dir, check, recorded
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import describe_run, log_scores, open_sealed_test, record
+from fer_experiments.terminal import say
 from fer_experiments.training.pixels import PretrainResult, predict, pretrain, recipe
 
 SECTIONS = ("data", "pretrain", "tracking", "paths")  # of the config: what a pretraining depends on
 
 
-def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict[str, float]:
+def run_pretrain(config: Config, *, echo: Callable[[str], None] = say) -> dict[str, float]:
     """One logged run of kind `train`; returns its final metrics.
 
     A training that was stopped goes on, and one that is finished is only recorded: its state is in the cache, under
@@ -39,7 +40,7 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = print) -> dict
         shape = "x".join(map(str, dataset.images.shape[1:]))
         raise UserError(f"data={config.data.name}: images of {shape}; pocket learns from 48x48 gray faces")
     folder = checkpoint_dir(config, settings, dataset)
-    described = {name: section for name, section in to_dict(config).items() if name in SECTIONS}
+    described = {name: section for name, section in recorded(config).items() if name in SECTIONS}
     with tracking.start_run(
         tracking.connect(config),
         "train",

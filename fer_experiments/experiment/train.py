@@ -8,16 +8,17 @@ from typing import Any
 
 from fer_experiments import tracking
 from fer_experiments.backbones.networks import seen_near_twins
-from fer_experiments.config import Config, flatten, to_dict
+from fer_experiments.config import Config, flatten, recorded
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.record import describe_run, record
+from fer_experiments.terminal import say
 from fer_experiments.training.fit import fit_head
 from fer_experiments.training.result import TrainingResult
 
 
-def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> dict[str, float]:
+def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dict[str, float]:
     """One logged run of kind `train`; returns its final metrics."""
     config = smoke(config)
     started = time.perf_counter()
@@ -25,8 +26,8 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = print) -> d
     tracking.close_orphans(store)
     prepared = prepare(config, echo)
     name = f"{config.backbone.name}-{config.head.name}"
-    with tracking.start_run(store, "train", name, to_dict(config), tags=prepared.tags, parent=parent) as run:
-        describe_run(run, prepared.dataset, to_dict(config))
+    with tracking.start_run(store, "train", name, recorded(config), tags=prepared.tags, parent=parent) as run:
+        describe_run(run, prepared.dataset, recorded(config))
         fit, final = fit_and_record(run, prepared, config, description=config.head.name)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
     echo(summary(prepared.dataset, final, fit))
@@ -52,7 +53,7 @@ def fit_and_record(
     return fit, final
 
 
-def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
+def train_many(configs: Sequence[Config], echo: Echo = say) -> None:
     """The jobs of a multirun, each a run under one parent run; one whose fit comes to nothing does not keep the others.
 
     Raises:
@@ -82,8 +83,8 @@ def train_many(configs: Sequence[Config], echo: Echo = print) -> None:
 
 def differences(config: Config, configs: Sequence[Config]) -> str:
     """The config paths of one job that are not the same in all jobs, with their values."""
-    flat = [flatten(to_dict(c)) for c in configs]
-    own = flatten(to_dict(config))
+    flat = [flatten(recorded(c)) for c in configs]
+    own = flatten(recorded(config))
     return ", ".join(f"{path}={value}" for path, value in own.items() if any(f.get(path) != value for f in flat))
 
 

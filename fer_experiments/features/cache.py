@@ -25,7 +25,7 @@ from fer_experiments.executors.executor import Executor
 from fer_experiments.features.extraction import Echo, extract
 from fer_experiments.features.shards import open_shards, read_manifest
 from fer_experiments.files import is_held
-from fer_experiments.terminal import size
+from fer_experiments.terminal import say, size
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def extract_features(
     features_cfg: FeaturesConfig,
     cache: Path,
     *,
-    echo: Echo = print,
+    echo: Echo = say,
     executor: Executor | None = None,
 ) -> FeatureSet:
     """The features of all images: from the cache when complete (no backbone is built then), else through the backbone.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, experiment, flatten, from_dict, read_yaml, to_dict
+from fer_experiments.config import Config, check, experiment, flatten, from_dict, read_yaml, recorded, to_dict
 from fer_experiments.config.commands import command, ui_command
 from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
@@ -109,6 +109,7 @@ def _candidate(
         raise UserError(f"run={run_id}: a {what}; only a finished trial or `fer train` run with a head can be promoted")
     # Its place and what is done with it are this command's.
     made = from_dict({**to_dict(config), **experiment(read_yaml(text))})
+    check(made)
     if config.data.path is not None:  # the data may lie elsewhere today
         made = replace(made, data=replace(made.data, path=config.data.path))
     if made.training.smoke:
@@ -177,11 +178,11 @@ def _refit(
             parent.store,
             "train",
             label,
-            to_dict(config),
+            recorded(config),
             tags={**prepared.tags, "fer.refit": digest},
             parent=parent.id,
         ) as run:
-            describe_run(run, prepared.dataset, to_dict(config))
+            describe_run(run, prepared.dataset, recorded(config))
             fit, final = fit_and_record(run, prepared, config, description=label)
     finally:
         forget()

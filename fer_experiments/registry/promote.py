@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_experiments import environment, tracking
-from fer_experiments.config import Config, experiment, flatten, project_root, to_dict
+from fer_experiments.config import Config, experiment, flatten, project_root, recorded, to_dict
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors.executor import open_executor
@@ -25,6 +25,7 @@ from fer_experiments.registry.card import Subject, card, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
 from fer_experiments.registry.sealed import Outcome, open_and_test, recorded_probabilities
 from fer_experiments.registry.versions import crown, only_one_promotes
+from fer_experiments.terminal import fit, say
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.digests import digests
 from fer_experiments.tracking.models import CHAMPION, Version
@@ -37,9 +38,7 @@ WARM_UP, TIMED = 5, 50  # single images
 SAME = 1e-4  # of probabilities of one model in two processes, in float32
 
 
-def promote(
-    config: Config, *, sweep: str | None = None, run_id: str | None = None, echo: Echo = print
-) -> Version | None:
+def promote(config: Config, *, sweep: str | None = None, run_id: str | None = None, echo: Echo = say) -> Version | None:
     """Refits, assembles, tests, and registers the model; returns its version, None of a dry run.
 
     Args:
@@ -64,7 +63,7 @@ def _run(config: Config, store: Store, sweep: str | None, run_id: str | None, ec
         if not config.promote.dry_run:
             stack.enter_context(only_one_promotes(config, name))
         for orphan in tracking.close_orphans(store):
-            echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
+            echo(f"{fit(orphan.name)}: left running by a process that died, closed as KILLED")
         executor = stack.enter_context(open_executor(config.compute, echo))
         preparations = Preparations(executor, echo)
         check_inputs(choice, preparations)
@@ -94,7 +93,7 @@ def _promote(
     prepared = preparations.of(taken)
     run.set_tags(prepared.tags)
     _record_choice(refits, choice, seed, run, echo)
-    describe_run(run, prepared.dataset, to_dict(taken))
+    describe_run(run, prepared.dataset, recorded(taken))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         images, said = _write(taken, prepared, store, refits[0].runs[seed], folder, echo)

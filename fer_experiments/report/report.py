@@ -14,13 +14,14 @@ from fer_experiments.files import write_atomically
 from fer_experiments.report.page import page
 from fer_experiments.report.record import read_record
 from fer_experiments.search.recorded import find_sweep
+from fer_experiments.terminal import say
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def _note(line: str) -> None:
     """To standard error: standard output has the page's path and nothing else."""
-    print(f"fer report: {line}", file=sys.stderr)
+    say(f"fer report: {line}", sys.stderr)
 
 
 def write_report(config: Config, sweep: str | None = None, echo: Callable[[str], None] = _note) -> Path:
@@ -41,7 +42,7 @@ def write_report(config: Config, sweep: str | None = None, echo: Callable[[str],
     store = tracking.connect_existing(config)
     with tracking.said_in_a_line(store):
         record = read_record(state, folder, store)
-        path = _write(page(record).encode(), folder, state.id, echo)
+        path = _write(page(record).encode(), folder, folder.name, echo)
         if tracking.is_moved(store.uri):  # the run still says where its artifacts were
             echo("not logged on its run: the store was moved, and may only be read now")
             return path

@@ -9,10 +9,10 @@ from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
-from fer_experiments.terminal import shown
+from fer_experiments.terminal import say, shown
 
 
-def sweep(config: Config, echo: Callable[[str], None] = print) -> State:
+def sweep(config: Config, echo: Callable[[str], None] = say) -> State:
     """Runs a sweep as `run_sweep` does, and writes its report, which fails no sweep if it cannot be written."""
     state = run_sweep(config, echo)
     try:

@@ -39,6 +39,7 @@ class Sweep:
     lost: dict[int, int] = field(default_factory=dict)  # trial -> workers that died of it
     since: float = field(default_factory=time.monotonic)
     trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
+    ahead: dict[int, tracking.FoundRun] = field(default_factory=dict)  # trials that its store has, and its state not
 
     def clock(self) -> None:
         """Counts the time that has passed."""

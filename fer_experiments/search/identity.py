@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.config import Config, flatten, is_place, to_dict
+from fer_experiments.config import Config, flatten, is_place, recorded, to_dict
 from fer_experiments.config.parts import BUDGET_PATHS, YOUNGER
 from fer_experiments.search.space import GROUPS, ORACLES, apply
 from fer_experiments.search.trials import Trial
@@ -32,7 +32,7 @@ def of_all_trials(config: Config) -> dict[str, Any]:
     own = {*space, "training.seed", *(["training.epochs"] if ORACLES[config.sweep.oracle].grants else [])}
     return {
         path: value
-        for path, value in flatten(to_dict(config)).items()
+        for path, value in flatten(recorded(config)).items()
         if path not in own and path not in BUDGET_PATHS and not path.startswith(groups)
     }
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, SweepConfig, experiment, mlruns_dir, to_dict, to_yaml
-from fer_experiments.config.commands import command, ui_command, without_password
+from fer_experiments.config import Config, SweepConfig, experiment, mlruns_dir, to_dict, to_yaml, without_password
+from fer_experiments.config.commands import command, ui_command
 from fer_experiments.config.parts import BUDGET_PATHS
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.recorded import find_sweep

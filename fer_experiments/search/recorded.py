@@ -14,7 +14,7 @@ from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
 from fer_experiments.search.state import State, digest_of, is_of, load_state, status_of
 from fer_experiments.search.trials import RUN_ID
-from fer_experiments.terminal import table
+from fer_experiments.terminal import fit, say, table
 
 MOST_NAMED = 8  # sweeps in an error message
 
@@ -90,7 +90,7 @@ def _readable(folders: Iterable[Path], damaged: Callable[[Path, UserError], None
 
 def _passed_over(folder: Path, error: UserError) -> None:
     """To standard error: standard output has what was asked for."""
-    print(f"sweep {folder.name}: passed over: {error}", file=sys.stderr)
+    say(f"sweep {fit(folder.name)}: passed over: {error}", sys.stderr)
 
 
 def _start(sweeps: Path) -> str:

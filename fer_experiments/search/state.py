@@ -27,7 +27,8 @@ class State:
 
     identity: what makes two sweeps the same, as flat config paths and fingerprints. status: running (or stopped, when
     no process holds the lock) or finished, then `reason` says by what. order: trial numbers, each where it was asked,
-    and again where it was told. seconds: of all processes that worked on it.
+    and again where it was told. seconds: of all processes that worked on it. store: the one that has its runs, by
+    `mending.name_of`; "" where an older version wrote it.
 
     trials: by number. prepared: the fingerprints of data and features by the values that decide them, where trials
     differ in these.
@@ -39,6 +40,7 @@ class State:
     status: str = "running"
     reason: str | None = None
     run_id: str | None = None
+    store: str = ""
     trials: list[Trial] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     prepared: dict[str, dict[str, str]] = field(default_factory=dict)

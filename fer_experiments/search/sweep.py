@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from fer_experiments import termination, tracking
-from fer_experiments.config import Config, check, to_dict, to_yaml
+from fer_experiments.config import Config, check, recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, open_executor
 from fer_experiments.executors.inline import Inline
 from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
-from fer_experiments.search import budget, leaderboard
+from fer_experiments.search import budget, leaderboard, mending
 from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
 from fer_experiments.search.identity import identity_of, of_all_trials, trial_config
 from fer_experiments.search.oracle import ask, make_oracle, replay
@@ -24,11 +24,12 @@ from fer_experiments.search.space import check_space, decode, is_prepared_per_tr
 from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, run_trial
 from fer_experiments.search.trials import Outcome, Trial
+from fer_experiments.terminal import fit, say
 from fer_experiments.tracking import said_in_a_line
 from fer_experiments.training.pruning import medians
 
 
-def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
+def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
     """Runs a sweep to its end, from where it stopped if it did.
 
     Raises:
@@ -40,7 +41,7 @@ def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
     assert config.sweep is not None
     store = tracking.connect(config)
     for orphan in tracking.close_orphans(store):
-        echo(f"{orphan.name}: left running by a process that died, closed as KILLED")
+        echo(f"{fit(orphan.name)}: left running by a process that died, closed as KILLED")
     with open_executor(config.compute, echo) as executor:
         _check_reach(executor, store.uri)
         preparations = Preparations(executor, echo)
@@ -55,7 +56,7 @@ def run_sweep(config: Config, echo: Callable[[str], None] = print) -> State:
                 echo(said)
             sweep = Sweep(config, config.sweep, store, state, folder, preparations, echo)
             over = state.status == "finished" and (budget.over(state, config.sweep) or _exhausted(sweep))
-            if over and not _to_retry(sweep):
+            if over and not (_to_retry(sweep) or mending.lost(sweep, mending.of_sweep(sweep))):
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
                 _go(sweep, executor, tags)
@@ -67,6 +68,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     """The parent run, and the trials in it."""
     state, config = sweep.state, sweep.config
     oracle = _bring_back(sweep)
+    mending.check_store(sweep)
     with (
         said_in_a_line(sweep.store, f"sweep {state.id}: "),
         tracking.start_run(
@@ -81,9 +83,10 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     ):
         if state.run_id is None:
             state.run_id = parent.id
-            describe_run(parent, sweep.preparations.dataset(config), to_dict(config))
+            describe_run(parent, sweep.preparations.dataset(config), recorded(config))
         else:
-            parent.log_text(to_yaml(to_dict(config)), "config.yaml")  # its budget may be another by now
+            parent.log_text(to_yaml(recorded(config)), "config.yaml")  # its budget may be another by now
+        state.store = mending.name_of(sweep.store)
         state.status, state.reason = "running", None
         sweep.save()
         if config.compute.name != "inline":
@@ -106,7 +109,7 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
     """Asks, runs and tells until the budget is spent or the space exhausted; returns which it was."""
     state = sweep.state
     running: dict[concurrent.futures.Future[Outcome], int] = {}
-    waiting = _recover(sweep, oracle, parent)  # asked before a stop, and not ended, and failed ones: these first
+    waiting = _recover(sweep, oracle, parent)  # asked before a stop, and not ended, failed or lost ones: these first
     reason: str | None = None
     saved = 0
     while True:
@@ -118,7 +121,7 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
                 number, reason = _ask(sweep, oracle, bool(waiting or running))
                 if number is None:
                     break
-                if not repeated(sweep, oracle, number, parent):
+                if not (repeated(sweep, oracle, number, parent) or _is_ahead(sweep, oracle, number, parent)):
                     waiting.append(number)
         if len(state.order) != saved:
             sweep.save()  # a trial is on record before it runs, so that a kill loses no suggestion
@@ -200,16 +203,30 @@ def _bring_back(sweep: Sweep) -> Any:
 
 
 def _recover(sweep: Sweep, oracle: Any, parent: tracking.Run) -> list[int]:
-    """The trials in flight at the stop, and the failed ones to retry; those whose run ended all the same are told."""
+    """The trials to run first: in flight at the stop, failed and to be retried, or lost by store and state; those whose
+    run ended all the same are told."""
     again = []
     flying = [trial.number for trial in sweep.state.in_flight]
-    for number in [*flying, *_to_retry(sweep)]:
+    runs = mending.of_sweep(sweep)
+    sweep.ahead = mending.ahead(sweep, runs)
+    lost = mending.record_again(sweep, mending.lost(sweep, runs))
+    for number in dict.fromkeys([*flying, *_to_retry(sweep), *lost]):
         record = record_of(sweep, number)
         if record is None or (record.status == "failed" and number not in flying):
             again.append(number)
         else:
             conclude(sweep, oracle, number, record, parent)
     return again
+
+
+def _is_ahead(sweep: Sweep, oracle: Any, number: int, parent: tracking.Run) -> bool:
+    """Whether the store has this very trial though the state, an older copy, did not; it is not run again."""
+    if number not in sweep.ahead or not mending.is_of(sweep.ahead[number], sweep, number):
+        return False
+    record = record_of(sweep, number)
+    if record is not None:
+        conclude(sweep, oracle, number, record, parent)
+    return record is not None
 
 
 def _to_retry(sweep: Sweep) -> list[int]:

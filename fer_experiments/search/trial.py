@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, to_dict, to_yaml
+from fer_experiments.config import Config, recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost, Shared
 from fer_experiments.experiment.prepare import Prepared
@@ -71,7 +71,7 @@ def impossible_trial(job: Job, reason: Exception) -> Outcome:
     try:
         with _open_run(job, {}) as run:
             run_id = run.id
-            run.log_text(to_yaml(to_dict(job.config)), "config.yaml")
+            run.log_text(to_yaml(recorded(job.config)), "config.yaml")
             raise reason
     except Exception as error:
         done = _failed(job, run_id, error, started)
@@ -93,7 +93,7 @@ def _open_run(job: Job, tags: Mapping[str, str]) -> AbstractContextManager[track
         job.store,
         "trial",
         f"trial {job.number}",
-        to_dict(job.config),
+        recorded(job.config),
         tags={**tags, "fer.sweep_id": job.sweep_id, "fer.trial_number": str(job.number)},
         parent=job.parent,
         driver=job.driver,
@@ -104,7 +104,7 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
     config = job.config
     with _open_run(job, prepared.tags) as run:
         done.run_id = run.id
-        describe_run(run, prepared.dataset, to_dict(config))
+        describe_run(run, prepared.dataset, recorded(config))
         monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
         median = Median(monitor, job.direction, job.medians) if job.medians is not None else None
         deadline = Deadline(job.max_seconds) if job.max_seconds else None

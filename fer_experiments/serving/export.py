@@ -18,6 +18,7 @@ import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError, first_line
+from fer_experiments.terminal import say
 from fer_experiments.tracking.fresh import predict_fresh
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ call = lambda x: compiled(x)[0].copy()
 
 
 def export(
-    config: Config, form: str = "", output: str = "", echo: Callable[[str], None] = print, version: str = "champion"
+    config: Config, form: str = "", output: str = "", echo: Callable[[str], None] = say, version: str = "champion"
 ) -> Path:
     """Writes the registered model for another runtime, and returns where.
 

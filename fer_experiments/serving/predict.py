@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,11 +19,13 @@ from fer_experiments.config import Config
 from fer_experiments.data.folders import read_plain, walk
 from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import DASHES
+from fer_experiments.terminal import DASHES, fit, say
 
 BATCH = 64  # pictures that are held at once
 FORMS = ("table", "json", "csv")
 STDIN = "-"
+FORMULA = re.compile(r"\s*[=+@-]\s*\S|\s*[＝＋－＠]")
+NAME = 1 << 16  # bytes, more than any name of a file has
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")  # of what is no override
 
 Echo = Callable[[str], None]
@@ -49,7 +52,7 @@ def predict(
     config: Config,
     paths: Sequence[str],
     form: str = "table",
-    echo: Echo = print,
+    echo: Echo = say,
     version: str = "champion",
 ) -> int:
     """Prints what the registered model says of pictures; returns the exit code, 2 when one could not be read.
@@ -103,11 +106,11 @@ class _Said:
         self.line(str(error))
 
     def line(self, text: str) -> None:
-        print(f"fer predict: {text}", file=sys.stderr)
+        say(f"fer predict: {text}", sys.stderr)
 
     def end(self, form: str) -> None:
         if self.ignored:
-            self.line(f"other files ignored: {len(self.ignored)}, the first {_shown(self.ignored[0])}")
+            self.line(f"other files ignored: {len(self.ignored)}, the first {fit(self.ignored[0])}")
         if form == "table":
             self.line("no face is looked for: every picture is taken for a face that fills it")
 
@@ -128,7 +131,7 @@ def _pictures(paths: Iterable[str], size: tuple[int, int], said: _Said) -> Itera
             said.failure(error)
             continue
         if np.ptp(pixels) == 0:
-            said.line(f"{_shown(name)}: constant, one gray level throughout: its label says nothing")
+            said.line(f"{fit(name)}: constant, one gray level throughout: its label says nothing")
         yield name, pixels
 
 
@@ -148,9 +151,7 @@ def _from_path(path: str, said: _Said) -> Iterator[tuple[str, bytes]]:
 
     for name in _files(path, refuse, said) if Path(path).is_dir() else [path]:
         try:
-            with Path(name).open("rb") as file:
-                content = _limited(file, name)
-            yield name, content
+            yield name, _limited(read_plain(Path(name), LIMIT + 1), name)
         except OSError as error:
             refuse(error)
         except (UserError, ValueError) as error:  # ValueError: a NUL in a name
@@ -183,18 +184,17 @@ def _from_stdin(stream: BinaryIO, said: _Said) -> Iterator[tuple[str, bytes]]:
     head = stream.read(4096)
     if b"\0" in head:  # as in the first bytes of every binary format, and in no name
         try:
-            yield STDIN, _limited(stream, STDIN, head)
+            yield STDIN, _limited(head + stream.read(LIMIT), STDIN)
         except UserError as error:
             said.failure(error)
         return
-    lines = itertools.chain((head + stream.readline()).splitlines(), stream)
+    lines = itertools.chain((head + stream.readline(NAME)).splitlines(), iter(lambda: stream.readline(NAME), b""))
     for name in (os.fsdecode(line.rstrip(b"\r\n")) for line in lines):
         if name.strip():
             yield from _from_path(name, said)
 
 
-def _limited(file: BinaryIO, name: str, head: bytes = b"") -> bytes:
-    content = head + file.read(LIMIT + 1 - len(head))
+def _limited(content: bytes, name: str) -> bytes:
     if len(content) > LIMIT:
         raise UserError(f"{name}: larger than {LIMIT >> 20} MB; give a smaller picture")
     return content
@@ -207,13 +207,13 @@ def _label(row: Row, classes: Sequence[str]) -> str:
 def _table(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
     """Aligned columns, as wide as the first batch needs."""
     first = list(itertools.islice(rows, BATCH))
-    file = max((len(_shown(row.name)) for row in first), default=0)
+    file = max((len(fit(row.name)) for row in first), default=0)
     label, number = max(map(len, ("label", *classes))), [max(6, len(name)) for name in classes]
     if first:
         echo("  ".join(["file".ljust(file), "label".ljust(label), *map(str.rjust, classes, number)]))
     for row in itertools.chain(first, rows):
         values = (f"{p:{width}.4f}" for p, width in zip(row.probabilities, number, strict=True))
-        echo("  ".join([_shown(row.name).ljust(file), _label(row, classes).ljust(label), *values]))
+        echo("  ".join([fit(row.name).ljust(file), _label(row, classes).ljust(label), *values]))
 
 
 def _json(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
@@ -229,16 +229,16 @@ def _json(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
 
 
 def _csv(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
-    """With a header, whose names are those of the served model's answers."""
+    """With a header, whose names are those of the served model's answers. A text's line ends are kept, in quotes."""
 
-    def line(cells: Iterable[object]) -> str:
+    def line(cells: Iterable[str | float]) -> str:
         text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(cells)
-        return text.getvalue()
+        csv.writer(text, lineterminator="\r\n").writerow(_cell(c) if isinstance(c, str) else c for c in cells)
+        return text.getvalue().removesuffix("\r\n")
 
     echo(line(["file", "label", *(f"probability_{name}" for name in classes)]))
     for row in rows:
-        echo(line([_encodable(row.name), _label(row, classes), *map(_plain, row.probabilities)]))
+        echo(line([row.name, _label(row, classes), *map(_plain, row.probabilities)]))
 
 
 def _plain(probability: np.float32) -> float:
@@ -246,10 +246,7 @@ def _plain(probability: np.float32) -> float:
     return float(f"{probability:.8g}")
 
 
-def _encodable(name: str) -> str:
-    """A name whose bytes are not UTF-8 can be printed too."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _shown(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in _encodable(name))
+def _cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    shown = "\n".join(map(fit, text.split("\n")))
+    return f"'{shown}" if FORMULA.match(text) else shown

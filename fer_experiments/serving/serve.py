@@ -8,14 +8,15 @@ float without a word, answers deep nesting with 500, takes no pictures and a bod
 from __future__ import annotations
 
 import asyncio
-import base64
+import gc
+import ipaddress
 import json
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,10 @@ import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
+from fer_experiments.serving.bodies import Picture, Refusal, decode, most_images, read_body, slices
 from fer_experiments.serving.loading import find_model, loading
+from fer_experiments.serving.turns import Batches, Turns
+from fer_experiments.terminal import say
 from fer_experiments.tracking import models
 
 if TYPE_CHECKING:
@@ -35,35 +39,27 @@ if TYPE_CHECKING:
     from fer_experiments.tracking.models import Version
 
 LIMIT = 32 << 20  # bytes of a body
-HELD = 8 * LIMIT  # bytes of all bodies that wait for their turn; beyond it only those up to SMALL are taken
-SMALL = 1 << 20
+HELD = 4 * LIMIT  # bytes of all large requests that wait for their turn; those up to SMALL are always taken
+SMALL = 256 << 10
 DRAINED = 8 * LIMIT  # bytes that are read and forgotten: most clients read no answer before they have sent everything
 SECONDS = 60  # that a body may take to arrive
-CLOSING = 3  # seconds that requests in flight have when the server is ended
-BATCH = 64  # images between which other requests have their turn
-KEYS = ("inputs", "instances")
+DIGITS = 640  # of a number in JSON, the fewest that Python lets one choose: it takes their square to read one
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/?#\s]+)(:\d*)?", re.IGNORECASE)
 MLFLOW = ("/ping", "/health", "/version")
-
-
-class Refusal(Exception):
-    """A request that cannot be answered: an HTTP status of 4xx, and a line for the client."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def serve(
     config: Config,
     host: str = "127.0.0.1",
     port: int = 5001,
-    echo: Callable[[str], None] = print,
+    echo: Callable[[str], None] = say,
     version: str = "champion",
+    allowed_hosts: str = "",
 ) -> None:
     """Serves the registered model until it is interrupted; the one that is loaded, also when the alias moves.
 
     host, port: where to listen; port 0 takes a free one, which the line that is echoed tells. Nothing asks for a
-    password.
+    password. allowed_hosts: names besides this machine's by which it may be asked, with commas between them.
 
     Raises:
         UserError: a port in use, an address that is not this machine's, no such model.
@@ -71,23 +67,29 @@ def serve(
     with _listen(host, port) as listening:  # before the seconds that it takes to load a model
         import uvicorn
 
-        served, app = _load(config, version)
+        from fer_experiments.serving.connections import BURST, Connection, Server
+
+        names = ("localhost", host, socket.gethostname(), *allowed_hosts.split(","))
+        served, app = _load(config, version, frozenset(name.strip().lower() for name in names) - {""})
         address = f"[{host}]" if ":" in host else host
         echo(f"serving {served.uri} ({version}) at http://{address}:{listening.getsockname()[1]}; Ctrl-C ends it")
         sys.stdout.flush()
         options = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=CLOSING
+            app, http=Connection, ws="none", lifespan="off", backlog=BURST, log_level="error", access_log=False
         )
-        uvicorn.Server(options).run(sockets=[listening])  # hands the signal that ended it on to who handled it before
+        gc.collect()
+        gc.freeze()  # what the libraries have made is not looked through again while a client waits
+        sys.set_int_max_str_digits(DIGITS)
+        Server(options).run(sockets=[listening])  # hands the signal that ended it on to who handled it before
 
 
-def _load(config: Config, which: str) -> tuple[Version, ServedModel]:
+def _load(config: Config, which: str, names: frozenset[str]) -> tuple[Version, ServedModel]:
     """The model behind HTTP, called once so that the first client does not wait for TensorFlow's graph."""
     version, folder = find_model(config, which)
     with loading(config, version, folder):
         classifier, app = models.load_scoring(folder)
     classifier.probabilities(np.zeros((1, *classifier.size), "uint8"))
-    return version, ServedModel(classifier, version, which, app)
+    return version, ServedModel(classifier, version, which, app, names)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -108,19 +110,22 @@ def _listen(host: str, port: int) -> socket.socket:
 class ServedModel:
     """An ASGI application around MLflow's scoring server.
 
-    classifier: what answers, in one thread: TensorFlow does not promise that a model may be called by several at once,
-    and uses all cores for each call. app: as scoring_server.init makes it.
+    classifier: what answers. app: as scoring_server.init makes it. names: by which it may be asked.
     """
 
-    def __init__(self, classifier: FaceClassifier, version: Version, alias: str, app: FastAPI) -> None:
+    def __init__(
+        self, classifier: FaceClassifier, version: Version, alias: str, app: FastAPI, names: frozenset[str]
+    ) -> None:
         self.classifier = classifier
         self.app = app
-        self.thread = ThreadPoolExecutor(max_workers=1)
-        self.held = 0  # bytes of the bodies that have arrived so far and are not read yet
+        self.names = names
+        self.turns = Turns()
+        self.batches = Batches(classifier.probabilities)
+        self.held = 0  # bytes of the large requests that have arrived so far and are not pixels yet
         height, width = classifier.size
         self.expected = (
             f'expected {{"inputs": [...]}} with uint8 pixels [n, {height}, {width}] as nested lists of whole numbers '
-            "from 0 to 255, or with n base64 strings of PNG or JPEG pictures"
+            f"from 0 to 255, or with n base64 strings of PNG, JPEG or WebP; n up to {most_images(classifier.size)}"
         )
         self.about = {
             "model": version.name,
@@ -137,16 +142,19 @@ class ServedModel:
         from starlette.requests import ClientDisconnect, Request
         from starlette.responses import Response
 
-        if scope["path"] in MLFLOW and scope["method"] == "GET":
-            await self.app(scope, receive, send)
-            return
-        status, headers = 200, {}
+        request, status, headers = Request(scope, receive), 200, {}
         try:
-            answer = await self._answer(Request(scope, receive))
+            _check_head(request, self.names)
+            if scope["path"] in MLFLOW and scope["method"] == "GET":
+                await self.app(scope, receive, send)
+                return
+            answer = await self._answer(request)
         except ClientDisconnect:
             return
         except Refusal as refusal:
             status, answer = refusal.status, {"error": str(refusal)}
+            if "transfer-encoding" in request.headers:
+                headers["Connection"] = "close"  # whatever follows on it may be a part of this body
             if status == 405:
                 headers["Allow"] = "POST" if scope["path"] == "/invocations" else "GET"
         except Exception:
@@ -156,7 +164,7 @@ class ServedModel:
         await Response(json.dumps(answer), status, headers, "application/json")(scope, receive, send)
 
     async def _answer(self, request: Request) -> dict[str, Any]:
-        path, method = request.url.path, request.method
+        path, method = request.scope["path"], request.method
         if path == "/" and method in ("GET", "HEAD"):
             return self.about
         if path == "/invocations" and method == "POST":
@@ -166,18 +174,36 @@ class ServedModel:
         raise Refusal(404, f"{path[:100]}: no such path; there are /, /invocations, {', '.join(MLFLOW)}")
 
     async def _invocations(self, request: Request) -> dict[str, Any]:
+        from starlette.requests import ClientDisconnect
+
         _check_content_type(request)
-        turn = asyncio.get_running_loop().run_in_executor
         async with self._body(request) as body:
+            asked = asyncio.create_task(self._probabilities(body))
+            gone = asyncio.create_task(_disconnect(request.receive))
             try:
-                pixels = await turn(self.thread, read_pixels, body, self.classifier.size)
+                await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not asked.done():
+                    raise ClientDisconnect
+                probabilities = asked.result()
             except Refusal as refusal:
                 raise Refusal(refusal.status, f"{refusal}; {self.expected}") from refusal
-        parts = [
-            await turn(self.thread, self.classifier.probabilities, pixels[start : start + BATCH])
-            for start in range(0, len(pixels), BATCH)
-        ]
-        return {"predictions": predictions(np.concatenate(parts), self.classifier.classes)}
+            finally:
+                asked.cancel()
+                gone.cancel()
+        return {"predictions": predictions(probabilities, self.classifier.classes)}
+
+    async def _probabilities(self, body: bytearray) -> np.ndarray:
+        """Of the images of a request; others have their turns in between, and it can be cancelled."""
+        size = self.classifier.size
+        read: np.ndarray | list[Picture] = await self.turns.take(len(body), read_body, body, size)
+        body.clear()
+        if isinstance(read, list):
+            left, parts = sum(picture.units for picture in read), []
+            for some in slices(read):
+                parts.append(await self.turns.take(left, decode, some, size))
+                left -= sum(picture.units for picture in some)
+            read = np.concatenate(parts)
+        return await self.batches.ask(read)
 
     @asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytearray]:
@@ -187,7 +213,7 @@ class ServedModel:
         waits = "expect" in request.headers  # curl asks before it sends much
         if waits and int(request.headers.get("content-length", "0")) > LIMIT:
             raise too_large
-        body, length = bytearray(), 0
+        body, length, held = bytearray(), 0, 0
         refusal: Refusal | None = None
         try:
             try:
@@ -200,11 +226,13 @@ class ServedModel:
                             refusal = too_many
                         if refusal is None:
                             self.held += len(part)
+                            held += len(part)
                             body += part
                         elif length > DRAINED or waits:
                             raise refusal
                         else:
-                            self.held -= len(body)
+                            self.held -= held
+                            held = 0
                             body.clear()
             except TimeoutError as error:
                 raise Refusal(408, f"the body has not arrived within {SECONDS} s") from error
@@ -212,7 +240,32 @@ class ServedModel:
                 raise refusal
             yield body
         finally:
-            self.held -= len(body)
+            self.held -= held
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Waits until the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _check_head(request: Request, names: frozenset[str]) -> None:
+    """That it is asked by an address or a name it has, as no page of another site can, and can be read in one way."""
+    host = request.headers.get("host")
+    found = HOST.fullmatch(host) if host is not None else None
+    name = found[1].lower().strip("[]").removesuffix(".") if found else ""
+    if host is not None and name not in names and not _is_address(name):
+        raise Refusal(403, f"Host is {host[:100]}: ask by address or as localhost, or serve with allowed_hosts=<name>")
+    if "transfer-encoding" in request.headers and "content-length" in request.headers:
+        raise Refusal(400, "Content-Length together with Transfer-Encoding: send one of them")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def predictions(probabilities: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
@@ -232,68 +285,3 @@ def _check_content_type(request: Request) -> None:
         raise Refusal(415, f"Content-Type is {given}; it must be application/json, in UTF-8")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "Content-Encoding: send the body uncompressed")
-
-
-def read_pixels(body: bytes | bytearray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [n, height, width] of a request's body.
-
-    Raises:
-        Refusal: anything else, naming the first thing that is wrong.
-    """
-    try:
-        content = json.loads(body.decode("utf-8-sig"))
-    except RecursionError as error:
-        raise Refusal(400, "the body is nested too deeply") from error
-    except ValueError as error:
-        raise Refusal(400, f"the body is not JSON ({error})") from error
-    if not isinstance(content, dict) or len(content) != 1 or (key := next(iter(content))) not in KEYS:
-        given = (
-            f"has the keys {json.dumps(list(content))[:100]}" if isinstance(content, dict) else f"is {_shown(content)}"
-        )
-        raise Refusal(400, f'the body must be an object with "inputs" or "instances" and nothing else; it {given}')
-    images = content[key]
-    if not isinstance(images, list) or not images:
-        raise Refusal(400, f"{key} is {_shown(images)}, not a list of images")
-    texts = sum(isinstance(image, str) for image in images)
-    if texts not in (0, len(images)):
-        raise Refusal(400, f"{key} has {texts} base64 strings among {len(images)} images; send all in one form")
-    pixels = b"".join((_picture if texts else _pixels)(image, number, size) for number, image in enumerate(images))
-    return np.frombuffer(pixels, "uint8").reshape(-1, *size)
-
-
-def _picture(text: str, number: int, size: tuple[int, int]) -> bytes:
-    from fer_experiments.data.images import read_picture
-
-    encoded = text.partition(",")[2] if text.startswith("data:") else text
-    try:
-        content = base64.b64decode("".join(encoded.split()), validate=True)
-    except ValueError as error:
-        raise Refusal(400, f"image {number} is text that is not base64 ({error})") from error
-    try:
-        return read_picture(content, f"image {number}", size).tobytes()
-    except UserError as error:
-        raise Refusal(400, str(error)) from error
-
-
-def _pixels(image: Any, number: int, size: tuple[int, int]) -> bytes:
-    """Of nested lists. bytes() of a list of Python ints is faster than numpy, and takes nothing but 0 to 255."""
-    height, width = size
-    if not isinstance(image, list) or len(image) != height:
-        raise Refusal(400, f"image {number} is {_shown(image)}, not {height} rows")
-    rows = []
-    for y, row in enumerate(image):
-        if not isinstance(row, list) or len(row) != width:
-            raise Refusal(400, f"image {number}, row {y} is {_shown(row)}, not {width} numbers")
-        try:
-            rows.append(bytes(row))
-        except (TypeError, ValueError):
-            x = next(x for x, value in enumerate(row) if not (isinstance(value, int) and 0 <= value <= 255))
-            raise Refusal(400, f"image {number}, row {y}, column {x} is {_shown(row[x])}") from None
-    return b"".join(rows)
-
-
-def _shown(value: Any) -> str:
-    """A client's value in a few words of one line."""
-    if isinstance(value, list | dict):
-        return "an object" if isinstance(value, dict) else f"a list of {len(value)}" if value else "an empty list"
-    return json.dumps(value[:40] if isinstance(value, str) else value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_experiments.ambient import open_environment
 from fer_experiments.errors import UserError
 
 
@@ -32,7 +32,7 @@ def predict_fresh(what: str, code: str, arguments: Sequence[str], images: np.nda
         np.save(given, images)
         # -P, and another folder: the checkout is not on the path by chance.
         command = [sys.executable, "-P", "-c", code, *arguments, str(given), str(got)]
-        environment = {**os.environ, "KERAS_BACKEND": keras.config.backend()}
+        environment = {**open_environment(), "KERAS_BACKEND": keras.config.backend()}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

@@ -16,7 +16,7 @@ import numpy as np
 from fer_experiments import environment
 from fer_experiments.config import DataConfig
 from fer_experiments.config.commands import command, override
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.quiet import silenced
 from fer_experiments.tracking import digests
 from fer_experiments.tracking.fresh import predict_fresh
@@ -211,27 +211,45 @@ def add_version(
     """Registers the artifact model/ of a run as a new version, which no alias points at yet.
 
     files: their `digests` before they were logged.
+
+    Raises:
+        UserError: a server does not let this account.
     """
     from mlflow.exceptions import MlflowException
 
     client = client_of(store)
-    if _model(client, name) is None:
-        try:
-            client.create_registered_model(name)
-        except MlflowException:
-            if _model(client, name) is None:  # else another process was faster
-                raise
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
     everything = {**tags, digests.TAG: json.dumps(dict(files))}
-    made = client.create_model_version(name, source, run_id, everything, description=description)
+    try:
+        if _model(client, name) is None:
+            _create_model(client, name)
+        made = client.create_model_version(name, source, run_id, everything, description=description)
+    except MlflowException as error:
+        if error.get_http_status_code() != 403 and "error code 403" not in str(error):
+            raise
+        raise UserError(
+            f"{name}: {store} does not let this account register it ({first_line(error)}); its administrator can grant "
+            f'EDIT on the registered_model "{name}", then give the same command again'
+        ) from error
     return Version(name, int(made.version), run_id, str(made.source), made.creation_timestamp, everything)
 
 
+def _create_model(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException:
+        if _model(client, name) is None:  # else another process was faster
+            raise
+
+
 def drop_version(store: Store, version: Version) -> None:
-    """Takes a version out of the registry, and its model with the last one."""
+    """Takes a version out of the registry, and its model with the last one; a server's stays: accounts have rights to
+    its name."""
     client = client_of(store)
     client.delete_model_version(version.name, str(version.number))
-    if not versions(store, version.name):
+    if not store.uri.startswith("http") and not versions(store, version.name):
         client.delete_registered_model(version.name)
 
 

@@ -42,8 +42,15 @@ def find_run(store: Store, run_id: str) -> FoundRun | None:
         return None
 
 
-def find_runs(store: Store, tags: Mapping[str, str] | None = None, status: str | None = None) -> list[FoundRun]:
-    """The runs of the store's experiment that have these tags, the oldest first; empty when it is not there."""
+def find_runs(
+    store: Store, tags: Mapping[str, str] | None = None, status: str | None = None, *, deleted: bool = False
+) -> list[FoundRun]:
+    """The runs of the store's experiment that have these tags, the oldest first; empty when it is not there.
+
+    deleted: with those that were deleted in the UI.
+    """
+    from mlflow.entities import ViewType
+
     client = client_of(store)
     experiment = client.get_experiment_by_name(store.experiment)
     if experiment is None:
@@ -51,7 +58,8 @@ def find_runs(store: Store, tags: Mapping[str, str] | None = None, status: str |
     wanted = [f"tags.`{key}` = '{value}'" for key, value in (tags or {}).items()]
     query = " and ".join(wanted + ([f"attributes.status = '{status}'"] if status else []))
     ids = [experiment.experiment_id]
-    return [_found(run) for run in every(client.search_runs, ids, query, order_by=["start_time ASC"])]
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    return [_found(run) for run in every(client.search_runs, ids, query, view, order_by=["start_time ASC"])]
 
 
 def openings(store: Store, fingerprint: str) -> list[FoundRun]:

@@ -84,6 +84,8 @@ def _check_allowed(uri: str) -> None:
             who = os.environ.get(USERNAME)
             remedy = f"it does not take the password of {who}" if who else "it wants a user and a password"
             remedy += f"; set {USERNAME} and {PASSWORD}, or tracking.credentials=<file of `make server`>"
+        elif "too many 429" in str(error):
+            remedy = f"too many wrong passwords for {os.environ.get(USERNAME)}; wait five minutes"
         elif "error code 403" in str(error):
             remedy = "it does not know itself by that name; start it with --allowed-hosts, or use an address it allows"
         raise UserError(f"tracking.uri={uri}: the server refuses us: {remedy}") from error

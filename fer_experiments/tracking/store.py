@@ -13,9 +13,10 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
-from fer_experiments.config import Config, PathsConfig, TrackingConfig, mlruns_dir
-from fer_experiments.config.commands import command, mlflow_command, place, without_password
+from fer_experiments.config import Config, PathsConfig, TrackingConfig, mlruns_dir, without_password
+from fer_experiments.config.commands import command, mlflow_command, place
 from fer_experiments.errors import UserError, first_line
+from fer_experiments.terminal import say
 from fer_experiments.termination import check, held
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import settle
@@ -223,7 +224,7 @@ class _Uninterrupted:
                 except Exception as error:
                     if not (is_locked(error) and retrying() and time.monotonic() < ends):
                         raise
-                print("the tracking store is locked by another program; waiting for it", file=sys.stderr, flush=True)
+                say("the tracking store is locked by another program; waiting for it", sys.stderr)
                 check()
                 time.sleep(0.5)
 

@@ -75,4 +75,4 @@ def test_embedded_network_tells_real_emotions_apart(fer2013_zip: Path) -> None:
             labels.append(EMOTIONS.index(name.split("/")[-2]))
     probabilities = predict(pocket.load_classifier(), np.stack(images))
     assert len(names) > 200
-    assert np.mean(probabilities.argmax(axis=1) == labels) > 0.5  # the largest class has a quarter of the images
+    assert np.mean(probabilities.argmax(axis=1) == labels) > 0.69  # 0.707; without standardising the faces 0.663

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_experiments.config import cache_dir, config_dir, flatten, from_dict, mlruns_dir, options, sweeps_dir, to_dict
+from fer_experiments.config import (
+    cache_dir,
+    config_dir,
+    flatten,
+    from_dict,
+    mlruns_dir,
+    options,
+    read_yaml,
+    sweeps_dir,
+    to_dict,
+)
 from fer_experiments.config.compose import compose
 from fer_experiments.config.overrides import split_multirun
 from fer_experiments.errors import UserError
@@ -230,3 +240,48 @@ def test_a_multirun_over_paths_parts_them_at_commas():
 def test_a_note_is_any_text():
     config = compose(["promote=default", "promote.note=two views, mirrored (see #3): {better}"])
     assert config.promote is not None and config.promote.note == "two views, mirrored (see #3): {better}"
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+TEXTS = "promote:\n  note: ${data.task}\n" + "".join(f"k{n}: {f'${{k{n - 1}}}' * 10}\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LAUGHS, "its aliases make it so"),
+        (MERGES, "its aliases make it so"),
+        ("a: &a [*a]", "its aliases make it so"),
+        (TEXTS, "more than 16 interpolations"),
+        ("data: " + "[" * 5000, "nested too deeply"),
+        ("data: " + "{a: " * 5000, "nested too deeply"),
+        ("# " + "x" * 300_000, "larger than any config"),
+    ],
+)
+def test_a_yaml_that_would_be_without_end_is_refused(tmp_path: Path, text: str, reason: str):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    for group in ("experiment", "sweep"):
+        with pytest.raises(UserError, match=f"mine.yaml: not readable as YAML: .*{reason}"):
+            compose([f"{group}={path}"])
+    with pytest.raises(UserError, match="a recorded config is not readable as YAML"):
+        read_yaml(text)
+
+
+def test_aliases_of_a_reasonable_length_are_read(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data:\n  classes: {calm: &a [neutral], loud: [surprise]}\nfeatures: {views: [original]}\n")
+    assert compose([f"experiment={path}"]).data.classes == {"calm": ["neutral"], "loud": ["surprise"]}
+
+
+@pytest.mark.parametrize("choice", ["../head/paper", "../../../../tmp/x", ".."])
+def test_no_group_is_chosen_outside_of_conf(tmp_path: Path, choice: str):
+    with pytest.raises(UserError, match="no such config; choose one of"):
+        compose([f"backbone={choice}"])
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"defaults:\n  - override /backbone: {choice}\n")
+    with pytest.raises(UserError, match=r"mine.yaml: its defaults lead out of conf/"):
+        compose([f"sweep={path}"])

@@ -58,6 +58,11 @@ UNUSABLE = [
     *["features.views=[flip,flip]", "features.views=[]", "compute.gpus_per_trial=1.5", "compute.cpus_per_trial=0"],
     *["sweep.factor=1", "sweep.max_hours=nan", "sweep.target=nan", "sweep.seed=-1", "gate.alpha=0", "gate.alpha=1"],
     *["gate.alpha=nan", "promote.seeds=0", "pretrain.widths=[48,0,160]", "pretrain.blocks=[1]"],
+    *[
+        f"{key}={value}"
+        for key in ("data.task", "data.name", "backbone.name", "sweep.name", "pretrain.name")
+        for value in ("../../../../x", "..", "a/b", "/tmp/x", "-x", "a*", '"a\x1b[2J"', '"a\nb"', "x" * 61, '"a\\b"')
+    ],
     *["pretrain.ema=1", "pretrain.learning_rate=0", "pretrain.label_smoothing=1"],
 ]
 EVERYTHING = ["sweep=quick", "pretrain=pocket", "promote=default", "gate=default"]

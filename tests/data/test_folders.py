@@ -7,6 +7,7 @@ import pytest
 from face_files import png, random_faces, write_folder
 
 from fer_experiments.data.folders import read_plain, walk
+from fer_experiments.data.names import Naming
 from fer_experiments.data.readers import read_faces
 from fer_experiments.errors import UserError
 
@@ -84,3 +85,13 @@ def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
 def test_only_the_first_bytes_are_read_where_no_more_are_wanted(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abcdef")
     assert (read_plain(tmp_path / "a", 2), read_plain(tmp_path / "a")) == (b"ab", b"abcdef")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "\u202eabc"])
+def test_a_class_that_cannot_be_shown_is_refused_and_a_file_is_shown_by_codes(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path / "classes", {f"{name}/1.png": FACE, "sad/1.png": FACE})
+    write_folder(tmp_path / "files", {f"happy/{name}.png": FACE[:99], "sad/1.png": FACE})
+    for folder in ("classes", "files"):
+        with pytest.raises(UserError) as caught:
+            read_faces(tmp_path / folder, Naming("mine"))
+        assert str(caught.value).isprintable()

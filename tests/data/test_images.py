@@ -28,7 +28,7 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
 @pytest.mark.parametrize(
     ("form", "mode"),
     [("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1"), ("JPEG", "CMYK"), ("GIF", "P"), ("TIFF", "LA"), ("WEBP", "RGB"),
-     ("BMP", "L"), ("PPM", "RGB"), ("ICO", "RGBA")],
+     ("BMP", "L"), ("PPM", "RGB")],
 )  # fmt: skip
 def test_every_format_and_mode_becomes_gray_of_one_size(form: str, mode: str) -> None:
     image = read_picture(saved(Image.fromarray(COLOUR).convert(mode), form), "face")
@@ -171,3 +171,35 @@ def test_a_damaged_picture_is_read_or_refused(form: str, data: st.DataObject) ->
         assert read_picture(bytes(content), "face").shape == (48, 48)
     except UserError as error:
         assert str(error).startswith("face: ")
+
+
+@pytest.mark.parametrize("content", [
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+    b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, 68) + bytes(20) + b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+])  # fmt: skip
+def test_no_picture_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    for program in ("gs", "gswin64c", "djpeg", "dwebp"):
+        (tmp_path / program).write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(UserError, match="no format that is known"):
+        read_picture(content, "face.png")
+    with pytest.raises(UserError, match=r"happy/1\.png: cannot be read as a picture"):
+        read_faces(write_folder(tmp_path / "faces", {"happy/1.png": content, "sad/1.png": png(COLOUR)}))
+    assert not (tmp_path / "started").exists()
+
+
+def test_formats_are_a_short_list_by_name_and_a_caller_may_take_fewer() -> None:
+    gif = saved(Image.fromarray(COLOUR), "GIF")
+    assert read_picture(gif, "face").shape == (48, 48)
+    with pytest.raises(UserError, match="no format that is known"):
+        read_picture(gif, "face", formats=("PNG", "JPEG", "WEBP"))
+    for form in ("ICO", "PSD", "SGI"):  # of other pictures inside, of many layers
+        if form in Image.SAVE:
+            with pytest.raises(UserError, match="no format that is known"):
+                read_picture(saved(Image.fromarray(COLOUR), form), "face")
+
+
+def test_where_the_decoder_holds_more_fewer_pixels_are_taken() -> None:
+    with pytest.raises(UserError, match="its 5000x5000 pixels are more than 16 million"):
+        read_picture(saved(Image.new("L", (5000, 5000)), "JPEG2000"), "face")

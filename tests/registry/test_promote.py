@@ -23,6 +23,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.data import open_test_split
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.evaluation import metrics
+from fer_experiments.experiment import record
 from fer_experiments.experiment.train import train
 from fer_experiments.registry.promote import promote
 from fer_experiments.registry.sealed import recorded_probabilities
@@ -36,12 +37,14 @@ MODEL = "fer-demo"
 
 
 class Room(NamedTuple):
-    """A sweep of three trials whose best was promoted: version 1. said: what that promotion told its user."""
+    """A sweep of three trials whose best was promoted: version 1. said: what that promotion told its user. opened: each
+    time that it opened the test split."""
 
     options: list[str]
     store: Store
     state: State
     said: list[str]
+    opened: list[Any]
 
     def config(self, *overrides: str) -> Config:
         given = [o.partition("=")[0] for o in overrides]
@@ -64,8 +67,16 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
     made = ["sweep=quick", "data.demo_size=1500", "training.epochs=8", "sweep.max_trials=3", *options]
     state = run_sweep(compose(made), lambda line: None)
     said: list[str] = []
-    room = Room(options, store_in(folder / "mlruns"), state, said)
-    promote(room.config("promote.top_k=2", "promote.seeds=2", "promote.note=Made in a test."), echo=said.append)
+    opened: list[Any] = []
+
+    def counted(*given: Any, **options: Any) -> Any:
+        opened.append(given)
+        return open_test_split(*given, **options)
+
+    room = Room(options, store_in(folder / "mlruns"), state, said, opened)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "open_test_split", counted)  # the only door
+        promote(room.config("promote.top_k=2", "promote.seeds=2", "promote.note=Made in a test."), echo=said.append)
     return room
 
 
@@ -102,7 +113,7 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
     assert version is not None
     test = open_test_split(data_of(room))
     ledger = openings(room.store, test.fingerprint)
-    assert ledger[0].run_id == version.run_id
+    assert ledger[0].run_id == version.run_id and len(room.opened) == 1
     assert "opening number 1 on record" in "\n".join(room.said)
     classifier = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent")))
     probabilities = classifier.probabilities(test.images)

@@ -284,3 +284,37 @@ def test_damaged_model_is_said_in_a_line(registered, real, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"models:/fer-demo/1: .* cannot be loaded .*fer rollback") as error:
         loading.load_model(registered, "champion")
     assert "\n" not in str(error.value)
+
+
+def test_no_cell_is_taken_for_a_formula_and_lines_end_where_they_are_meant_to(registered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["=cmd|' -C calc'!A0.png", "+1.png", "-1.png", "@x.png", " =1.png", "＝1.png", 'a\n=b,"c".png', "a\rb.png"]
+    for number, name in enumerate(names):
+        draw(tmp_path / name, number)
+    code, text = said(registered, names, "csv")
+    cells = [row["file"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+    assert code == 0 and cells == [*(f"'{name}" for name in names[:6]), names[6], "a\\rb.png"]
+    assert "\r" not in text
+
+
+def test_what_is_no_plain_file_is_not_waited_for(registered, tmp_path, capsys):
+    draw(tmp_path / "a.png", 0)
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to("/dev/zero")
+    (tmp_path / "d.png").symlink_to("/dev/tty")
+    for paths in ([str(tmp_path)], [str(tmp_path / f"{name}.png") for name in "abcd"]):
+        code, text = said(registered, paths)
+        assert code == 2 and [Path(row["file"]).name for row in json.loads(text)] == ["a.png"]
+        errors = capsys.readouterr().err.splitlines()
+        assert [f"{name}.png: cannot be read (" in line for name, line in zip("bcd", errors, strict=True)] == [True] * 3
+
+
+def test_names_on_standard_error_move_no_cursor_and_forge_no_line(registered, tmp_path, capsys):
+    for name in ("a\x1b[2J.png", "b\nfer predict: all is well.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+        (tmp_path / name).with_suffix(".txt").write_bytes(b"no picture")
+    np_black = np.zeros(SIZE, np.uint8)
+    Image.fromarray(np_black).save(tmp_path / "c\x1b[2J\n.png")
+    assert said(registered, [str(tmp_path)])[0] == 2
+    errors = capsys.readouterr().err
+    assert errors.replace("\n", "").isprintable() and len(errors.splitlines()) == 4

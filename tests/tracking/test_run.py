@@ -93,6 +93,7 @@ def test_connecting_twice_keeps_what_is_recorded(store, mlruns):
     run_id = one_run(store)
     assert tracking.connect(config_in(mlruns)) == store
     assert [r.run_id for r in tracking.find_runs(store)] == [run_id]
+    assert "1 runs" in tracking.describe(config_in(mlruns))  # MLflow would keep a file open that was replaced
 
 
 def test_a_relative_uri_does_not_follow_the_working_folder(tmp_path, mlruns, monkeypatch):

@@ -30,6 +30,7 @@ def test_seven_classes_give_seven_probabilities():
     features, dataset = blobs(7)
     fit = fit_head(features, dataset, LINEAR, FAST)
     assert fit.val_probabilities.shape == (100, 7)
+    np.testing.assert_allclose(fit.val_probabilities.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])

@@ -1,0 +1,93 @@
+"""A store and a sweep's state that do not belong together: one of them was put back from a copy, or is another's."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from fer_experiments import tracking
+from fer_experiments.config import recorded, to_yaml
+from fer_experiments.errors import UserError
+from fer_experiments.search.identity import trial_config
+from fer_experiments.search.space import ORACLES
+from fer_experiments.tracking import FoundRun, Store
+
+if TYPE_CHECKING:
+    from fer_experiments.search.bookkeeping import Sweep
+
+AGAIN = "fer.recorded_again"  # tag of a run that was made of the sweep's state
+
+
+def name_of(store: Store) -> str:
+    """What tells a store from others, wherever its folder is today."""
+    return str(store).replace(str(store.mlruns), "<mlruns>")
+
+
+def check_store(sweep: Sweep) -> None:
+    """Refuses to go on in another store than the one that has the sweep's runs.
+
+    Raises:
+        UserError: naming both.
+    """
+    own, now = sweep.state.store, name_of(sweep.store)
+    if sweep.state.run_id and own and own != now:
+        raise UserError(
+            f"sweep {sweep.state.id}: its runs are in {own}, and this is {now}; name that store, or say "
+            "sweep.fresh=true for a new sweep here"
+        )
+
+
+def of_sweep(sweep: Sweep) -> dict[str, FoundRun]:
+    """The runs of its trials that the store has, deleted ones too, by their ids."""
+    tags = {"fer.sweep_id": sweep.state.id, "fer.kind": "trial"}
+    return {run.run_id: run for run in tracking.find_runs(sweep.store, tags, deleted=True)}
+
+
+def lost(sweep: Sweep, runs: dict[str, FoundRun]) -> list[int]:
+    """The numbers of the ended trials whose runs the store does not have: it is an older copy."""
+    own = (trial for trial in sweep.state.ended if trial.run_id and trial.status != "repeated")
+    return [trial.number for trial in own if trial.run_id not in runs]
+
+
+def record_again(sweep: Sweep, numbers: list[int]) -> list[int]:
+    """Records lost trials as the state has them, without curves and heads, and returns those that must run again.
+
+    These are all where the oracle goes on with heads (Hyperband).
+    """
+    if not numbers:
+        return []
+    said = f"trials {', '.join(map(str, numbers))}: their runs are not in the store (an older copy of it?)"
+    if ORACLES[sweep.sweep.oracle].grants:
+        sweep.echo(f"{said}; they run again")
+        return numbers
+    sweep.echo(f"{said}; recorded again as the sweep's state has them, without curves and heads")
+    for number in numbers:
+        trial = sweep.state.trials[number]
+        config = trial_config(sweep.config, trial)
+        tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(number), AGAIN: "from the sweep's state"}
+        with tracking.start_run(
+            sweep.store, "trial", f"trial {number}", recorded(config), tags=tags, parent=sweep.state.run_id,
+            system_metrics=False,
+        ) as run:  # fmt: skip
+            trial.run_id = run.id
+            run.log_text(to_yaml(recorded(config)), "config.yaml")
+            run.log_metrics(trial.metrics)
+            run.log_json(trial.json(), tracking.RECORD)
+            if trial.failed:
+                run.set_tags({"fer.error": trial.error})
+    sweep.save()
+    return []
+
+
+def ahead(sweep: Sweep, runs: dict[str, FoundRun]) -> dict[int, FoundRun]:
+    """The trials that the store has and the state has never heard of, which is an older copy: by number."""
+    first = len(sweep.state.trials)
+    ended = [run for run in runs.values() if run.status == "FINISHED" and "fer.trial_number" in run.tags]
+    return {number: run for run in ended if (number := int(run.tags["fer.trial_number"])) >= first}
+
+
+def is_of(run: FoundRun, sweep: Sweep, number: int) -> bool:
+    """Whether a run that is `ahead` is that of this very trial."""
+    values = sweep.state.trials[number].values
+    texts = {path: value if isinstance(value, str) else json.dumps(value) for path, value in values.items()}
+    return all(run.params.get(path, text) == text for path, text in texts.items())

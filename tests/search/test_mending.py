@@ -1,0 +1,104 @@
+"""A store and a sweep's state that do not belong together: one was put back from a copy, or is another's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from stores import store_in
+
+from fer_experiments.config import Config
+from fer_experiments.config.compose import compose
+from fer_experiments.errors import UserError
+from fer_experiments.registry.candidates import choose
+from fer_experiments.search.state import State
+from fer_experiments.search.sweep import run_sweep
+from fer_experiments.tracking import FoundRun, find_runs
+from fer_experiments.tracking.store import client_of
+
+SMALL = ["data.limit=60", "data.demo_size=600", "training.epochs=2", "tracking.system_metrics=false"]
+
+
+def quick(folder: Path, *overrides: str) -> Config:
+    return compose(["sweep=quick", *SMALL, f"paths.mlruns={folder}/m", f"paths.cache={folder}/c", *overrides])
+
+
+def run(folder: Path, trials: int, *overrides: str) -> tuple[State, str]:
+    said: list[str] = []
+    state = run_sweep(quick(folder, f"sweep.max_trials={trials}", *overrides), said.append)
+    return state, "\n".join(said)
+
+
+def children(folder: Path, state: State) -> list[FoundRun]:
+    return find_runs(store_in(folder / "m"), {"fer.sweep_id": state.id, "fer.kind": "trial"})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
+    """A sweep of three trials, and copies of its store (old.db) and its state (old.json) after the first."""
+    folder = tmp_path_factory.mktemp("mending")
+    state, _ = run(folder, 1)
+    shutil.copy(folder / "m" / "mlflow.db", folder / "m" / "old.db")
+    shutil.copy(folder / "m" / "sweeps" / state.id / "state.json", folder / "m" / "old.json")
+    state, _ = run(folder, 3)
+    return folder, state
+
+
+@pytest.fixture
+def copy(made: tuple[Path, State], tmp_path: Path) -> tuple[Path, State]:
+    shutil.copytree(made[0], tmp_path / "of it")
+    return tmp_path / "of it", made[1]
+
+
+@pytest.mark.parametrize("trials", [3, 4])
+def test_trials_that_an_older_store_has_lost_are_recorded_again(copy: tuple[Path, State], trials: int):
+    """Also where the sweep was finished."""
+    folder, before = copy
+    (folder / "m" / "old.db").replace(folder / "m" / "mlflow.db")
+    state, said = run(folder, trials)
+    assert "trials 1, 2: their runs are not in the store (an older copy of it?); recorded again" in said
+    assert [(t.values, t.score, t.metrics) for t in state.trials[:3]] == [
+        (t.values, t.score, t.metrics) for t in before.trials
+    ]
+    runs = {run.run_id: run for run in children(folder, state)}
+    assert len(runs) == trials and {t.run_id for t in state.trials} == runs.keys()
+    for trial in state.trials[1:3]:
+        found = runs[trial.run_id or ""]
+        assert (found.status, found.tags["fer.recorded_again"]) == ("FINISHED", "from the sweep's state")
+        assert found.metrics["final/val_accuracy"] == pytest.approx(trial.score)
+        assert float(found.params["head.l2"]) == pytest.approx(trial.values["head.l2"])
+    config = quick(folder, "promote=default", "promote.top_k=3")
+    assert len(choose(config, store_in(folder / "m"), state.id, None).candidates) == 3
+    _, said = run(folder, trials)
+    assert "is finished" in said and "recorded again" not in said
+
+
+def test_trials_that_an_older_state_has_never_heard_of_are_not_run_again(copy: tuple[Path, State]):
+    folder, before = copy
+    (folder / "m" / "old.json").replace(folder / "m" / "sweeps" / before.id / "state.json")
+    state, _ = run(folder, 4)
+    assert [(t.values, t.run_id, t.score) for t in state.trials[:3]] == [
+        (t.values, t.run_id, t.score) for t in before.trials
+    ]
+    assert [run.status for run in children(folder, state)] == ["FINISHED"] * 4
+
+
+def test_a_trial_deleted_in_the_ui_is_no_lost_one(copy: tuple[Path, State]):
+    folder, before = copy
+    client_of(store_in(folder / "m")).delete_run(before.trials[1].run_id)
+    state, said = run(folder, 4)
+    assert "not in the store" not in said and len(state.trials) == 4
+    assert len(children(folder, state)) == 3
+
+
+def test_another_store_is_named(copy: tuple[Path, State]):
+    folder, before = copy
+    other = f"tracking.uri='sqlite:///{folder}/other.db'"
+    with pytest.raises(
+        UserError, match=r"its runs are in sqlite:///<mlruns>/mlflow\.db, and this is .*/other\.db"
+    ) as error:
+        run(folder, 4, other)
+    assert "sweep.fresh=true" in str(error.value)
+    state, _ = run(folder, 1, other, "sweep.fresh=true")
+    assert state.id == f"{before.id}-2"
