@@ -72,7 +72,7 @@ def record_again(sweep: Sweep, numbers: list[int]) -> list[int]:
             trial.run_id = run.id
             run.log_text(to_yaml(recorded(config)), "config.yaml")
             run.log_metrics(trial.metrics)
-            run.log_json(trial.json(), tracking.RECORD)
+            run.log_json(trial.outcome.json(), tracking.RECORD)
             if trial.failed:
                 run.set_tags({"fer.error": trial.error})
     sweep.save()

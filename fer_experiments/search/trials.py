@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -98,6 +98,11 @@ class Trial(Outcome):
     def work(self) -> tuple[Any, ...]:
         """What two trials that come to the same have in common: values, and the epochs that Hyperband grants."""
         return self.values, self.grant
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended, alone: what its run keeps."""
+        return Outcome(**{each.name: getattr(self, each.name) for each in fields(Outcome)})
 
     def end(self, done: Outcome) -> None:
         """Takes over how it ended; of an earlier end nothing stays."""

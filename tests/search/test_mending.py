@@ -72,6 +72,9 @@ def test_trials_that_an_older_store_has_lost_are_recorded_again(copy: tuple[Path
     assert len(choose(config, store_in(folder / "m"), state.id, None).candidates) == 3
     _, said = run(folder, trials)
     assert "is finished" in said and "recorded again" not in said
+    (folder / "m" / "old.json").replace(folder / "m" / "sweeps" / state.id / "state.json")
+    _, said = run(folder, trials)  # what was recorded again is as good a record as any
+    assert "cannot be read" not in said and len(children(folder, state)) == trials
 
 
 def test_trials_that_an_older_state_has_never_heard_of_are_not_run_again(copy: tuple[Path, State]):

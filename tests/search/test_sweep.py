@@ -323,7 +323,7 @@ def test_weights_that_changed_since_the_first_trials_are_refused(paths: list[str
     entry += "\n    head.l2: {type: choice, values: [1.0e-3, 1.0e-2]}"
     folder = [f"paths.mlruns={tmp_path}/mlruns", paths[1]]
     first, _ = run(with_space(tmp_path, folder, entry, "sweep.max_trials=1"))
-    assert first.trials[0]["values"] == {"backbone.weights": str(weights), "head.l2": 1e-3}
+    assert first.trials[0].values == {"backbone.weights": str(weights), "head.l2": 1e-3}
     content = dict(np.load(weights))
     name = next(key for key in content if content[key].ndim == 4)
     np.savez(weights, **(content | {name: content[name] * np.float16(1.5)}))
@@ -362,7 +362,7 @@ def test_failed_trials_are_run_again_when_asked_to(paths: list[str], tmp_path: P
     monkeypatch.setattr(room, "_fit_and_record", passing_fault)
     first, _ = run(quick(folder, "sweep.max_trials=3"))
     assert [t.status for t in first.trials] == ["failed", "finished", "failed"]
-    assert first.trials[0]["error"] == "MemoryError: passing"
+    assert first.trials[0].error == "MemoryError: passing"
     monkeypatch.undo()
     shown, said = run(quick(folder, "sweep.max_trials=3"))
     assert shown.trials == first.trials and any("is finished" in line for line in said)
@@ -370,7 +370,7 @@ def test_failed_trials_are_run_again_when_asked_to(paths: list[str], tmp_path: P
     assert (again.id, again.run_id) == (first.id, first.run_id)
     assert [t.status for t in again.trials] == ["finished"] * 3 and again.order == first.order
     assert [t.values for t in again.trials] == [t.values for t in first.trials]
-    assert "error" not in again.trials[0]
+    assert not again.trials[0].error
     more, _ = run(quick(folder, "sweep.max_trials=4"))
     assert more.trials[:3] == again.trials and more.trials[3].status == "finished"
     statuses = sorted(r.tags["fer.trial_number"] + " " + r.status for r in runs_of(quick(folder), kind="trial"))
