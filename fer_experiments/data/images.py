@@ -22,7 +22,10 @@ SIZE = (48, 48)  # FER2013's: of pictures of which no size is that of most
 LIMIT = 128 << 20  # bytes of a file; what is larger is no picture, or endless
 PIXELS = 64_000_000  # of a picture
 FEWER = {"JPEG2000": PIXELS // 4, "WEBP": PIXELS // 2}  # whose decoders hold 15 to 25 bytes for each
-WHOLE = 512 << 20  # pixels of all pictures of a source: 230,000 of FER2013's size, 10,000 of 224x224
+WHOLE = (
+    512_000_000  # pixels of all pictures of a source; more where their files are as large as photographs'
+)
+PER_BYTE = 200  # pixels for each byte of such files: a JPEG of a face has 3 to 20, one made to burst 100,000
 GROUND = 128  # the gray that shows through what is transparent
 # What is decoded, by Pillow itself; the most common first, for they are tried in this order. Not EPS, for which Pillow
 # runs a program, nor ICO, which holds pictures of any other size than it says.
@@ -96,10 +99,12 @@ def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, d
     """
     sizes: list[Size] = []
     changes: Counter[str] = Counter()
-    size, settled, images = SIZE, False, np.empty((0, 0, 0), np.uint8)
+    size, settled, images, read = SIZE, False, np.empty((0, 0, 0), np.uint8), 0
     with _quietly():
         for row, name in enumerate(names):
-            image, changed = _gray(_content(container, name), f"{container.path}: {name}")
+            content = _content(container, name)
+            read += len(content)
+            image, changed = _gray(content, f"{container.path}: {name}")
             changes.update(changed)
             sizes.append(image.size)
             if row == 0:
@@ -108,7 +113,7 @@ def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, d
                 rest = [_size(_content(container, other)) for other in names[row + 1 :]]
                 size, settled = _usual([*sizes, *rest]), True
             if images.shape[2:0:-1] != size:
-                images = _room(container, images[:row], len(names), size)
+                images = _room(container, images[:row], len(names), size, read // (row + 1))
             images[row] = np.asarray(_resized(image, size))
     if odd := [row for row, given in enumerate(sizes) if given != size]:
         first = "{}x{}".format(*sizes[odd[0]])
@@ -116,12 +121,13 @@ def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, d
     return images, dict(changes)
 
 
-def _room(container: Container, images: np.ndarray, count: int, size: Size) -> np.ndarray:
-    """Room for so many images of that size, in which the first ones are."""
-    if count * size[0] * size[1] > WHOLE:
+def _room(container: Container, images: np.ndarray, count: int, size: Size, each: int) -> np.ndarray:
+    """Room for so many images of that size, in which the first ones are. each: bytes of a file."""
+    most = max(WHOLE, PER_BYTE * each * count)
+    if count * size[0] * size[1] > most:
         raise UserError(
-            f"{container.path}: its {count:,} images of {size[0]}x{size[1]} have more than {WHOLE >> 20} million "
-            "pixels; make them smaller, or give fewer"
+            f"{container.path}: its {count:,} images of {size[0]}x{size[1]} have more than {most // 1_000_000} million "
+            f"pixels, in files of {each:,} bytes; make them smaller, or give fewer"
         )
     room = np.empty((count, size[1], size[0]), np.uint8)
     for row, image in enumerate(images):

@@ -16,9 +16,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from face_files import png, random_faces, write_folder
 from PIL import Image
+
+from fer_experiments.data import images
+from fer_experiments.data.readers import read_faces
+from fer_experiments.errors import UserError
 
 FACE = png(random_faces(1).images[0])
 HEADER = b"emotion,pixels,Usage\n"
@@ -170,3 +175,16 @@ def test_pictures_too_large_for_all_are_read_where_most_are_small(tmp_path: Path
     )
     said, memory = found.stdout.splitlines()
     assert said == "(40, 48, 48)" and int(memory) < MEMORY
+
+
+def test_a_large_source_whose_files_are_as_large_as_photographs_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """AffectNet has 14,000 million pixels, in files of five for each byte."""
+    monkeypatch.setattr(images, "WHOLE", 10_000)
+    monkeypatch.setattr(images, "PER_BYTE", 20)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100), dtype=np.uint8)
+    content = png(noise)
+    assert read_faces(pictures(tmp_path, content)).images.shape == (40, 100, 100)
+    with pytest.raises(UserError, match="its 40 images of 100x100 have more than"):
+        read_faces(pictures(tmp_path, picture(100, 100)))
