@@ -22,9 +22,7 @@ SIZE = (48, 48)  # FER2013's: of pictures of which no size is that of most
 LIMIT = 128 << 20  # bytes of a file; what is larger is no picture, or endless
 PIXELS = 64_000_000  # of a picture
 FEWER = {"JPEG2000": PIXELS // 4, "WEBP": PIXELS // 2}  # whose decoders hold 15 to 25 bytes for each
-WHOLE = (
-    512_000_000  # pixels of all pictures of a source; more where their files are as large as photographs'
-)
+WHOLE = 512_000_000  # pixels of all pictures of a source; more where their files are as large as photographs'
 PER_BYTE = 200  # pixels for each byte of such files: a JPEG of a face has 3 to 20, one made to burst 100,000
 GROUND = 128  # the gray that shows through what is transparent
 # What is decoded, by Pillow itself; the most common first, for they are tried in this order. Not EPS, for which Pillow
