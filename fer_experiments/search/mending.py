@@ -10,7 +10,7 @@ from fer_experiments.config import recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.space import ORACLES
-from fer_experiments.tracking import FoundRun, Store
+from fer_experiments.tracking import FoundRun, Store, sqlite
 
 if TYPE_CHECKING:
     from fer_experiments.search.bookkeeping import Sweep
@@ -20,7 +20,10 @@ AGAIN = "fer.recorded_again"  # tag of a run that was made of the sweep's state
 
 def name_of(store: Store) -> str:
     """What tells a store from others, wherever its folder is today."""
-    return str(store).replace(str(store.mlruns), "<mlruns>")
+    database = sqlite.database_of(store.uri)
+    if database is None or not database.is_relative_to(store.mlruns):
+        return str(store)
+    return f"sqlite:///<mlruns>/{database.relative_to(store.mlruns)}"
 
 
 def check_store(sweep: Sweep) -> None:

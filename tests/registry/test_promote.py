@@ -31,6 +31,7 @@ from fer_experiments.registry.versions import crown, list_models, rollback
 from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import Store, find_runs, models, openings
+from fer_experiments.tracking.digests import TAG, digests
 from fer_experiments.tracking.store import client_of
 
 MODEL = "fer-demo"
@@ -220,7 +221,7 @@ def test_a_model_that_does_not_load_in_a_fresh_process_leaves_the_registry(
         version = add_version(*args)
         network = next(models.fetch_model(room.store, version, Path("/nonexistent")).rglob("network.keras"))
         network.write_bytes(network.read_bytes()[:1000])
-        return version
+        return replace(version, tags={**version.tags, TAG: json.dumps(digests(network.parents[1]))})
 
     monkeypatch.setattr(models, "add_version", broken)
     before, aliases = models.versions(room.store, MODEL), room.aliases()
