@@ -58,7 +58,12 @@ def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Proc
     with without_secrets():
         start_tracker()
         if sys.platform == "linux":
-            forkserver.ensure_running()
+            # It inherits what is kept away, and its forks do: Ctrl-C is the driver's alone from the first instant.
+            kept = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, kept)
     if compute.gpus_per_trial:
         slots = [Slot(environment | {"CUDA_VISIBLE_DEVICES": devices}, echo) for devices in gpu_shares(compute)]
     else:
