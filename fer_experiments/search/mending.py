@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from fer_experiments import tracking
 from fer_experiments.config import recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.search.identity import trial_config
-from fer_experiments.search.space import ORACLES
+from fer_experiments.search.space import ORACLES, is_prepared_per_trial
+from fer_experiments.search.trials import Trial
 from fer_experiments.tracking import FoundRun, Store, sqlite
 
 if TYPE_CHECKING:
@@ -66,20 +70,43 @@ def record_again(sweep: Sweep, numbers: list[int]) -> list[int]:
     sweep.echo(f"{said}; recorded again as the sweep's state has them, without curves and heads")
     for number in numbers:
         trial = sweep.state.trials[number]
-        config = trial_config(sweep.config, trial)
-        tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(number), AGAIN: "from the sweep's state"}
-        with tracking.start_run(
-            sweep.store, "trial", f"trial {number}", recorded(config), tags=tags, parent=sweep.state.run_id,
-            system_metrics=False,
-        ) as run:  # fmt: skip
-            trial.run_id = run.id
-            run.log_text(to_yaml(recorded(config)), "config.yaml")
-            run.log_metrics(trial.metrics)
-            run.log_json(trial.outcome.json(), tracking.RECORD)
-            if trial.failed:
-                run.set_tags({"fer.error": trial.error})
+        trial.run_id = _record(sweep, trial)
+        for other in sweep.state.trials:
+            if other.of == number:
+                other.run_id = trial.run_id
     sweep.save()
     return []
+
+
+def _record(sweep: Sweep, trial: Trial) -> str:
+    """The id of a new run with what the state has of a trial, ended as it ended."""
+    config = trial_config(sweep.config, trial)
+    of_all = {tag: value for tag, value in sweep.state.identity.items() if tag.startswith("fer.")}
+    own = sweep.state.prepared.get(prepared_key(trial.values), {})
+    tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(trial.number), AGAIN: "from the sweep's state"}
+    with (
+        suppress(UserError),
+        tracking.start_run(
+            sweep.store,
+            "trial",
+            f"trial {trial.number}",
+            recorded(config),
+            tags={**of_all, **own, **tags},
+            parent=sweep.state.run_id,
+            system_metrics=False,
+        ) as run,
+    ):
+        run.log_text(to_yaml(recorded(config)), "config.yaml")
+        run.log_metrics(trial.metrics)
+        if trial.failed:
+            raise UserError(trial.error)
+        run.log_json(replace(trial.outcome, run_id=run.id).json(), tracking.RECORD)
+    return run.id
+
+
+def prepared_key(values: Mapping[str, Any]) -> str:
+    """What a trial is prepared of that others are not: the key of `State.prepared`."""
+    return json.dumps({path: value for path, value in values.items() if is_prepared_per_trial([path])}, sort_keys=True)
 
 
 def ahead(sweep: Sweep, runs: dict[str, FoundRun]) -> dict[int, FoundRun]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -185,7 +184,7 @@ def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
     """Refuses fingerprints that differ from those of earlier trials; what all trials share is the sweep's identity."""
     values = sweep.state.trials[number].values
     own = {path: value for path, value in values.items() if is_prepared_per_trial([path])}
-    known = sweep.state.prepared.setdefault(json.dumps(own, sort_keys=True), tags) if own else tags
+    known = sweep.state.prepared.setdefault(mending.prepared_key(values), tags) if own else tags
     if changed := [tag.removeprefix("fer.") for tag in tags if tags[tag] != known.get(tag)]:
         what = ", ".join(f"{path}={value}" for path, value in own.items())
         raise UserError(

@@ -162,7 +162,12 @@ def _reopen(store: Store, run_id: str, tags: Mapping[str, str]) -> Run:
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
-        raise UserError(f"run {run_id}: cannot be resumed, it was deleted; start anew with sweep.fresh=true") from error
+        if is_lost(error):
+            raise
+        raise UserError(
+            f"run {run_id}: cannot be resumed, it was deleted, or the store is an older copy; bring it back, or start "
+            "anew with sweep.fresh=true"
+        ) from error
     run = Run(store, run_id)
     run.set_tags(tags)
     if "fer.error" in client.get_run(run_id).data.tags:

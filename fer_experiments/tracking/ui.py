@@ -6,6 +6,7 @@ import base64
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def show(config: Config, port: int = 5000, echo: Callable[[str], None] = say) ->
         app = OnlyOwner(_mlflow(store), address, password)
         echo(f"MLflow's UI over {store}, for your browser alone:")
         echo(f"  http://{USER}:{password}@{address}/enter\nCtrl-C ends it")
+        sys.stdout.flush()
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
 
 

@@ -11,7 +11,8 @@ from stores import store_in
 from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
-from fer_experiments.registry.candidates import choose
+from fer_experiments.experiment.prepare import Preparations
+from fer_experiments.registry.candidates import check_inputs, choose
 from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import FoundRun, find_runs
@@ -69,12 +70,33 @@ def test_trials_that_an_older_store_has_lost_are_recorded_again(copy: tuple[Path
         assert found.metrics["final/val_accuracy"] == pytest.approx(trial.score)
         assert float(found.params["head.l2"]) == pytest.approx(trial.values["head.l2"])
     config = quick(folder, "promote=default", "promote.top_k=3")
-    assert len(choose(config, store_in(folder / "m"), state.id, None).candidates) == 3
+    choice = choose(config, store_in(folder / "m"), state.id, None)
+    assert len(choice.candidates) == 3
+    check_inputs(choice, Preparations())  # of the data and features that they say
     _, said = run(folder, trials)
     assert "is finished" in said and "recorded again" not in said
     (folder / "m" / "old.json").replace(folder / "m" / "sweeps" / state.id / "state.json")
     _, said = run(folder, trials)  # what was recorded again is as good a record as any
     assert "cannot be read" not in said and len(children(folder, state)) == trials
+
+
+def test_a_lost_trial_that_had_failed_is_recorded_as_that(tmp_path: Path):
+    (tmp_path / "one.yaml").write_text(
+        "defaults:\n  - override /data: demo\n  - override /backbone: pocket\n  - override /head: pooled\n"
+        "sweep:\n  oracle: grid\n  max_trials: 1\n  space:\n"
+        "    training.learning_rate: {type: choice, values: [1.0e-3, 1.0e+38, 1.0e-2]}\n"
+    )
+    own = [f"sweep={tmp_path}/one.yaml", *SMALL, f"paths.cache={tmp_path}/c"]
+    first = [*own, f"paths.mlruns={tmp_path}/first/m"]
+    run_sweep(compose(first), lambda line: None)
+    shutil.copytree(tmp_path / "first", tmp_path / "old")
+    run_sweep(compose([*first, "sweep.max_trials=2"]), lambda line: None)
+    shutil.copytree(tmp_path / "first" / "m" / "sweeps", tmp_path / "old" / "m" / "sweeps", dirs_exist_ok=True)
+    state = run_sweep(compose([*own, "sweep.max_trials=3", f"paths.mlruns={tmp_path}/old/m"]), lambda line: None)
+    assert [trial.status for trial in state.trials] == ["finished", "failed", "finished"]
+    found = {run.tags["fer.trial_number"]: run for run in children(tmp_path / "old", state)}
+    assert [found[n].status for n in "012"] == ["FINISHED", "FAILED", "FINISHED"]
+    assert "not a number" in found["1"].tags["fer.error"] and found["1"].run_id == state.trials[1].run_id
 
 
 def test_trials_that_an_older_state_has_never_heard_of_are_not_run_again(copy: tuple[Path, State]):
