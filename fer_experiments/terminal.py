@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
+from unicodedata import category
 
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 
 
 def fit(text: str) -> str:
     """A text of anyone's, such as a file's name, on one line: what a terminal would act on is shown as its code."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -32,8 +33,14 @@ def table(rows: Sequence[Sequence[str]], right: int | None = None) -> str:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """The same in Markdown."""
-    head, *body = ("| " + " | ".join(row) + " |" for row in _aligned(rows))
-    return "\n".join([head, "".join(c if c == "|" else "-" for c in head), *body])
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    head, *body = list(_aligned(rows))
+    ruler = "|".join("-" * (len(cell) + 2) for cell in head)
+    return "\n".join([_row(head), f"|{ruler}|", *map(_row, body)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: int | None = None) -> Iterator[list[str]]:

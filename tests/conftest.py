@@ -32,7 +32,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell star
 # Minutes each: with `make test` they begin first, so that both workers end at about the same time.
 LONGEST = (
     *["test_kill.py", "test_server_attacks.py", "test_sweep_cluster.py", "test_promote.py", "test_sweep_killed.py"],
-    *["test_server.py", "test_sweep.py", "test_ui.py", "test_sweep_configs.py", "test_mending.py", "test_bounds.py"],
+    *["test_server.py", "test_sweep.py", "test_ui.py", "test_sweep_configs.py", "test_mending.py"],
+    "test_request_bounds.py",
     *["test_executor.py", "test_cli.py", "test_yamls.py", "test_extraction.py", "test_cache.py", "test_serve.py"],
 )
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

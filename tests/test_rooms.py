@@ -99,3 +99,8 @@ def test_what_is_printed_is_made_fit_to_be_shown():
         if isinstance(node, ast.Name) and node.id == "print"
     ]
     assert not strays
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names))  # pytest imports them by it

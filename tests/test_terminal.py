@@ -27,6 +27,15 @@ def test_in_markdown_it_has_a_ruler():
     ]
 
 
+def test_a_bar_in_a_cell_ends_no_cell_of_markdown():
+    assert markdown([["a|b", "n"], ["x", "1"]]).splitlines() == [r"| a\|b | n |", "|------|---|", "| x    | 1 |"]
+
+
+@pytest.mark.parametrize("space", ["\N{NO-BREAK SPACE}", "\N{IDEOGRAPHIC SPACE}"])
+def test_a_space_of_any_kind_is_a_space(space: str):
+    assert fit(f"a{space}b") == f"a{space}b" and f"a{space} |" in markdown([[f"a{space}"], ["c"]])
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -23,7 +23,7 @@ from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.store import client_of
 
 MODEL = "fer-demo"
-ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
+ELSEWHERE = re.compile(r"^(https?|wss?)://(?!([^/@]*@)?127\.0\.0\.1[:/])")
 MLFLOWS_OWN = (
     # It asks who is logged in; without its basic-auth app nobody answers.
     re.compile(r"status of 404 .*/ajax-api/2\.0/mlflow/users/current$"),

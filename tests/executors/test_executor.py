@@ -161,7 +161,13 @@ def pids(folder: Path, count: int = 1) -> list[int]:
 
 
 def gone(*numbers: int) -> bool:
-    return not any(psutil.pid_exists(n) and psutil.Process(n).status() != "zombie" for n in numbers)
+    def ended(number: int) -> bool:
+        try:
+            return psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return all(ended(number) for number in numbers)
 
 
 def run_driver(name: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -348,6 +354,7 @@ def test_workers_die_with_a_killed_driver_and_what_it_shared_goes_at_the_next_st
     with run_driver("processes", calls) as driver:
         running = pids(calls, 2)
         driver.kill()
+        driver.wait(PATIENCE)
         soon(lambda: gone(*running))
     (left,) = temporary.glob("fer-shared-*")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
