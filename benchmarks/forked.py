@@ -24,6 +24,7 @@ _CLONE_NEWNS = 0x00020000  # linux/sched.h; os.unshare came with Python 3.12
 # The process that the package's own workers are forked from: it imports the libraries once for both.
 _context = multiprocessing.get_context("forkserver")
 processes.start_tracker()
+processes.keep_addresses_short()
 _context.set_forkserver_preload([f"{processes.__package__}.preload"])
 
 

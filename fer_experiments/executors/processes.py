@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Proc
     multiprocessing.set_forkserver_preload([f"{__package__}.preload"])
     with without_secrets():
         start_tracker()
+        keep_addresses_short()
         if sys.platform == "linux":
             # It inherits what is kept away, and its forks do: Ctrl-C is the driver's alone from the first instant.
             kept = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -86,6 +88,19 @@ def start_tracker() -> None:
         resource_tracker.ensure_running()
     finally:
         sys.warnoptions.pop()
+
+
+def keep_addresses_short() -> None:
+    """Makes the folder of multiprocessing's sockets where their paths fit, wherever temporary files go.
+
+    A socket's address has 107 bytes (unix(7)); in that folder's parent they take 32 of them.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) > 107 - 32:
+        given, tempfile.tempdir = tempfile.tempdir, "/tmp"
+        try:
+            util.get_temp_dir()
+        finally:
+            tempfile.tempdir = given
 
 
 class Processes:

@@ -348,7 +348,7 @@ def test_leaving_kills_what_would_never_end(
 def test_workers_die_with_a_killed_driver_and_what_it_shared_goes_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (temporary := tmp_path / "tmp").mkdir()
+    (temporary := tmp_path / ("t" * 80)).mkdir()  # longer than a socket's path may be
     (calls := tmp_path / "calls").mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     with run_driver("processes", calls) as driver:
