@@ -78,7 +78,12 @@ def server(kind: str, config: Config, checkout: Path | None = None) -> Iterator[
         port = probe.getsockname()[1]
     command = [sys.executable, __file__, "--serve", kind, "--port", str(port), "--config", json.dumps(to_dict(config))]
     paths = {"PYTHONPATH": str(checkout)} if checkout else {}
-    process = subprocess.Popen(command, env=os.environ | paths, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if checkout:  # by its command: what is asked of it here may have other names there
+        places = [f"paths.mlruns={config.paths.mlruns}", f"paths.cache={config.paths.cache}", f"port={port}"]
+        command = [sys.executable, "-m", "fer_experiments.cli", "serve", f"data={config.data.name}", *places]
+    process = subprocess.Popen(
+        command, cwd=checkout, env=os.environ | paths, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         while True:
