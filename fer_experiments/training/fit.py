@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,56 +19,9 @@ from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError
 from fer_experiments.training.heads import Moments, build_head
+from fer_experiments.training.passes import Passes
 from fer_experiments.training.result import TrainingResult
-
-
-class Features(Protocol):
-    """What training asks of stored features; `fer_experiments.features.FeatureSet` is one."""
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of one image's features, one tuple a cut layer."""
-        ...
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The stored views; "original" is one of them."""
-        ...
-
-    def take(self, rows: np.ndarray, view: str = "original") -> list[np.ndarray]:
-        """The features of these rows, one array a cut layer."""
-        ...
-
-
-class FeatureBatches(keras.utils.PyDataset):
-    """Batches of stored features, shuffled anew each epoch when `seed` is given, a random view of each image."""
-
-    def __init__(self, features: Features, rows: np.ndarray, labels: np.ndarray, size: int, seed: int | None) -> None:
-        super().__init__()
-        self.features, self.rows, self.labels, self.size = features, rows, labels, size
-        self.random = np.random.default_rng(seed) if seed is not None else None
-        self.order = np.arange(len(rows))
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.size)
-
-    def __getitem__(self, index: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-        batch = self.order[index * self.size : (index + 1) * self.size]
-        arrays = self.features.take(self.rows[batch])
-        if self.random is not None and len(self.features.views) > 1:
-            view = self.random.integers(len(self.features.views), size=len(batch))
-            for number, name in enumerate(self.features.views):
-                chosen = np.flatnonzero(view == number)
-                if name != "original" and len(chosen):
-                    for array, other in zip(arrays, self.features.take(self.rows[batch[chosen]], name), strict=True):
-                        array[chosen] = other
-        return tuple(arrays), self.labels[batch]
-
-    def on_epoch_end(self) -> None:
-        """Shuffles for the next epoch."""
-        if self.random is not None:
-            self.order = self.random.permutation(len(self.rows))
+from fer_experiments.training.rows import Features, load
 
 
 def fit_head(
@@ -105,27 +59,17 @@ def fit_head(
     if head.normalize and moments is None:
         moments = feature_moments(features, dataset.train)
     model = build_head(head, features.shapes, classes, moments=moments, precision=training.precision)
-    model.compile(
-        optimizer=_optimizer(training),
-        loss="binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    loss = keras.losses.BinaryCrossentropy() if classes == 2 else keras.losses.SparseCategoricalCrossentropy()
+    model.compile(optimizer=_optimizer(training), loss=loss)
     if initial_weights is not None:
         model.set_weights(initial_weights)
-    labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels
-    batches = FeatureBatches(features, dataset.train, labels[dataset.train], training.batch_size, training.seed)
-    validation = FeatureBatches(features, dataset.val, labels[dataset.val], 4 * training.batch_size, None)
+    labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels.astype("int32")
+    weights = np.array([(dataset.class_weight or {}).get(i, 1.0) for i in range(classes)], "float32")[dataset.labels]
+    passes = Passes(model, xla=False)
+    train, val = (load(features, rows, passes.backend) for rows in (dataset.train, dataset.val))
     progress = EpochProgress(training.epochs - initial_epoch, description)
-    started = time.perf_counter()
-    model.fit(
-        batches,
-        validation_data=validation,
-        epochs=training.epochs,
-        initial_epoch=initial_epoch,
-        class_weight=dataset.class_weight,
-        verbose=0,
-        shuffle=False,  # FeatureBatches shuffles
-        callbacks=[
+    ending = keras.callbacks.CallbackList(
+        [
             keras.callbacks.TerminateOnNaN(),
             keras.callbacks.EarlyStopping(
                 training.monitor,
@@ -136,7 +80,25 @@ def fit_head(
             progress,
             *callbacks,
         ],
+        model=model,
     )
+    started = time.perf_counter()
+    ending.on_train_begin()
+    order = orders(len(train), len(features.views), training.seed)
+    for epoch in range(initial_epoch, training.epochs):
+        ending.on_epoch_begin(epoch)
+        logs = {"loss": math.nan, "accuracy": math.nan}
+        with closing(
+            passes.train(train, labels[dataset.train], weights[dataset.train], next(order), training.batch_size)
+        ) as calls:
+            for number, logs in enumerate(calls):
+                ending.on_train_batch_end(number, logs)
+                if model.stop_training:
+                    break
+        ending.on_epoch_end(epoch, logs | passes.evaluate(val, labels[dataset.val]))
+        if model.stop_training:
+            break
+    ending.on_train_end()
     history = pd.DataFrame(progress.rows)
     if history.empty or not np.isfinite(history[["train/loss", "val/loss"]].to_numpy()).all():
         raise FitError(f"the loss is not a number after {len(history)} epochs: try a smaller training.learning_rate")
@@ -147,9 +109,20 @@ def fit_head(
         model=model,
         history=history,
         best_epoch=best,
-        val_probabilities=predict(model, features, dataset.val),
+        val_probabilities=_probabilities([passes.predict(val, view) for view in features.views]),
         seconds=time.perf_counter() - started,
     )
+
+
+def orders(rows: int, views: int, seed: int) -> Iterator[np.ndarray]:
+    """Of each epoch, the places (see `Rows`) to train on: every row once, in a random view, int32 [rows]."""
+    random = np.random.default_rng(seed)
+    random.permutation(rows)  # Keras' own loop draws one that it does not use: what was fitted with it is fitted again
+    while True:
+        order = random.permutation(rows)
+        if views > 1:
+            order += rows * random.integers(views, size=rows)
+        yield order.astype("int32")
 
 
 def predict(model: keras.Model, features: Features, rows: np.ndarray, batch_size: int = 512) -> np.ndarray:
@@ -157,12 +130,14 @@ def predict(model: keras.Model, features: Features, rows: np.ndarray, batch_size
     parts = []
     for start in range(0, len(rows), batch_size):
         chunk = rows[start : start + batch_size]
-        views = [model.predict_on_batch(features.take(chunk, view)) for view in features.views]
-        parts.append(np.mean(np.stack(views), axis=0, dtype="float32"))
-    probabilities = np.concatenate(parts)
-    if probabilities.shape[1] == 1:
-        probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
-    return probabilities
+        parts.append(_probabilities([model.predict_on_batch(features.take(chunk, view)) for view in features.views]))
+    return np.concatenate(parts)
+
+
+def _probabilities(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of a head's outputs for several views, a column a class: float32 [rows, classes]."""
+    mean = np.mean(np.stack(outputs), axis=0, dtype="float32")
+    return np.concatenate([1 - mean, mean], axis=1) if mean.shape[1] == 1 else mean
 
 
 def feature_moments(features: Features, rows: np.ndarray, chunk: int = 1024) -> list[Moments]:

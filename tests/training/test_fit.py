@@ -10,7 +10,18 @@ import pytest
 from in_memory import blobs
 
 from fer_experiments.config import HeadConfig, TrainingConfig
-from fer_experiments.training.fit import FeatureBatches, FitError, feature_moments, fit_head, forget, predict
+from fer_experiments.training import passes, rows
+from fer_experiments.training.backends import tensorflow
+from fer_experiments.training.fit import (
+    FitError,
+    feature_moments,
+    fit_head,
+    forget,
+    make_reproducible,
+    orders,
+    predict,
+)
+from fer_experiments.training.heads import build_head
 
 LINEAR = HeadConfig(name="linear", l2=0.0, dropout=0.0, normalize=True)
 FAST = TrainingConfig(epochs=6, batch_size=32, learning_rate=0.02, patience=10)
@@ -82,27 +93,136 @@ def test_moments_are_those_of_the_rows_alone():
     np.testing.assert_allclose(variance, rows.var(axis=0), rtol=1e-3)
 
 
+class Batches(keras.utils.PyDataset):
+    """Of arrays in memory for Keras' own loop, which asks for one order that it does not use."""
+
+    def __init__(self, x: list[np.ndarray], y: np.ndarray, size: int, seed: int | None) -> None:
+        super().__init__()
+        self.x, self.y, self.size = x, y, size
+        self.random = None if seed is None else np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def on_epoch_end(self) -> None:
+        self.order = self.random.permutation(len(self.y)) if self.random else np.arange(len(self.y))
+
+    def __len__(self) -> int:
+        return -(-len(self.y) // self.size)
+
+    def __getitem__(self, index: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        rows = self.order[index * self.size :][: self.size]
+        return tuple(array[rows] for array in self.x), self.y[rows]
+
+
+HEADS = {
+    "linear": (LINEAR, {}),
+    "pooled": (HeadConfig(name="pooled", l2=1e-2, dense_widths=[8, 4], dropout=0.5), {}),
+    "paper": (HeadConfig(name="paper", l2=1e-3, filters=[4], dense_widths=[8], dropout=0.3), {"optimizer": "adamw"}),
+    "conv": (HeadConfig(name="conv", l2=1e-3, filters=[4, 8], dropout=0.4, normalize=True), {"optimizer": "sgd"}),
+}
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+@pytest.mark.parametrize("name", HEADS)
+def test_learning_curves_and_weights_are_those_of_keras_own_loop(name: str, classes: int):
+    head, options = HEADS[name]
+    features, dataset = blobs(classes, n=310)
+    both = replace(features, arrays={"original": features.arrays["original"] * 2})  # two cut layers
+    features = both if name in ("pooled", "conv") else replace(both, arrays={"original": both.arrays["original"][:1]})
+    dataset = replace(dataset, class_weight={i: 1.0 + i for i in range(classes)} if name == "pooled" else None)
+    training = replace(FAST, epochs=3, **options)
+    ours = fit_head(features, dataset, head, training)
+
+    make_reproducible(training)
+    moments = feature_moments(features, dataset.train) if head.normalize else None
+    model = build_head(head, features.shapes, classes, moments=moments)
+    loss = "binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy"
+    model.compile(ours.model.optimizer.from_config(ours.model.optimizer.get_config()), loss, metrics=["accuracy"])
+    labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels
+    train, val = (
+        Batches([x[part] for x in features.arrays["original"]], labels[part], training.batch_size, seed)
+        for part, seed in ((dataset.train, training.seed), (dataset.val, None))
+    )
+    theirs = model.fit(
+        train, validation_data=val, epochs=3, class_weight=dataset.class_weight, verbose=0, shuffle=False
+    )
+    for column, name in enumerate(["loss", "accuracy", "val_loss", "val_accuracy"]):
+        np.testing.assert_allclose(ours.history.iloc[:, column], theirs.history[name], rtol=1e-4, err_msg=name)
+    if ours.best_epoch == 2:  # else its weights were restored
+        for one, other in zip(ours.model.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
 def test_every_row_comes_once_an_epoch_in_a_new_order():
-    features, dataset = blobs(2)
-    batches = FeatureBatches(features, dataset.train, dataset.train.astype("float32"), 32, seed=0)
-    first = np.concatenate([batches[i][1] for i in range(len(batches))])
-    batches.on_epoch_end()
-    second = np.concatenate([batches[i][1] for i in range(len(batches))])
-    assert sorted(first) == sorted(second) == dataset.train.tolist()
+    drawn = orders(200, 1, 0)
+    first, second = next(drawn), next(drawn)
+    assert sorted(first) == sorted(second) == list(range(200))
     assert not np.array_equal(first, second)
 
 
-def test_augmentation_draws_a_view_for_each_image():
+def test_a_view_is_drawn_for_each_row():
+    view, row = np.divmod(next(orders(200, 2, 0)), 200)
+    assert sorted(row) == list(range(200)) and 0.35 < view.mean() < 0.65
+
+
+def test_features_that_do_not_fit_on_the_device_give_the_same_fit(monkeypatch: pytest.MonkeyPatch):
+    features, dataset = blobs(7)
+    head = HeadConfig(name="pooled", dense_widths=[8], dropout=0.5)
+    whole = fit_head(features, dataset, head, FAST)
+    monkeypatch.setattr(rows, "_kept", [])
+    monkeypatch.setattr(tensorflow, "free_memory", lambda: 0)
+    monkeypatch.setattr(passes, "PIECE", 3 * FAST.batch_size * 4 * 4 * 6 * 2)  # three batches, then the rest
+    pieces = fit_head(features, dataset, head, FAST)
+    assert not any(kept.arrays for kept in rows._kept)
+    np.testing.assert_allclose(pieces.history, whole.history, rtol=1e-5)
+    np.testing.assert_allclose(pieces.val_probabilities, whole.val_probabilities, rtol=1e-4)
+
+
+def test_features_stay_on_the_device_for_the_next_fit_on_the_same():
     features, dataset = blobs(2)
-    marked = replace(
-        features,
-        arrays={"original": [np.zeros((300, 2), "float16")], "flip": [np.ones((300, 2), "float16")]},
-    )
-    batches = FeatureBatches(marked, dataset.train, dataset.labels[dataset.train], 200, seed=0)
-    share = batches[0][0][0][:, 0].mean()
-    assert 0.35 < share < 0.65
-    unshuffled = FeatureBatches(marked, dataset.train, dataset.labels[dataset.train], 200, seed=None)
-    assert unshuffled[0][0][0].max() == 0
+    fits = []
+    for given in (features, features, blobs(2, seed=1)[0]):
+        fits.append(fit_head(given, dataset, LINEAR, FAST).val_probabilities)
+        assert len(rows._kept) == 2 and all(kept.features is given for kept in rows._kept)
+    np.testing.assert_array_equal(fits[0], fits[1])
+    assert not np.allclose(fits[0], fits[2])
+
+
+def test_places_are_rows_of_views():
+    features, _ = blobs(2, n=9)
+    chosen = np.array([4, 0, 7])
+    taken = rows.Rows(features, chosen).take(np.array([5, 0, 3, 1]))[0]
+    original, flip = (features.arrays[view][0] for view in features.views)
+    np.testing.assert_array_equal(taken, np.stack([flip[7], original[4], flip[4], original[0]]))
+
+
+class Slower(keras.callbacks.Callback):
+    """Sets another learning rate after an epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.model.optimizer.learning_rate = 0.0
+
+
+def test_what_a_callback_sets_holds_from_the_next_epoch():
+    features, dataset = blobs(2)
+    fit = fit_head(features, dataset, LINEAR, replace(FAST, epochs=3), callbacks=[Slower()])
+    assert list(fit.history["learning_rate"]) == pytest.approx([0.02, 0.0, 0.0])
+    assert fit.history["val/loss"].nunique() == 1
+
+
+class First(keras.callbacks.Callback):
+    """Ends the fit at the first call of an epoch."""
+
+    calls = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.calls += 1
+        self.model.stop_training = True
+
+
+def test_a_callback_may_end_a_fit_within_an_epoch():
+    features, dataset = blobs(2)
+    fit = fit_head(features, dataset, LINEAR, FAST, callbacks=[first := First()])
+    assert first.calls == 1 == len(fit.history) and np.isfinite(fit.history.to_numpy()).all()
 
 
 def test_prediction_averages_the_views():

@@ -1,0 +1,77 @@
+"""JAX: loops over batches, which XLA compiles always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import keras
+import psutil
+from jax import numpy as jnp
+
+Call = Callable[..., Any]
+on_device = jax.device_put
+
+
+def training(model: keras.Model, measure: Call, xla: bool) -> Call:
+    """As for TensorFlow; the model's variables are arguments, and are set to what comes back."""
+
+    def objective(trainable: Any, fixed: Any, taken: Any, batch: Any) -> Any:
+        outputs, fixed, penalties = model.stateless_call(trainable, fixed, taken, training=True, return_losses=True)
+        loss, measured = measure(outputs, penalties, *batch)
+        return loss, (measured, fixed)
+
+    def run(state: Any, arrays: Any, others: Any, places: Any, start: Any, stop: Any) -> Any:
+        def step(number: Any, carry: Any) -> Any:
+            (trainable, fixed, slots), sums = carry
+            taken, batch = _take(arrays, places[number]), _take(others, places[number])
+            (_, (measured, fixed)), gradients = jax.value_and_grad(objective, has_aux=True)(
+                trainable, fixed, taken, batch
+            )
+            trainable, slots = model.optimizer.stateless_apply(slots, gradients, trainable)
+            return (trainable, fixed, slots), sums + measured
+
+        return jax.lax.fori_loop(start, stop, step, (state, jnp.zeros(2)))
+
+    jitted = jax.jit(run)
+    groups = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
+
+    def call(*arguments: Any) -> Any:
+        state, sums = jitted(tuple([variable.value for variable in group] for group in groups), *arguments)
+        for group, values in zip(groups, state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+        return sums
+
+    return call
+
+
+def predicting(model: keras.Model, xla: bool) -> Call:
+    """As for TensorFlow."""
+
+    def run(trainable: Any, fixed: Any, arrays: Any, places: Any) -> Any:
+        def outputs(rows: Any) -> Any:
+            return model.stateless_call(trainable, fixed, _take(arrays, rows), training=False)[0]
+
+        return jax.lax.map(outputs, places)
+
+    jitted = jax.jit(run)
+
+    def call(*arguments: Any) -> Any:
+        values = ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables])
+        return jitted(*values, *arguments)
+
+    return call
+
+
+def free_memory() -> int:
+    """Of the device, in bytes."""
+    statistics = jax.local_devices()[0].memory_stats()  # None of a CPU
+    if statistics is None:
+        return psutil.virtual_memory().available
+    return int(statistics["bytes_limit"] - statistics["bytes_in_use"])
+
+
+def _take(arrays: Any, rows: Any) -> list[Any]:
+    return [jnp.take(array, rows, axis=0) for array in arrays]
