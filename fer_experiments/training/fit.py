@@ -65,7 +65,7 @@ def fit_head(
         model.set_weights(initial_weights)
     labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels.astype("int32")
     weights = np.array([(dataset.class_weight or {}).get(i, 1.0) for i in range(classes)], "float32")[dataset.labels]
-    passes = Passes(model, xla=False)
+    passes = Passes(model)
     train, val = (load(features, rows, passes.backend) for rows in (dataset.train, dataset.val))
     progress = EpochProgress(training.epochs - initial_epoch, description)
     ending = keras.callbacks.CallbackList(

@@ -21,19 +21,16 @@ PIECE = 64 * 2**20  # bytes of features that a call takes with it where not all 
 
 
 class Passes:
-    """The passes of a Keras model of features, compiled with a loss and an optimizer.
+    """The passes of a Keras model of features, which is compiled with a loss and an optimizer."""
 
-    xla: whether XLA compiles them; else they are a graph of TensorFlow.
-    """
-
-    def __init__(self, model: keras.Model, xla: bool) -> None:
+    def __init__(self, model: keras.Model) -> None:
         self.model, self._loss = model, model.loss
         self.backend = import_module(f"fer_experiments.training.backends.{keras.config.backend()}")
         binary = model.output_shape[-1] == 1
         self._right = keras.metrics.binary_accuracy if binary else keras.metrics.sparse_categorical_accuracy
         model.optimizer.build(model.trainable_variables)
-        self._training = self.backend.training(model, self._measure, xla)
-        self._predicting = self.backend.predicting(model, xla)
+        self._training = self.backend.training(model, self._measure)
+        self._predicting = self.backend.predicting(model)
         self._steps = 1
 
     def train(

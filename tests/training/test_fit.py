@@ -11,7 +11,6 @@ from in_memory import blobs
 
 from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.training import passes, rows
-from fer_experiments.training.backends import tensorflow
 from fer_experiments.training.fit import (
     FitError,
     feature_moments,
@@ -169,7 +168,7 @@ def test_features_that_do_not_fit_on_the_device_give_the_same_fit(monkeypatch: p
     head = HeadConfig(name="pooled", dense_widths=[8], dropout=0.5)
     whole = fit_head(features, dataset, head, FAST)
     monkeypatch.setattr(rows, "_kept", [])
-    monkeypatch.setattr(tensorflow, "free_memory", lambda: 0)
+    monkeypatch.setattr(f"fer_experiments.training.backends.{keras.config.backend()}.free_memory", lambda: 0)
     monkeypatch.setattr(passes, "PIECE", 3 * FAST.batch_size * 4 * 4 * 6 * 2)  # three batches, then the rest
     pieces = fit_head(features, dataset, head, FAST)
     assert not any(kept.arrays for kept in rows._kept)

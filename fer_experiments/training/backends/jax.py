@@ -1,4 +1,4 @@
-"""JAX: loops over batches, which XLA compiles always."""
+"""JAX: loops over batches, jitted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Call = Callable[..., Any]
 on_device = jax.device_put
 
 
-def training(model: keras.Model, measure: Call, xla: bool) -> Call:
+def training(model: keras.Model, measure: Call) -> Call:
     """As for TensorFlow; the model's variables are arguments, and are set to what comes back."""
 
     def objective(trainable: Any, fixed: Any, taken: Any, batch: Any) -> Any:
@@ -47,7 +47,7 @@ def training(model: keras.Model, measure: Call, xla: bool) -> Call:
     return call
 
 
-def predicting(model: keras.Model, xla: bool) -> Call:
+def predicting(model: keras.Model) -> Call:
     """As for TensorFlow."""
 
     def run(trainable: Any, fixed: Any, arrays: Any, places: Any) -> Any:

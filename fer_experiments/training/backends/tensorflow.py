@@ -1,4 +1,8 @@
-"""TensorFlow: loops over batches as one graph, which XLA compiles where that is faster."""
+"""TensorFlow: loops over batches as graphs.
+
+Not compiled by XLA: on two CPU cores it drew the random numbers of dropout so slowly that a pooled head ran at a third
+(8,000 against 24,000 images/s; without dropout 46,000), and took a second more to compile.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,12 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
+from fer_experiments.environment import gpus
+
 Call = Callable[..., Any]
 
 
-def training(model: keras.Model, measure: Call, xla: bool) -> Call:
+def training(model: keras.Model, measure: Call) -> Call:
     """(arrays, others, places, start, stop) -> sums: trains the model on batches start to stop of `places`.
 
     measure(outputs, *others) -> (mean loss, sums of a batch); others: of each place, as arrays: labels, weights.
@@ -31,17 +37,17 @@ def training(model: keras.Model, measure: Call, xla: bool) -> Call:
 
         return tf.while_loop(lambda number, _: number < stop, step, (start, tf.zeros(2)))[1]
 
-    return _compiled(run, xla)
+    return _graph(run)
 
 
-def predicting(model: keras.Model, xla: bool) -> Call:
+def predicting(model: keras.Model) -> Call:
     """(arrays, places) -> the model's outputs for each batch of places, [batches, rows, units]."""
 
     def run(arrays: Any, places: Any) -> Any:
         spec = tf.TensorSpec((places.shape[1], *model.output_shape[1:]), model.outputs[0].dtype)
         return tf.map_fn(lambda rows: model(_take(arrays, rows), training=False), places, fn_output_signature=spec)
 
-    return _compiled(run, xla)
+    return _graph(run)
 
 
 def on_device(array: np.ndarray) -> Any:
@@ -50,7 +56,10 @@ def on_device(array: np.ndarray) -> Any:
 
 
 def free_memory() -> int:
-    """Of that device, in bytes."""
+    """Of that device, in bytes; of a GPU all of it, which TensorFlow takes for itself."""
+    sizes = [int(mib) for gpu in gpus() if (mib := gpu["memory"].split()[0]).isdigit()]
+    if sizes and tf.config.list_physical_devices("GPU"):
+        return min(sizes) << 20
     return psutil.virtual_memory().available
 
 
@@ -58,6 +67,6 @@ def _take(arrays: Any, rows: Any) -> list[Any]:
     return [tf.gather(array, rows) for array in arrays]
 
 
-def _compiled(function: Call, xla: bool) -> Call:
-    graph: Call = tf.function(function, autograph=False, jit_compile=xla)
+def _graph(function: Call) -> Call:
+    graph: Call = tf.function(function, autograph=False, jit_compile=False)
     return graph
