@@ -1,7 +1,7 @@
 """TensorFlow: loops over batches as graphs.
 
-Not compiled by XLA: on two CPU cores it drew the random numbers of dropout so slowly that a pooled head ran at a third
-(8,000 against 24,000 images/s; without dropout 46,000), and took a second more to compile.
+Not compiled by XLA: on a CPU it draws the random numbers of dropout so slowly that a pooled head ran at a third of the
+speed.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def on_device(array: np.ndarray) -> Any:
 
 def free_memory() -> int:
     """Of that device, in bytes; of a GPU all of it, which TensorFlow takes for itself."""
-    sizes = [int(mib) for gpu in gpus() if (mib := gpu["memory"].split()[0]).isdigit()]
-    if sizes and tf.config.list_physical_devices("GPU"):
+    seen = gpus() if tf.config.list_physical_devices("GPU") else []
+    if sizes := [int(mib) for gpu in seen if (mib := gpu["memory"].split()[0]).isdigit()]:
         return min(sizes) << 20
     return psutil.virtual_memory().available
 
