@@ -12,6 +12,7 @@ from fer_experiments.backbones.weights import IMAGENET, weights_file
 from fer_experiments.config import BackboneConfig, Config, cache_dir, mlruns_dir, options, yaml_of
 from fer_experiments.config.commands import command, get_data_command, is_checkout
 from fer_experiments.errors import UserError
+from fer_experiments.features.engine import decisions
 from fer_experiments.terminal import size, table
 
 PACKAGES = ("tensorflow", "keras", "keras-tuner", "mlflow", "numpy")
@@ -23,7 +24,7 @@ def report(config: Config) -> str:
     missing: list[str] = []
     lines = [
         *_software(),
-        *_machine(missing),
+        *_machine(config, missing),
         *_disk(config, missing),
         *_store(config, missing),
         *_data(config, missing),
@@ -39,7 +40,7 @@ def _software() -> list[tuple[str, str]]:
     return [("Python", f"{platform.python_version()} ({sys.executable})"), ("Packages", packages)]
 
 
-def _machine(missing: list[str]) -> list[tuple[str, str]]:
+def _machine(config: Config, missing: list[str]) -> list[tuple[str, str]]:
     import keras
 
     here = environment.hardware()
@@ -52,11 +53,13 @@ def _machine(missing: list[str]) -> list[tuple[str, str]]:
     features = here["cpu_features"]
     fast = {"avx512_bf16", "amx_bf16"} & set(features)
     hint = " (training.precision=mixed_bfloat16 pays off)" if fast else ""
+    auto = decisions(config.features)[0]
     return [
         ("Backend", f"{backend}, devices {', '.join(devices)}"),
         ("GPU", ", ".join(gpus) or "none"),
         ("CPU", f"{here['cpu']}, {here['cores']} cores, {here['memory_gb']} GB memory"),
         ("", f"{' '.join(features) or 'no known instruction sets'}{hint}"),
+        ("Features", f"features.engine={auto.engine}, features.precision={auto.precision}"),
     ]
 
 

@@ -14,6 +14,7 @@ from fer_experiments.config.plain import (
     without_password,
 )
 from fer_experiments.config.schema import (
+    AUTO,
     BackboneConfig,
     ComputeConfig,
     Config,
@@ -30,6 +31,7 @@ from fer_experiments.config.schema import (
 )
 
 __all__ = [
+    "AUTO",
     "BackboneConfig",
     "ComputeConfig",
     "Config",

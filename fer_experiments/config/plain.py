@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from omegaconf import AnyNode, BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_experiments.config.parts import DECLARED_PATHS
+from fer_experiments.config.parts import DECLARED_PATHS, YOUNGER
 from fer_experiments.config.schema import EVERY, Config
 from fer_experiments.errors import UserError, first_line
 
@@ -54,7 +54,12 @@ def to_yaml(container: Mapping[str, Any]) -> str:
 
 
 def from_dict(container: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`, checked against the schema."""
+    """The inverse of `to_dict`, checked against the schema; of a record that is older than a key, what was so then."""
+    container = dict(container)
+    for path, value in YOUNGER.items():
+        section, key = path.split(".")
+        if section in container and key not in container[section]:
+            container[section] = {**container[section], key: value}
     config: Config = _checked(schema(), container)
     return config
 

@@ -19,6 +19,7 @@ from fer_experiments.config.marks import ASIDE, BUDGET, FITTED, PLACE, PREPARED,
 # ruff: noqa: UP045, RUF009
 
 SEED = 2**32 - 1  # the largest that NumPy takes
+AUTO = "auto"  # what is decided once for all that stands on it
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ class BackboneConfig:
 class FeaturesConfig:
     """How features are computed and stored. Sizes are in images.
 
-    precision: of the forward pass; bfloat16 is faster where the CPU has AVX512_BF16, features a percent off.
+    engine, precision: of the forward pass; auto is what this machine is fastest with, decided once (a sweep goes on
+    with what it began with). bfloat16 is faster where the CPU has AVX512_BF16 or AMX, features a percent off.
     """
 
     views: list[str] = given(["original"], subset=("original", "flip"))
     dtype: str = choice("float16", "float16", "float32")
-    precision: str = choice("float32", "float32", "bfloat16")
+    engine: str = choice(AUTO, AUTO, "openvino", "tensorflow", "jax", younger="tensorflow", undecided=AUTO)
+    precision: str = choice(AUTO, AUTO, "float32", "bfloat16", undecided=AUTO)
     batch_size: int = given(64, above=0, part=PLACE, fixed="changes how fast features are made, not what they are")
     shard_size: int = given(1024, above=0, part=PLACE, fixed="changes how features are stored, not what they are")
 

@@ -16,7 +16,8 @@ from fer_experiments.config.parts import PREPARED_SECTIONS
 from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Shared, open_executor
-from fer_experiments.features.cache import FeatureSet, extract_features
+from fer_experiments.features.cache import FeatureSet, decided, extract_features, features_fingerprint
+from fer_experiments.features.engine import decisions
 from fer_experiments.features.travel import Travelling, pack
 from fer_experiments.terminal import say
 from fer_experiments.training.fit import feature_moments
@@ -27,7 +28,10 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a fit stands on: the data and its stored features. tags: the fingerprints, as tags of a run."""
+    """What a fit stands on: the data and its stored features. tags: the fingerprints, as tags of a run.
+
+    config: what it was prepared from, `auto` decided.
+    """
 
     config: Config
     dataset: Dataset
@@ -96,8 +100,28 @@ class Preparations:
         """
         key = _key(config, *PREPARED_SECTIONS)
         if key not in self._prepared:
-            self._prepared[key] = _prepare(config, self.dataset(config), self._echo, self._executor)
+            config = self.decided(config)
+            features = _features(config, self.dataset(config), self._echo, self._executor)
+            self._prepared[key] = Prepared(config, self.dataset(config), features, self.tags(config))
         return self._prepared[key]
+
+    def decided(self, config: Config, begun: Callable[[Config], bool] = lambda config: False) -> Config:
+        """The config with what `auto` in its features comes to; begun: with which it was begun already."""
+        for choice in decisions(config.features):
+            if begun(replace(config, features=choice)):
+                return replace(config, features=choice)
+        images = self.dataset(config).images_fingerprint
+        features = decided(images, config.backbone, config.features, cache_dir(config))
+        return replace(config, features=features)
+
+    def tags(self, config: Config) -> dict[str, str]:
+        """The fingerprints of data and features of a decided config, as tags of a run; nothing is computed."""
+        dataset = self.dataset(config)
+        return {
+            "fer.dataset": dataset.fingerprint,
+            "fer.backbone": networks.backbone_fingerprint(config.backbone),
+            "fer.features": features_fingerprint(dataset.images_fingerprint, config.backbone, config.features),
+        }
 
     def shared(self, config: Config) -> Shared:
         """A handle of `of(config)` for the executor's calls, which get a Sent; a dataset is sent once."""
@@ -125,7 +149,7 @@ def prepare_features(config: Config) -> None:
         prepare(smoke(config), executor=executor)
 
 
-def _prepare(config: Config, dataset: Dataset, echo: Echo, executor: Executor | None) -> Prepared:
+def _features(config: Config, dataset: Dataset, echo: Echo, executor: Executor | None) -> FeatureSet:
     networks.check_not_seen(config.backbone, dataset)
     if near := networks.seen_near_twins(config.backbone, dataset):
         echo(
@@ -134,21 +158,8 @@ def _prepare(config: Config, dataset: Dataset, echo: Echo, executor: Executor | 
         )
     if executor is not None and executor.slots == 1 and not executor.foreign_hosts():
         executor = None
-    features = extract_features(
-        dataset.images,
-        dataset.images_fingerprint,
-        config.backbone,
-        config.features,
-        cache_dir(config),
-        echo=echo,
-        executor=executor,
-    )
-    tags = {
-        "fer.dataset": dataset.fingerprint,
-        "fer.backbone": networks.backbone_fingerprint(config.backbone),
-        "fer.features": features.fingerprint,
-    }
-    return Prepared(config, dataset, features, tags)
+    made_of = (dataset.images, dataset.images_fingerprint, config.backbone, config.features)
+    return extract_features(*made_of, cache_dir(config), echo=echo, executor=executor)
 
 
 def _same_validation(one: Dataset, other: Dataset) -> bool:

@@ -25,6 +25,7 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dic
     store = tracking.connect(config)
     tracking.close_orphans(store)
     prepared = prepare(config, echo)
+    config = prepared.config
     name = f"{config.backbone.name}-{config.head.name}"
     with tracking.start_run(store, "train", name, recorded(config), tags=prepared.tags, parent=parent) as run:
         describe_run(run, prepared.dataset, recorded(config))

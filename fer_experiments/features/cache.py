@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from filelock import FileLock
 
 from fer_experiments.backbones.networks import backbone_fingerprint
 from fer_experiments.config import BackboneConfig, FeaturesConfig, project_root
+from fer_experiments.config.parts import YOUNGER
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor
+from fer_experiments.features.engine import decisions
 from fer_experiments.features.extraction import Echo, extract
 from fer_experiments.features.shards import open_shards, read_manifest
 from fer_experiments.files import is_held
@@ -33,7 +35,7 @@ class FeatureSet:
     """Stored features of `count` images, in the order of the images.
 
     layers: names of the cut layers. shapes: of one image's features, one a layer. views: original, flip.
-    dtype: float16 or float32. fingerprint: sha256 (hex) of images, backbone, dtype and views.
+    dtype: float16 or float32. fingerprint: sha256 (hex) of images, backbone, engine, precision, dtype and views.
     """
 
     path: Path
@@ -100,7 +102,7 @@ def open_features(path: Path, views: tuple[str, ...]) -> FeatureSet | None:
         views=views,
         dtype=first["dtype"],
         count=first["count"],
-        fingerprint=_sha256([first["fingerprint"], sorted(views)]),
+        fingerprint=_of_views(first["fingerprint"], views),
     )
 
 
@@ -124,10 +126,10 @@ def extract_features(
         UserError: a cache that cannot be written or is too small; features that do not fit the dtype; what
             `load_backbone` and `check_parity` raise.
     """
-    parts = [images_fingerprint, backbone_fingerprint(backbone_cfg), features_cfg.dtype]
-    fingerprint = _sha256(parts + ([features_cfg.precision] if features_cfg.precision != "float32" else []))
+    features_cfg = decided(images_fingerprint, backbone_cfg, features_cfg, cache)
+    fingerprint = _made_of(images_fingerprint, backbone_cfg, features_cfg)
     path = cache / "features" / fingerprint[:16]
-    views = tuple(dict.fromkeys(features_cfg.views))
+    views = _views(features_cfg)
     features, how = open_features(path, views), ""
     if features is None:
         try:
@@ -137,8 +139,7 @@ def extract_features(
             with FileLock(path / "lock"):
                 if open_features(path, views) is None:
                     content = {"fingerprint": fingerprint, "images": images_fingerprint}
-                    wanted = replace(features_cfg, views=list(views))
-                    how = extract(images, backbone_cfg, wanted, path, content, echo, executor)
+                    how = extract(images, backbone_cfg, features_cfg, path, content, echo, executor)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error}): free space, or say paths.cache=<folder>") from error
         features = open_features(path, views)
@@ -147,10 +148,44 @@ def extract_features(
     what = f"features: {len(images):,} images" + (f" × {len(views)} views" if len(views) > 1 else "")
     where = path.relative_to(project_root()) if path.is_relative_to(project_root()) else path
     if how:
-        echo(f"{what} through {backbone_cfg.name} in {how}, {size(features.bytes)} in {where}")
+        engine = f"{features_cfg.engine}, {features_cfg.precision}"
+        echo(f"{what} through {backbone_cfg.name} ({engine}) in {how}, {size(features.bytes)} in {where}")
     else:
         echo(f"{what} from {where} (no image forwarded)")
     return features
+
+
+def decided(
+    images_fingerprint: str, backbone_cfg: BackboneConfig, features_cfg: FeaturesConfig, cache: Path
+) -> FeaturesConfig:
+    """The config with engine and precision: what was made of it is in the cache, else what is the fastest here."""
+    choices = decisions(features_cfg)
+    for choice in choices if len(choices) > 1 else ():
+        path = cache / "features" / _made_of(images_fingerprint, backbone_cfg, choice)[:16]
+        if open_features(path, _views(choice)) is not None:
+            return choice
+    return choices[0]
+
+
+def features_fingerprint(images_fingerprint: str, backbone_cfg: BackboneConfig, features_cfg: FeaturesConfig) -> str:
+    """That of the FeatureSet which `extract_features` gives for a decided config; nothing is computed."""
+    return _of_views(_made_of(images_fingerprint, backbone_cfg, features_cfg), _views(features_cfg))
+
+
+def _made_of(images: str, backbone_cfg: BackboneConfig, features_cfg: FeaturesConfig) -> str:
+    """The fingerprint of a folder of the cache; what has only been so since there was a choice is not in it."""
+    since = [features_cfg.precision] if features_cfg.precision != "float32" else []
+    if features_cfg.engine != YOUNGER["features.engine"]:
+        since.append(features_cfg.engine)
+    return _sha256([images, backbone_fingerprint(backbone_cfg), features_cfg.dtype, *since])
+
+
+def _of_views(fingerprint: str, views: tuple[str, ...]) -> str:
+    return _sha256([fingerprint, sorted(views)])
+
+
+def _views(features_cfg: FeaturesConfig) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(features_cfg.views))
 
 
 def _sha256(content: Any) -> str:

@@ -22,7 +22,7 @@ from fer_experiments.backbones.weights import weights_file
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Lost, Shared
-from fer_experiments.features.engine import Forward, check_parity, compile_forward
+from fer_experiments.features.engine import Forward, check_parity, compile_forward, joined
 from fer_experiments.features.shards import is_intact, read_manifest, write_manifest, write_shard
 from fer_experiments.files import write_atomically
 from fer_experiments.terminal import size
@@ -63,7 +63,7 @@ def extract(
     """
     size = features_cfg.shard_size
     starts = list(range(0, len(images), size))
-    views = [view for view in features_cfg.views if read_manifest(path / view) is None]
+    views = [view for view in dict.fromkeys(features_cfg.views) if read_manifest(path / view) is None]
     missing = []
     for view in views:
         (path / view).mkdir(exist_ok=True)
@@ -161,7 +161,7 @@ def sample_features(source: Source, images: np.ndarray) -> dict[str, np.ndarray]
     """
     backbone, forward = _network(source, images.shape[1:])
     check_parity(backbone, forward, images, source.features.precision)
-    return dict(zip(backbone.layers, forward(images), strict=True))
+    return dict(zip(backbone.layers, joined(forward(images)), strict=True))
 
 
 def shard_features(
@@ -170,13 +170,12 @@ def shard_features(
     """The features of a shard's images in the dtype that is stored, by layer; `advance` hears of each batch."""
     backbone, forward = _network(source, images.shape[1:])
     stored: list[list[np.ndarray]] = []
-    for first in range(0, len(images), source.features.batch_size):
+    for arrays in forward(_seen(images, view)):
         termination.check()
-        pixels = _seen(images[first : first + source.features.batch_size], view)
-        arrays = zip(forward(pixels), backbone.layers, strict=True)
-        stored.append([_stored(x, source.features.dtype, layer) for x, layer in arrays])
-        advance(len(pixels))
-    return dict(zip(backbone.layers, (np.concatenate(parts) for parts in zip(*stored, strict=True)), strict=True))
+        named = zip(arrays, backbone.layers, strict=True)
+        stored.append([_stored(x, source.features.dtype, layer) for x, layer in named])
+        advance(len(arrays[0]))
+    return dict(zip(backbone.layers, joined(iter(stored)), strict=True))
 
 
 _networks: dict[tuple[Any, ...], tuple[Backbone, Forward]] = {}  # of this process: building one takes seconds
@@ -187,11 +186,12 @@ def _network(source: Source, image_shape: tuple[int, ...]) -> tuple[Backbone, Fo
     config, features = source.backbone, source.features
     if source.weights is not None and source.cache is not None:
         config = replace(config, weights=str(_kept(source.weights.get(), source.cache, str(config.weights))))
-    key = (repr(config), features.batch_size, features.precision, image_shape)
+    key = (repr(config), features.batch_size, features.engine, features.precision, image_shape)
     if key not in _networks:
         _networks.clear()  # one at a time: they are large
         backbone = load_backbone(config, image_shape)
-        _networks[key] = (backbone, compile_forward(backbone, features.batch_size, features.precision))
+        compiled = compile_forward(backbone, features.batch_size, features.engine, features.precision)
+        _networks[key] = (backbone, compiled)
     return _networks[key]
 
 

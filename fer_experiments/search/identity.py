@@ -9,7 +9,8 @@ import numpy as np
 
 from fer_experiments.config import Config, flatten, is_place, recorded, to_dict
 from fer_experiments.config.parts import BUDGET_PATHS, YOUNGER
-from fer_experiments.search.space import GROUPS, ORACLES, apply
+from fer_experiments.experiment.prepare import Preparations
+from fer_experiments.search.space import GROUPS, ORACLES, apply, is_prepared_per_trial
 from fer_experiments.search.trials import Trial
 
 CLEAN_ALL = ["constant", "conflicting", "duplicates"]  # what data.clean=all meant to those
@@ -35,6 +36,13 @@ def of_all_trials(config: Config) -> dict[str, Any]:
         for path, value in flatten(recorded(config)).items()
         if path not in own and path not in BUDGET_PATHS and not path.startswith(groups)
     }
+
+
+def tags_of_all(config: Config, preparations: Preparations) -> dict[str, str]:
+    """The fingerprints that all trials of a sweep share."""
+    assert config.sweep is not None
+    tags = preparations.tags(config)
+    return {"fer.dataset": tags["fer.dataset"]} if is_prepared_per_trial(config.sweep.space) else tags
 
 
 def identity_of(config: Config, tags: dict[str, str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from fer_experiments.config import Config, PathsConfig, close, mlruns_dir
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
+from fer_experiments.search.identity import identity_of
 from fer_experiments.search.state import State, digest_of, is_of, load_state, status_of
 from fer_experiments.search.trials import RUN_ID
 from fer_experiments.terminal import fit, say, table
@@ -24,22 +25,34 @@ def find_state(sweeps: Path, name: str, identity: dict[str, Any], *, fresh: bool
 
     sweeps: the folder of all sweeps. The line names the keys in which a new one differs from the last of its name.
     """
-    own = f"{name}-{digest_of(identity)}"
-    same = sorted((folder for folder in sweeps.glob(f"{own}*") if is_of(folder.name, name)), key=_age)
-    if same and not fresh:
-        state = load_state(same[-1])
+    begun = _same(sweeps, name, identity)
+    if begun and not fresh:
+        state = load_state(begun[-1])
         if state is not None:
             said = "" if state.status == "finished" else f"sweep {state.id}: going on after {len(state.ended)} trials"
-            return state, same[-1], said
-    ids = [own, *(f"{own}-{number}" for number in range(2, len(same) + 2))]
+            return state, begun[-1], said
+    own = f"{name}-{digest_of(identity)}"
+    ids = [own, *(f"{own}-{number}" for number in range(2, len(begun) + 2))]
     new = State(id=next(i for i in ids if not (sweeps / i).exists()), name=name, identity=identity)
     said = f"sweep {new.id}: a new one"
     others = sorted((path.parent for path in sweeps.glob(f"{name}-*/state.json")), key=_age, reverse=True)
-    last = None if same else next((other for other, _ in _readable(others, _passed_over)), None)
+    last = None if begun else next((other for other, _ in _readable(others, _passed_over)), None)
     if last:
         keys = [k for k in sorted({*identity, *last.identity}) if identity.get(k) != last.identity.get(k)]
         said += f", {last.id} differs in {', '.join(keys)}"
     return new, sweeps / new.id, said
+
+
+def is_begun(config: Config, sweeps: Path, tags: dict[str, str]) -> bool:
+    """Whether there is a sweep of this very config for it to go on with."""
+    assert config.sweep is not None
+    return not config.sweep.fresh and bool(_same(sweeps, config.sweep.name, identity_of(config, tags)))
+
+
+def _same(sweeps: Path, name: str, identity: dict[str, Any]) -> list[Path]:
+    """The folders of the sweeps of this very name and identity, the last active one last."""
+    found = sweeps.glob(f"{name}-{digest_of(identity)}*")
+    return sorted((folder for folder in found if is_of(folder.name, name)), key=_age)
 
 
 def find_sweep(sweeps: Path, name: str | None = None) -> tuple[State, Path]:

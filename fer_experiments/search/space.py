@@ -52,6 +52,7 @@ GROUPS = ("backbone", "head")  # can be searched as a whole: their values are na
 # move the validation images.
 SECTIONS = tuple(f"{section}." for section in EXPERIMENT_SECTIONS if section != "data")
 REFUSED = marked("fixed")
+UNDECIDED = marked("undecided")
 OF_TRAINING = tuple(marked("of_training"))
 MOST_COMBINATIONS = 200
 SAMPLINGS = ("linear", "log", "reverse_log")
@@ -88,6 +89,8 @@ def check_space(config: Config) -> None:
         _check_condition(path, entry, sweep.space)
     for path, entry in sweep.space.items():
         for value in (entry["min"], entry["max"]) if "min" in entry else _options(entry):
+            if value == UNDECIDED.get(path, ...):
+                raise UserError(f"sweep.space: {path}: {value} is decided once for all trials; name what it may be")
             try:
                 _check_value(config, sweep.space, path, value)
             except UserError as error:

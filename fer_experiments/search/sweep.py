@@ -16,9 +16,9 @@ from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, leaderboard, mending
 from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
-from fer_experiments.search.identity import identity_of, of_all_trials, trial_config
+from fer_experiments.search.identity import identity_of, of_all_trials, tags_of_all, trial_config
 from fer_experiments.search.oracle import ask, make_oracle, replay
-from fer_experiments.search.recorded import find_state
+from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import check_space, decode, is_prepared_per_trial
 from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, run_trial
@@ -44,23 +44,31 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
     with open_executor(config.compute, echo) as executor:
         _check_reach(executor, store.uri)
         preparations = Preparations(executor, echo)
-        tags = {"fer.dataset": preparations.dataset(config).fingerprint}
-        if not is_prepared_per_trial(config.sweep.space):
-            tags = preparations.of(config).tags
-        sweeps = store.mlruns / "sweeps"
-        state, folder, said = find_state(sweeps, config.sweep.name, identity_of(config, tags), fresh=config.sweep.fresh)
+        sweeps, settings = store.mlruns / "sweeps", config.sweep
+        config = preparations.decided(config, lambda each: is_begun(each, sweeps, tags_of_all(each, preparations)))
+        tags = tags_of_all(config, preparations)
+        if not is_prepared_per_trial(settings.space):
+            preparations.of(config)
+        state, folder, said = find_state(sweeps, settings.name, identity_of(config, tags), fresh=settings.fresh)
         with only_one(folder, state.id):
             state = load_state(folder) or state  # what a process has written that held the lock until now
             if said:
                 echo(said)
-            sweep = Sweep(config, config.sweep, store, state, folder, preparations, echo)
-            over = state.status == "finished" and (budget.over(state, config.sweep) or _exhausted(sweep))
+            sweep = Sweep(config, settings, store, state, folder, preparations, echo)
+            over = state.status == "finished" and (budget.over(state, settings) or _exhausted(sweep))
             if over and not (_to_retry(sweep) or mending.lost(sweep, mending.of_sweep(sweep))):
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
                 _go(sweep, executor, tags)
             echo(leaderboard.text(state, config, folder))
     return state
+
+
+def _tags(config: Config, preparations: Preparations) -> dict[str, str]:
+    """The fingerprints of what all trials share."""
+    assert config.sweep is not None
+    tags = preparations.tags(config)
+    return {"fer.dataset": tags["fer.dataset"]} if is_prepared_per_trial(config.sweep.space) else tags
 
 
 def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,10 +96,11 @@ def test_features_are_unpacked_where_they_are_missing_and_left_alone_where_they_
 
 def test_a_worker_without_the_weights_gets_them(tmp_path: Path, trunk: BackboneConfig):
     weights = Path(str(trunk.weights))
-    expected = sample_features(Source(trunk, SMALL), IMAGES[:4])
+    decided = replace(SMALL, engine="openvino")
+    expected = sample_features(Source(trunk, decided), IMAGES[:4])
     content = Inline().share(weights.read_bytes())
     elsewhere = backbone_of(f"/nowhere/{weights.name}")
-    got = sample_features(Source(elsewhere, SMALL, content, tmp_path), IMAGES[:4])
+    got = sample_features(Source(elsewhere, decided, content, tmp_path), IMAGES[:4])
     for layer in expected:
         np.testing.assert_allclose(got[layer], expected[layer], rtol=1e-6)
     assert len(list((tmp_path / "weights").glob("*.keras"))) == 1

@@ -36,6 +36,7 @@ def with_sweep(**changes: Any) -> Config:
         ("head.l2", {"type": "float", "min": 0.0, "max": 1.0, "step": 0}, "step 0 must be greater than 0"),
         ("head.l2", {"type": "float", "min": 0.1, "max": 1.0, "sampling": "cubic"}, "sampling: cubic: choose one of"),
         ("head.dense_widths", {"type": "choice", "values": []}, "at least one value"),
+        ("features.precision", {"type": "choice", "values": ["auto"]}, "auto is decided once for all trials; name"),
         ("head.dense_widths", {"type": "choice", "values": [["a"]]}, "head.dense_widths"),
         (
             "head.dense_widths",

@@ -16,6 +16,7 @@ from fer_experiments.backbones.weights import POCKET_WEIGHTS
 from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
+from fer_experiments.features import engine
 from fer_experiments.search.state import State
 
 MIXED = """\
@@ -143,6 +144,29 @@ def test_weights_that_changed_since_the_first_trials_are_refused(paths: list[str
     np.savez(weights, **(content | {name: content[name] * np.float16(1.5)}))
     with pytest.raises(UserError, match=r"its backbone and features changed since its first trials; bring back"):
         run(with_space(tmp_path, folder, entry, "sweep.max_trials=2"))
+
+
+def test_a_sweep_goes_on_with_the_engine_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = [f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache"]
+    entry = "head.l2: {type: choice, values: [1.0e-3, 1.0e-2, 1.0e-1]}"
+    said = ["features.engine=tensorflow", "features.precision=float32"]
+    begun, _ = run(with_space(tmp_path, paths, entry, "sweep.max_trials=1", *said))
+    shutil.rmtree(tmp_path / "cache")  # as on another machine, which is fast with something else
+    config = with_space(tmp_path, paths, entry, "sweep.max_trials=2")
+    monkeypatch.setattr(engine, "hardware", lambda: {"cpu_features": ["avx512_bf16"], "gpus": []})
+    more, lines = run(config)
+    assert more.id == begun.id and len(more.ended) == 2
+    assert any("(tensorflow, float32)" in line for line in lines)
+    fresh = with_space(tmp_path, paths, entry, "sweep.max_trials=1", "sweep.fresh=true")
+    made_with = [_engine_of_trials(fresh, run(fresh)[0])]  # what the cache has
+    shutil.rmtree(tmp_path / "cache")
+    made_with += [_engine_of_trials(fresh, run(fresh)[0]), _engine_of_trials(config, more)]
+    assert made_with == [{("tensorflow", "float32")}, {("openvino", "bfloat16")}, {("tensorflow", "float32")}]
+
+
+def _engine_of_trials(config: Config, state: State) -> set[tuple[str, str]]:
+    runs = runs_of(config, sweep_id=state.id, kind="trial")
+    return {(run.params["features.engine"], run.params["features.precision"]) for run in runs}
 
 
 def test_balance_touches_training_images_alone_also_of_limited_data(paths: list[str], tmp_path: Path):

@@ -7,19 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from fer_experiments.backbones.networks import Backbone
-from fer_experiments.errors import UserError
+from fer_experiments.features.engines import Compiled
 
 
-def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """See `engine.compile_forward`; the last batch is padded, so that it is compiled once.
-
-    Raises:
-        UserError: bfloat16.
-    """
-    if precision != "float32":
-        raise UserError(
-            f"features.precision={precision}: only with the TensorFlow backend; say features.precision=float32"
-        )
+def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Compiled:
+    """See `engine.compile_forward`; the last batch is padded, so that it is compiled once."""
     import jax
     import keras
 
@@ -28,8 +20,9 @@ def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Call
     fixed = [variable.value for variable in model.non_trainable_variables]
     call = jax.jit(lambda images, a, b: keras.tree.flatten(model.stateless_call(a, b, images, training=False)[0]))
 
-    def forward(images: np.ndarray) -> list[np.ndarray]:
+    def start(images: np.ndarray) -> Callable[[], list[np.ndarray]]:
         padding = [(0, batch_size - len(images))] + [(0, 0)] * (images.ndim - 1)
-        return [np.asarray(x)[: len(images)] for x in call(np.pad(images, padding), trainable, fixed)]
+        features = call(np.pad(images, padding), trainable, fixed)
+        return lambda: [np.asarray(x)[: len(images)] for x in features]
 
-    return forward
+    return Compiled(start, batch_size, ahead=2)  # the device works while the host stores what it made before

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from fer_experiments.backbones.networks import Backbone
+from fer_experiments.features.engines import Compiled
 
 BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's graph optimiser of that name
 
 
-def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """See `engine.compile_forward`; convolutions are in bfloat16 when asked for."""
+def constant_function(backbone: Backbone, batch_size: int | None) -> Any:
+    """The forward pass as a concrete function of uint8 pixels whose weights are constants; None: any batch size."""
     # TensorFlow by name: Keras has no call that traces a function with constant weights, which is what lets the graph
     # optimiser fold batch normalisation into the convolutions.
     import keras
@@ -27,15 +28,23 @@ def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Call
         constants = [tf.constant(value) for value in trainable], [tf.constant(value) for value in fixed]
         return keras.tree.flatten(model.stateless_call(*constants, images, training=False)[0])
 
-    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
-    function = tf.function(call, autograph=False).get_concrete_function(spec)
+    spec = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.uint8)
+    return tf.function(call, autograph=False).get_concrete_function(spec)
 
-    def forward(images: np.ndarray) -> list[np.ndarray]:
+
+def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Compiled:
+    """See `engine.compile_forward`; convolutions are in bfloat16 when asked for."""
+    import tensorflow as tf
+
+    function = constant_function(backbone, None)
+
+    def start(images: np.ndarray) -> Callable[[], list[np.ndarray]]:
         # The options of the moment of the call decide how its graph is optimised.
         tf.config.optimizer.set_experimental_options({BFLOAT16: precision == "bfloat16"})
         try:
-            return [features.numpy() for features in function(tf.constant(images))]
+            features = function(tf.constant(images))
         finally:
             tf.config.optimizer.set_experimental_options({BFLOAT16: False})
+        return lambda: [each.numpy() for each in features]
 
-    return forward
+    return Compiled(start, batch_size, ahead=2)  # a GPU works while the host stores what it made before
