@@ -10,10 +10,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from children import running
 
 from fer_experiments.errors import UserError, first_line
 
@@ -34,9 +36,7 @@ def binaries(version: str = "") -> Path | None:
 
 
 @contextmanager
-def own_cluster(
-    data: Path, log: Path, password: str, ends_with_us: Callable[[int], Callable[[], Any] | None]
-) -> Iterator[str]:
+def own_cluster(data: Path, log: Path, password: str) -> Iterator[str]:
     """The URI of a database in the cluster at `data`, which is made when it is not there and runs until the end.
 
     It listens on a free port of 127.0.0.1: a socket's path may not be longer than 107 bytes.
@@ -57,27 +57,15 @@ def own_cluster(
     port = _free_port()
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "max_connections": 200}
     command = [str(found / "postgres"), "-D", str(data), *(f"--{key}={value}" for key, value in settings.items())]
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command,
-            stdout=out,
-            stderr=out,
-            cwd="/",
-            start_new_session=True,
-            preexec_fn=ends_with_us(signal.SIGINT),
-            **owner,
-        )
-    try:
+    with (
+        log.open("w") as out,
+        # SIGINT is its fast shutdown: clients are cut off, everything written is kept.
+        running(command, signal.SIGINT, STOP_S, stdout=out, stderr=out, cwd="/", **owner) as process,
+    ):
         uri = f"postgresql://{USER}:{password}@127.0.0.1:{port}"
         _wait_for(f"{uri}/postgres", process, data, log)
         _create_database(f"{uri}/postgres")
         yield f"{uri}/{DATABASE}"
-    finally:
-        process.send_signal(signal.SIGINT)  # its fast shutdown: clients are cut off, everything written is kept
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_S)
-        process.kill()
-        process.wait()
 
 
 def connect(uri: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import ctypes
 import fcntl
 import os
 import secrets
@@ -20,12 +19,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
+from children import leave_on_signals, running
 from postgres import connect, own_cluster
 
 from fer_experiments.errors import UserError
@@ -57,20 +55,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes of the server")
     parser.add_argument("--allowed-hosts", default="", help="names clients may call this server by, comma-separated")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+    leave_on_signals()
     try:
         serve(options)
     except (UserError, OSError) as error:
         print(f"server: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)  # a second one would interrupt the stopping
-    raise SystemExit(0)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -146,7 +137,7 @@ def _database(mlruns: Path, folder: Path) -> Iterator[str]:
     given = os.environ.get("FER_DATABASE", "")
     if not given:
         password = secret(folder / "postgres_password", secrets.token_urlsafe(24))
-        with own_cluster(mlruns / "postgres", folder / "postgres.log", password, ends_with_us) as uri:
+        with own_cluster(mlruns / "postgres", folder / "postgres.log", password) as uri:
             yield uri
         return
     if not given.startswith("postgresql://"):
@@ -178,18 +169,8 @@ def _mlflow(
     command += ["--port", str(options.port), "--workers", str(options.workers), "--uvicorn-opts", "--log-level warning"]
     if allowed := _allowed_hosts(options):
         command += ["--allowed-hosts", allowed]
-    process = subprocess.Popen(
-        command, env=environment, cwd=folder, start_new_session=True, preexec_fn=ends_with_us(signal.SIGTERM)
-    )
-    try:
+    with running(command, signal.SIGTERM, STOP_S, env=environment, cwd=folder) as process:
         yield process
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_S)
-        with suppress(ProcessLookupError):  # whatever is left of the session it leads
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _allowed_hosts(options: argparse.Namespace) -> str:
@@ -199,14 +180,6 @@ def _allowed_hosts(options: argparse.Namespace) -> str:
         return ""
     names = dict.fromkeys(["localhost", "127.0.0.1", options.host, socket.gethostname(), socket.getfqdn()])
     return ",".join([*(f"{name}{port}" for name in names for port in ("", ":*")), *PRIVATE, *given])
-
-
-def ends_with_us(number: int) -> Callable[[], Any] | None:
-    """For `preexec_fn`: the child gets this signal when we are killed; None where the system cannot (not Linux)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(None)
-    return lambda: library.prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def _wait_until_it_answers(

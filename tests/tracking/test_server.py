@@ -317,6 +317,28 @@ def test_a_server_stopped_while_it_starts_leaves_nothing(server):
         other.kill()
 
 
+def test_a_signal_while_a_program_starts_ends_that_too():
+    code = f"""
+import os, signal, subprocess, sys
+sys.path.insert(0, {str(ROOT / "server")!r})
+import children
+start = subprocess.Popen
+def starts(*args, **options):
+    process = start(*args, **options)
+    print(process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)  # before it is in anyone's hands
+    return process
+children.leave_on_signals()
+subprocess.Popen = starts
+with children.running(["sleep", "600"], signal.SIGTERM, 60):
+    print("running")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (pid,) = done.stdout.split()
+    assert not psutil.pid_exists(int(pid))
+
+
 def test_ctrl_c_stops_it_with_its_database(server):  # the last one: the server is gone then
     family = server.family()
     assert server.stop(signal.SIGINT) == 0
