@@ -16,6 +16,7 @@ from fer_experiments.config import DataConfig, check_data
 from fer_experiments.config.commands import get_data_command
 from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
 from fer_experiments.data.faces import EMOTIONS, Faces
+from fer_experiments.data.kept import kept_faces
 from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
 from fer_experiments.data.near_twins import NearTwins, find_twins
 from fer_experiments.data.readers import find_fer2013, read_faces
@@ -98,7 +99,7 @@ class _Parts:
 def load_dataset(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = None) -> Dataset:
     """Read, clean, group, split and fingerprint the data of `cfg`; smoke keeps a few images of each part.
 
-    cache: the folder that keeps which images are near twins; without it they are sought again.
+    cache: the folder that keeps the faces and which of them are near twins; without it both are made again.
 
     Raises UserError for whatever in the config, the path or the files has to be mended.
     """
@@ -145,7 +146,7 @@ def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:
     check_data(cfg)
     if smoke:
         cfg = replace(cfg, per_class=None, demo_size=min(cfg.demo_size, SMOKE_DEMO_SIZE))
-    faces, digests = canonical_order(_read(cfg))
+    faces, digests = _read(cfg, cache)
     classes, label_of = _classes(cfg, np.unique(faces.emotion).tolist())
     notes = [*(doubts(classes) if cfg.classes is None else []), *split_notes(faces, cfg)]
     if smoke:
@@ -182,13 +183,19 @@ def _sample(faces: Faces, twins: NearTwins, test: np.ndarray) -> TwinSample | No
     return TwinSample(faces.images[rows], titles) if titles else None
 
 
-def _read(cfg: DataConfig) -> Faces:
+def _read(cfg: DataConfig, cache: Path | None) -> tuple[Faces, np.ndarray]:
+    """Return the faces in canonical order, with their digests."""
     path = find_source(cfg)
     if path is None:
         from fer_experiments.data.demo import draw_faces
 
-        return draw_faces(cfg.demo_size, cfg.seed)
-    return read_faces(path, Naming(cfg.source, cfg.emotions or {}))
+        return canonical_order(draw_faces(cfg.demo_size, cfg.seed))
+    naming = Naming(cfg.source, cfg.emotions or {})
+
+    def read() -> tuple[Faces, np.ndarray]:
+        return canonical_order(read_faces(path, naming))
+
+    return read() if cache is None else kept_faces(path, naming, cache, read)
 
 
 def find_source(cfg: DataConfig) -> Path | None:

@@ -11,7 +11,7 @@ from fer_experiments.backbones.networks import Backbone
 from fer_experiments.features.engines import Compiled
 from fer_experiments.features.engines.tensorflow import constant_function
 
-BATCH = 32  # images: more of them were no faster on any machine that was measured
+BATCH = 16  # images: larger ones were no faster on any machine that was measured
 PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
 
