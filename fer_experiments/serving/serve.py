@@ -25,6 +25,7 @@ import numpy as np
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.serving.bodies import Picture, Refusal, decode, most_images, read_body, slices
+from fer_experiments.serving.fast import Answering, answering
 from fer_experiments.serving.loading import find_model, loading
 from fer_experiments.serving.turns import Batches, Turns
 from fer_experiments.terminal import say
@@ -84,12 +85,11 @@ def serve(
 
 
 def _load(config: Config, which: str, names: frozenset[str]) -> tuple[Version, ServedModel]:
-    """The model behind HTTP, called once so that the first client does not wait for TensorFlow's graph."""
+    """The model behind HTTP, as the fastest engine answers that says what it says."""
     version, folder = find_model(config, which)
     with loading(config, version, folder):
         classifier, app = models.load_scoring(folder)
-    classifier.probabilities(np.zeros((1, *classifier.size), "uint8"))
-    return version, ServedModel(classifier, version, which, app, names)
+    return version, ServedModel(classifier, answering(classifier), version, which, app, names)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -110,17 +110,24 @@ def _listen(host: str, port: int) -> socket.socket:
 class ServedModel:
     """An ASGI application around MLflow's scoring server.
 
-    classifier: what answers. app: as scoring_server.init makes it. names: by which it may be asked.
+    classifier: what is served. by: what answers for it. app: as scoring_server.init makes it. names: by which it may
+    be asked.
     """
 
     def __init__(
-        self, classifier: FaceClassifier, version: Version, alias: str, app: FastAPI, names: frozenset[str]
+        self,
+        classifier: FaceClassifier,
+        by: Answering,
+        version: Version,
+        alias: str,
+        app: FastAPI,
+        names: frozenset[str],
     ) -> None:
         self.classifier = classifier
         self.app = app
         self.names = names
         self.turns = Turns()
-        self.batches = Batches(classifier.probabilities)
+        self.batches = Batches(by.probabilities)
         self.held = 0  # bytes of the large requests that have arrived so far and are not pixels yet
         height, width = classifier.size
         self.expected = (
@@ -135,6 +142,7 @@ class ServedModel:
             "size": [height, width],
             "ask": f"POST /invocations with Content-Type application/json; {self.expected}",
             "limit": f"{LIMIT >> 20} MB",
+            "engine": by.engine,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

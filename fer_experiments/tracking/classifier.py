@@ -19,7 +19,8 @@ class FaceClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  
     """Gray pixels to the most probable class of each face, and the probability of every class.
 
     This program loads the files of every version with its own code, another through MLflow with that of the version's
-    day. classes: their names. size: (height, width) that pixels must have. probabilities, table: see there.
+    day. classes: their names. size: (height, width) that pixels must have. network: the Keras model. probabilities,
+    table: see there.
     """
 
     def load_context(self, context: Any) -> None:
@@ -29,15 +30,15 @@ class FaceClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]  
     def load(self, network: Path, classes: Path) -> None:
         """Loads the network, a .keras file that brings no code, and the names of its classes, a JSON list."""
         self.classes: list[str] = json.loads(classes.read_text(encoding="utf-8"))
-        self._network = keras.models.load_model(network, compile=False, safe_mode=True)
-        self.size: tuple[int, int] = self._network.input_shape[1:3]
-        self._call = self._network.predict_on_batch
+        self.network = keras.models.load_model(network, compile=False, safe_mode=True)
+        self.size: tuple[int, int] = self.network.input_shape[1:3]
+        self._call = self.network.predict_on_batch
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
             # One trace for every number of images; what Keras' predict does besides takes longer than a small network.
-            pixels = tf.TensorSpec(self._network.input_shape, "uint8")
-            traced = tf.function(lambda x: self._network(x, training=False), [pixels], autograph=False)
+            pixels = tf.TensorSpec(self.network.input_shape, "uint8")
+            traced = tf.function(lambda x: self.network(x, training=False), [pixels], autograph=False)
             self._call = lambda x: traced(x).numpy()
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ from fer_experiments.config import Config, to_dict
 from fer_experiments.errors import UserError
 from fer_experiments.serving import loading, turns
 from fer_experiments.serving import serve as room
+from fer_experiments.serving.fast import Answering
 from fer_experiments.serving.predict import predict
 
 # As the command line does: a config, and a SIGTERM that becomes exit code 143.
@@ -338,7 +339,7 @@ def test_body_that_does_not_arrive_is_given_up(monkeypatch):
 
     monkeypatch.setattr(room, "SECONDS", 0.01)
     about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1, probabilities=None)
-    served = room.ServedModel(about, about, "champion", None, frozenset())
+    served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
     start, body = asyncio.run(ask())
     assert start["status"] == 408 and b"has not arrived within" in body["body"] and served.held == 0
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,21 +13,30 @@ from fer_experiments.backbones.networks import Backbone
 from fer_experiments.features.engines import Compiled
 from fer_experiments.features.engines.tensorflow import constant_function
 
+if TYPE_CHECKING:
+    import keras
+
 BATCH = 16  # images: larger ones were no faster on any machine that was measured
 PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Compiled:
-    """See `engine.compile_forward`; the last batch is padded, so that it is compiled once."""
+def compiled(model: keras.Model, batch_size: int | None, precision: str, goal: str) -> Any:
+    """An openvino.CompiledModel of a Keras model of uint8 pixels; None: of any batch size. goal: OpenVINO's hint."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report to its makers
     import openvino
 
+    hints: dict[str, Any] = {"PERFORMANCE_HINT": goal, "INFERENCE_PRECISION_HINT": PRECISION[precision]}
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():  # a worker's share of the cores
+        hints["INFERENCE_NUM_THREADS"] = int(threads)
+    return openvino.compile_model(openvino.convert_model(constant_function(model, batch_size)), "CPU", hints)
+
+
+def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Compiled:
+    """See `engine.compile_forward`; the last batch is padded, so that it is compiled once."""
     size = min(BATCH, batch_size)
-    model = openvino.convert_model(constant_function(backbone, size))
-    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISION[precision]}
-    compiled = openvino.compile_model(model, "CPU", hints)
-    count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    free = [compiled.create_infer_request() for _ in range(count)]
+    network = compiled(backbone.model, size, precision, "THROUGHPUT")
+    count = network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + 1  # one waits: no core does for this process
+    free = [network.create_infer_request() for _ in range(count)]
 
     def start(images: np.ndarray) -> Callable[[], list[np.ndarray]]:
         request = free.pop()
@@ -35,7 +46,7 @@ def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Comp
         def finish() -> list[np.ndarray]:
             request.wait()
             free.append(request)
-            return [request.get_output_tensor(i).data[: len(images)].copy() for i in range(len(compiled.outputs))]
+            return [request.get_output_tensor(i).data[: len(images)].copy() for i in range(len(network.outputs))]
 
         return finish
 

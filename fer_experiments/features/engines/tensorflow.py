@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fer_experiments.backbones.networks import Backbone
 from fer_experiments.features.engines import Compiled
 
+if TYPE_CHECKING:
+    import keras
+
 BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"  # TensorFlow's graph optimiser of that name
 
 
-def constant_function(backbone: Backbone, batch_size: int | None) -> Any:
-    """The forward pass as a concrete function of uint8 pixels whose weights are constants; None: any batch size."""
+def constant_function(model: keras.Model, batch_size: int | None) -> Any:
+    """A model of uint8 pixels as a concrete function whose weights are constants; None: of any batch size."""
     # TensorFlow by name: Keras has no call that traces a function with constant weights, which is what lets the graph
     # optimiser fold batch normalisation into the convolutions.
     import keras
     import tensorflow as tf
 
-    model = backbone.model
     trainable = [variable.numpy() for variable in model.trainable_variables]
     fixed = [variable.numpy() for variable in model.non_trainable_variables]
 
@@ -36,7 +38,7 @@ def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Comp
     """See `engine.compile_forward`; convolutions are in bfloat16 when asked for."""
     import tensorflow as tf
 
-    function = constant_function(backbone, None)
+    function = constant_function(backbone.model, None)
 
     def start(images: np.ndarray) -> Callable[[], list[np.ndarray]]:
         # The options of the moment of the call decide how its graph is optimised.
