@@ -14,6 +14,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SILENT = 10  # seconds until a request's headers must be there
@@ -25,6 +26,7 @@ SPARE = 64  # file descriptors for others, and for connections that are being cl
 PIECE = 8 << 10  # bytes that are looked at in one go, and of headers
 CUTS = 256  # pieces of a body that may be smaller than CUT bytes
 CUT = 64
+AHEAD = 64 << 10  # bytes that a client may send before earlier requests are answered
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -45,6 +47,22 @@ class _Framing(h11.Connection):
         return event
 
 
+class _Flow(FlowControl):
+    """What is read waits in the socket while as much as AHEAD waits here for the answer to an earlier request.
+
+    uvicorn lets more be read for each request of which it wants to know whether its client is still there.
+    """
+
+    def __init__(self, transport: asyncio.Transport, connection: h11.Connection) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        """Unless too much waits already."""
+        if len(self._connection.trailing_data[0]) <= AHEAD:
+            super().resume_reading()
+
+
 class Connection(H11Protocol):
     """One connection."""
 
@@ -58,6 +76,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Lets it in; when there are too many, in the place of one that is not being answered."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.conn)
         if len(self.connections) > self.most:
             others = [c for c in self.connections if isinstance(c, Connection) and c is not self and c.arriving]
             if others:
@@ -92,6 +111,7 @@ class Connection(H11Protocol):
         """The next request has its time from now."""
         self.since = self.loop.time()
         super().on_response_complete()
+        self.flow.resume_reading()  # with the next request out of what waited
 
     def send_400_response(self, msg: str) -> None:
         """Unless an answer is on its way already."""

@@ -198,6 +198,7 @@ class ServedModel:
             finally:
                 asked.cancel()
                 gone.cancel()
+                del asked, gone  # a refusal, its frames and its task would keep each other, and the body
         return {"predictions": predictions(probabilities, self.classifier.classes)}
 
     async def _probabilities(self, body: bytearray) -> np.ndarray:
@@ -249,6 +250,7 @@ class ServedModel:
             yield body
         finally:
             self.held -= held
+            body.clear()  # whoever still knows it
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -5,111 +5,34 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
-import io
 import json
 import os
-import resource
-import select
-import signal
-import socket
 import stat
 import struct
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from forked import PATIENCE, Command
+from asked_server import ADDRESS, FACE, HEAVY, LARGE, answer, answered, asking, encoded
+from forked import PATIENCE
 from PIL import Image
 from tiny_champion import SIZE
 
-from fer_experiments.config import Config
-from fer_experiments.serving import bodies, connections, turns
+from fer_experiments.serving import bodies, turns
 from fer_experiments.serving.bodies import Refusal, read_body
 from fer_experiments.serving.serve import _check_head
 from fer_experiments.serving.turns import Batches, Turns
 
-FACE = {"inputs": np.zeros((1, *SIZE), int).tolist()}
-ADDRESS = "127.0.0.1"
 MEMORY = 512 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-
-
-class Served:
-    """`fer serve`, and how to ask it."""
-
-    def __init__(self, config: Config, files: int = 0) -> None:
-        own = (f"paths.mlruns={config.paths.mlruns}", f"paths.cache={config.paths.cache}", "port=0")
-        self.command = Command("serve", "data=demo", *own)
-        if files:
-            resource.prlimit(self.command.pid, resource.RLIMIT_NOFILE, (files, files))
-        line = self.command.stdout.readline()
-        assert "serving models:" in line, self.command.stderr
-        self.port = int(line.split(f"{ADDRESS}:")[1].split(";")[0])
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection((ADDRESS, self.port), timeout=PATIENCE)
-
-    def send(self, body: Any) -> socket.socket:
-        """A connection on which this has been asked."""
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        client = self.connect()
-        client.sendall(b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
-        client.sendall(f"Content-Length: {len(content)}\r\n\r\n".encode() + content)
-        return client
-
-    def ask(self, body: Any = FACE) -> tuple[int, dict[str, Any]]:
-        with self.send(body) as client:
-            return answer(client)
-
-    def memory(self) -> int:
-        """The most bytes that it has held."""
-        lines = Path(f"/proc/{self.command.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) << 10
-
-    def end(self) -> int:
-        if self.command.poll() is None:
-            os.kill(self.command.pid, signal.SIGTERM)
-        return self.command.wait()
-
-
-def answer(client: socket.socket) -> tuple[int, dict[str, Any]]:
-    said = http.client.HTTPResponse(client)
-    said.begin()
-    return said.status, json.loads(said.read())
-
-
-def answered(client: socket.socket) -> bool:
-    return bool(select.select([client], [], [], 0)[0])
-
-
-@pytest.fixture(scope="module")
-def served(registered: Config) -> Iterator[Served]:
-    served = Served(registered)
-    yield served
-    assert served.end() == 143
-    assert served.command.stderr == "", "an attack has filled the log"
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    image.save(file := io.BytesIO(), form, **options)
-    return file.getvalue()
-
-
-def asking(*pictures: bytes) -> dict[str, list[str]]:
-    return {"inputs": [base64.b64encode(picture).decode() for picture in pictures]}
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-LARGE = encoded(Image.new("L", (4000, 3000)), "PNG")
-HEAVY = asking(*[LARGE] * 4)  # half a second, in a body of 200 KB
 SMALL = encoded(Image.new("L", (48, 48)), "PNG")
 TEXT = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 20)))
 SCANS = encoded(Image.new("L", (2000, 2000), 9), "JPEG", progressive=True)
@@ -243,52 +166,6 @@ def test_what_waits_is_asked_as_one_batch_and_gone_clients_are_left_out():
     np.testing.assert_array_equal(np.concatenate(answers)[:, 0], np.arange(110))
 
 
-@pytest.mark.parametrize("header", ["x: y\r\n" * 40_000, f"x: {'y' * 100_000}\r\n"])
-def test_endless_headers_are_refused(served, header):
-    with served.connect() as client:
-        try:
-            client.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode())
-            assert client.recv(100).startswith(b"HTTP/1.1 400")
-        except ConnectionError:
-            pass  # it hung up before it had all of them
-    assert served.ask()[0] == 200
-
-
-def test_body_in_very_many_chunks_is_refused(served):
-    with served.connect() as client:
-        client.sendall(b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
-        said = b""
-        try:
-            client.sendall(b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 300_000)
-            said = client.recv(100)
-        except ConnectionError:
-            pass
-    assert said == b"" or said.startswith(b"HTTP/1.1 400")
-    assert served.ask()[0] == 200
-
-
-def test_chunks_of_a_usual_size_are_taken(served):
-    connection = http.client.HTTPConnection(ADDRESS, served.port, timeout=PATIENCE)
-    body = json.dumps(FACE).encode()
-    parts = [body[start : start + 100] for start in range(0, len(body), 100)]
-    connection.request("POST", "/invocations", iter(parts), {"Content-Type": "application/json"}, encode_chunked=True)
-    assert connection.getresponse().status == 200
-    connection.close()
-
-
-@pytest.mark.parametrize("order", [0, 1])
-def test_content_length_together_with_transfer_encoding_gets_one_answer(served, order):
-    lines = [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"][:: -1 if order else 1]
-    smuggled = b"0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with served.connect() as client:
-        head = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        client.sendall(head + b"".join(lines) + b"\r\n" + smuggled)
-        said = b""
-        while part := client.recv(1 << 16):
-            said += part
-    assert said.startswith(b"HTTP/1.1 400") and said.count(b"HTTP/1.1") == 1
-
-
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -326,22 +203,3 @@ def test_true_and_false_are_no_pixels(served, value):
 def test_requests_have_as_many_images_as_a_network_of_any_size_can_hold():
     assert bodies.most_images((48, 48)) == bodies.IMAGES and bodies.most_images((299, 299)) < 50
     assert bodies.most_images((10_000, 10_000)) == 1
-
-
-@linux
-def test_silent_connections_leave_room_and_end_and_sigterm_ends_what_is_read(registered):
-    served = Served(registered, files=256)
-    silent = [served.connect() for _ in range(400)]
-    slow = served.connect()
-    slow.sendall(b"GET / HTTP/1.1\r\nHost: loc")
-    for _ in range(5):
-        assert served.ask()[0] == 200
-    for client in (silent[-1], slow):
-        assert client.recv(1) == b"", "a connection may stay silent"  # within SILENT seconds, and PATIENCE at the most
-    heavy = [served.send(HEAVY) for _ in range(60)]
-    assert served.ask()[0] == 200
-    assert served.end() == 143
-    assert served.command.stderr == ""
-    for client in [*silent, slow, *heavy]:
-        client.close()
-    assert connections.CLOSING == 3  # as the docs say

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import http.client
 import io
 import json
@@ -342,6 +343,39 @@ def test_body_that_does_not_arrive_is_given_up(monkeypatch):
     served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
     start, body = asyncio.run(ask())
     assert start["status"] == 408 and b"has not arrived within" in body["body"] and served.held == 0
+
+
+def test_a_refused_body_is_let_go_of_at_once(classifier):
+    """What refers to each other in a circle stays until Python looks for such, 30 MB of each request."""
+
+    async def ask() -> None:
+        async def receive() -> dict[str, Any]:
+            return parts.pop() if parts else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        sent: list[Any] = []
+        parts = [{"type": "http.request", "body": b"[" * 100_000}]
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": headers, "query_string": b""}
+        await served(scope, receive, send)
+        assert sent[0]["status"] == 400
+
+    about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1)
+    served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
+    asyncio.run(ask())
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        asyncio.run(ask())
+        gc.collect()
+        assert not [kept for kept in gc.garbage if isinstance(kept, room.Refusal)]
+    finally:
+        gc.set_debug(0)
+        gc.enable()
+        gc.garbage.clear()
 
 
 def test_huge_picture_in_few_bytes_is_refused(server):
