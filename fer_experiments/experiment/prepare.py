@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fer_experiments.backbones import networks
-from fer_experiments.config import Config, cache_dir, to_dict
+from fer_experiments.config import BackboneConfig, Config, FeaturesConfig, cache_dir, to_dict
 from fer_experiments.config.parts import PREPARED_SECTIONS
 from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
@@ -110,9 +111,8 @@ class Preparations:
         for choice in decisions(config.features):
             if begun(replace(config, features=choice)):
                 return replace(config, features=choice)
-        images = self.dataset(config).images_fingerprint
-        features = decided(images, config.backbone, config.features, cache_dir(config))
-        return replace(config, features=features)
+        made_of = _made_of(config, self.dataset(config))
+        return replace(config, features=decided(*made_of, echo=self._echo, executor=_spread(self._executor)))
 
     def tags(self, config: Config) -> dict[str, str]:
         """The fingerprints of data and features of a decided config, as tags of a run; nothing is computed."""
@@ -156,10 +156,18 @@ def _features(config: Config, dataset: Dataset, echo: Echo, executor: Executor |
             f"backbone={config.backbone.name} has learned from near twins of {near:,} of the {len(dataset.val):,} "
             "validation images, which flatters its scores"
         )
-    if executor is not None and executor.slots == 1 and not executor.foreign_hosts():
-        executor = None
-    made_of = (dataset.images, dataset.images_fingerprint, config.backbone, config.features)
-    return extract_features(*made_of, cache_dir(config), echo=echo, executor=executor)
+    return extract_features(*_made_of(config, dataset), echo=echo, executor=_spread(executor))
+
+
+def _made_of(config: Config, dataset: Dataset) -> tuple[np.ndarray, str, BackboneConfig, FeaturesConfig, Path]:
+    """What features are made of, and where they are kept."""
+    return dataset.images, dataset.images_fingerprint, config.backbone, config.features, cache_dir(config)
+
+
+def _spread(executor: Executor | None) -> Executor | None:
+    """The executor, if features are made faster by it than in this process."""
+    alone = executor is None or (executor.slots == 1 and not executor.foreign_hosts())
+    return None if alone else executor
 
 
 def _same_validation(one: Dataset, other: Dataset) -> bool:

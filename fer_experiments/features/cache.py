@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ import numpy as np
 from filelock import FileLock
 
 from fer_experiments.backbones.networks import backbone_fingerprint
-from fer_experiments.config import BackboneConfig, FeaturesConfig, project_root
+from fer_experiments.config import AUTO, BackboneConfig, FeaturesConfig, project_root
 from fer_experiments.config.parts import YOUNGER
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor
 from fer_experiments.features.engine import decisions
-from fer_experiments.features.extraction import Echo, extract
+from fer_experiments.features.extraction import Echo, Source, disagreement, extract, shard_features
 from fer_experiments.features.shards import open_shards, read_manifest
 from fer_experiments.files import is_held
 from fer_experiments.terminal import say, size
@@ -106,6 +106,37 @@ def open_features(path: Path, views: tuple[str, ...]) -> FeatureSet | None:
     )
 
 
+@dataclass(frozen=True)
+class Unstored:
+    """Features in memory, for what takes a FeatureSet: by view, an array [n, *shape] a cut layer."""
+
+    arrays: dict[str, list[np.ndarray]]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of one image's features, one a layer."""
+        return tuple(array.shape[1:] for array in next(iter(self.arrays.values())))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Original, flip."""
+        return tuple(self.arrays)
+
+    def take(self, rows: np.ndarray, view: str = "original") -> list[np.ndarray]:
+        """See `FeatureSet.take`."""
+        return [array[rows] for array in self.arrays[view]]
+
+
+def exact_features(images: np.ndarray, backbone_cfg: BackboneConfig, features_cfg: FeaturesConfig) -> Unstored:
+    """The features of a few images in float32, made here and now, and kept nowhere.
+
+    Raises:
+        UserError: what `load_backbone` raises.
+    """
+    source = Source(backbone_cfg, replace(features_cfg, precision="float32", dtype="float32"))
+    return Unstored({view: list(shard_features(source, images, view).values()) for view in _views(features_cfg)})
+
+
 def extract_features(
     images: np.ndarray,
     images_fingerprint: str,
@@ -126,7 +157,7 @@ def extract_features(
         UserError: a cache that cannot be written or is too small; features that do not fit the dtype; what
             `load_backbone` and `check_parity` raise.
     """
-    features_cfg = decided(images_fingerprint, backbone_cfg, features_cfg, cache)
+    features_cfg = decided(images, images_fingerprint, backbone_cfg, features_cfg, cache, echo=echo, executor=executor)
     fingerprint = _made_of(images_fingerprint, backbone_cfg, features_cfg)
     path = cache / "features" / fingerprint[:16]
     views = _views(features_cfg)
@@ -156,15 +187,32 @@ def extract_features(
 
 
 def decided(
-    images_fingerprint: str, backbone_cfg: BackboneConfig, features_cfg: FeaturesConfig, cache: Path
+    images: np.ndarray,
+    images_fingerprint: str,
+    backbone_cfg: BackboneConfig,
+    features_cfg: FeaturesConfig,
+    cache: Path,
+    *,
+    echo: Echo = say,
+    executor: Executor | None = None,
 ) -> FeaturesConfig:
-    """The config with engine and precision: what was made of it is in the cache, else what is the fastest here."""
+    """The config with engine and precision: those of which the cache has features, else the fastest here.
+
+    It is not bfloat16 where that gives this backbone other features than Keras: MobileNetV2's were a quarter off.
+    Takes what `extract_features` takes.
+    """
     choices = decisions(features_cfg)
     for choice in choices if len(choices) > 1 else ():
         path = cache / "features" / _made_of(images_fingerprint, backbone_cfg, choice)[:16]
         if open_features(path, _views(choice)) is not None:
             return choice
-    return choices[0]
+    best = choices[0]
+    if features_cfg.precision == AUTO and best.precision != "float32":
+        problem = disagreement(images, backbone_cfg, best, cache, executor)
+        if problem:
+            echo(f"features: in float32, for in {best.precision} {problem.partition(': ')[2].partition(';')[0]}")
+            return replace(best, precision="float32")
+    return best
 
 
 def features_fingerprint(images_fingerprint: str, backbone_cfg: BackboneConfig, features_cfg: FeaturesConfig) -> str:

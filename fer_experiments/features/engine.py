@@ -30,8 +30,12 @@ ENGINES = {
 }
 
 
+class Disagreement(UserError):
+    """A compiled network that does not give what Keras gives."""
+
+
 def decisions(config: FeaturesConfig) -> list[FeaturesConfig]:
-    """What `auto` in a config can come to, the best on this machine first; the config itself where it has none."""
+    """What `auto` in a config can come to, the fastest on this machine first; the config itself where it has none."""
     engine, precision = _best()
     engines = [engine, *ENGINES] if config.engine == AUTO else [config.engine]
     precisions = [precision, "float32", "bfloat16"] if config.precision == AUTO else [config.precision]
@@ -121,7 +125,8 @@ def check_parity(backbone: Backbone, forward: Forward, images: np.ndarray, preci
     An exported form can be wrong while `predict` is right (MobileNetV2 behind preprocessing layers, without a warning).
 
     Raises:
-        UserError: a relative error (norm of the difference over the norm) above TOLERANCE, or features that are NaN.
+        Disagreement: a relative error (norm of the difference over the norm) above TOLERANCE.
+        UserError: features that are NaN.
     """
     import keras
 
@@ -133,7 +138,8 @@ def check_parity(backbone: Backbone, forward: Forward, images: np.ndarray, preci
             raise UserError(f"backbone={backbone.config.name}: {layer} gives NaN or infinity; are its weights whole?")
         error = float(np.linalg.norm(ours - theirs)) / max(float(np.linalg.norm(theirs)), 1e-30)
         if not error <= TOLERANCE[precision]:
-            raise UserError(
+            raise Disagreement(
                 f"backbone={backbone.config.name}: the compiled network and Keras disagree on {layer} by {error:.1%} "
-                f"(allowed: {TOLERANCE[precision]:.0%}); nothing was stored, another features.engine= may do"
+                f"(allowed: {TOLERANCE[precision]:.0%}); nothing was stored, another features.engine= or "
+                "features.precision=float32 may do"
             )

@@ -22,7 +22,7 @@ from fer_experiments.backbones.weights import weights_file
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Lost, Shared
-from fer_experiments.features.engine import Forward, check_parity, compile_forward, joined
+from fer_experiments.features.engine import Disagreement, Forward, check_parity, compile_forward, joined
 from fer_experiments.features.shards import is_intact, read_manifest, write_manifest, write_shard
 from fer_experiments.files import write_atomically
 from fer_experiments.terminal import size
@@ -75,14 +75,44 @@ def extract(
         total = len(starts) * len(views)
         if len(missing) < total:
             echo(f"features: {total - len(missing)} of {total} shards are there already")
-        weights = weights_file(backbone_cfg) if executor is not None and executor.foreign_hosts() else None
-        shared = executor.share(weights.read_bytes()) if executor is not None and weights is not None else None
-        source = Source(backbone_cfg, features_cfg, shared, path.parents[1])
-        how = _forward(images, source, path, missing, executor)
+        how = _forward(images, _source(backbone_cfg, features_cfg, path.parents[1], executor), path, missing, executor)
     content = {**content, "dtype": features_cfg.dtype, "count": len(images), "shard_size": size}
     for view in views:
         write_manifest(path / view, content, starts)
     return how
+
+
+def disagreement(
+    images: np.ndarray,
+    backbone_cfg: BackboneConfig,
+    features_cfg: FeaturesConfig,
+    cache: Path,
+    executor: Executor | None = None,
+) -> str:
+    """What a forward pass on the first images has against being what Keras gives; "" when it is.
+
+    Raises:
+        UserError: what `load_backbone` raises.
+    """
+    try:
+        _sampled(_source(backbone_cfg, features_cfg, cache, executor), images, executor)
+    except Disagreement as error:
+        return str(error)
+    return ""
+
+
+def _source(
+    backbone_cfg: BackboneConfig, features_cfg: FeaturesConfig, cache: Path, executor: Executor | None
+) -> Source:
+    weights = weights_file(backbone_cfg) if executor is not None and executor.foreign_hosts() else None
+    shared = executor.share(weights.read_bytes()) if executor is not None and weights is not None else None
+    return Source(backbone_cfg, features_cfg, shared, cache)
+
+
+def _sampled(source: Source, images: np.ndarray, executor: Executor | None) -> dict[str, np.ndarray]:
+    """`sample_features` of the first images, where the shards are computed."""
+    sample = images[: min(CHECKED, source.features.batch_size)]
+    return sample_features(source, sample) if executor is None else _sample_elsewhere(executor, source, sample)
 
 
 def _forward(
@@ -93,9 +123,7 @@ def _forward(
 
     size, dtype = source.features.shard_size, source.features.dtype
     count = sum(min(size, len(images) - start) for _, start in missing)
-    sample = images[: min(CHECKED, source.features.batch_size)]
-    seen = sample_features(source, sample) if executor is None else _sample_elsewhere(executor, source, sample)
-    _check_fit(seen, dtype, count, path)
+    _check_fit(_sampled(source, images, executor), dtype, count, path)
 
     started = time.perf_counter()
     every = 0.1 if sys.stderr.isatty() else 30  # seconds; a log file gets a line now and then

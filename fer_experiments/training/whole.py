@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 CHECKED = 256  # images that an assembled model is compared on, at least
 
-# The largest difference of a probability that is allowed, by the precision of the features' forward pass. On 256 real
-# faces rounding made at most 4e-4 with float16 features and 3e-3 with a head of mixed precision, 5e-2 after a forward
-# pass in bfloat16; a scaling one percent off made 3e-2, a flip view left out 2e-1.
-TOLERANCE = {"float32": 1e-2, "bfloat16": 1e-1}
+# The largest difference of a probability that is allowed. On 256 real faces rounding made at most 4e-4 with float16
+# features and 3e-3 with a head of mixed precision; a scaling one percent off made 3e-2, a flip view left out 2e-1.
+TOLERANCE = 1e-2
+# The largest mean difference after a forward pass in bfloat16. Six heads on 5,338 real faces had 5e-3 at most; their
+# largest differences, up to 9e-2, say less than that.
+ROUGH = 2e-2
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,20 @@ def assemble(
 
 
 def compare(
-    what: str, got: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE["float32"], *, least: int = CHECKED
+    what: str,
+    got: np.ndarray,
+    expected: np.ndarray,
+    tolerance: float = TOLERANCE,
+    *,
+    mean: bool = False,
+    least: int = CHECKED,
 ) -> Agreement:
     """How far two sets of probabilities [n, classes] of the same images lie apart; stops when it is too far.
 
     Args:
         what: gave `got`; for the message.
         got: of the model. expected: of the route it must agree with, `training.predict` on stored features.
-        tolerance: the largest absolute difference of a probability that rounding explains.
+        tolerance: the largest absolute difference of a probability that is allowed, or with `mean` their mean.
         least: images that it takes to believe the comparison.
 
     Raises:
@@ -106,11 +114,11 @@ def compare(
     differences = np.abs(got.astype("float64") - expected)
     other = int(np.sum(got.argmax(axis=1) != expected.argmax(axis=1)))
     agreement = Agreement(len(got), float(differences.max()), float(differences.mean()), other)
-    if not agreement.largest <= tolerance:  # nan too
+    if not (agreement.mean if mean else agreement.largest) <= tolerance:  # nan too
         raise UserError(
             f"{what} and the cached features disagree by up to {agreement.largest:.3g} (mean {agreement.mean:.2g}, "
-            f"{other} of {len(got)} images in another class; allowed: {tolerance:g}): extract the features again, or "
-            "check that backbone and head are those of one run"
+            f"{other} of {len(got)} images in another class; allowed: {'mean ' * mean}{tolerance:g}): extract the "
+            "features again, or check that backbone and head are those of one run"
         )
     return agreement
 

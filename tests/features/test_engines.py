@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,24 @@ def test_auto_takes_what_the_cache_has(tmp_path: Path, backbone: BackboneConfig,
     assert extract(tmp_path, backbone, IMAGES, said, **auto).path != old.path, "the better of two that are there"
     extract(tmp_path, backbone, IMAGES, said, precision="float32", engine="openvino")
     assert "(openvino, float32)" in said[-1]
+
+
+def test_auto_is_float32_where_bfloat16_is_another_network(
+    tmp_path: Path, shared: Path, faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    """MobileNetV2's depthwise convolutions lose what they need: a quarter of its features' norm."""
+    cpu_of(monkeypatch, "avx512_bf16")
+    weights = f"backbone.weights={shared}/weights/mobilenet_v2_imagenet_notop.weights.h5"
+    mobile = compose(["backbone=mobilenet_v2", weights]).backbone
+    said: list[str] = []
+    made = extract(tmp_path, mobile, faces, said, precision="auto")
+    assert re.match(r"features: in float32, for in bfloat16 the compiled network and Keras disagree on \w+ by", said[0])
+    assert "(openvino, float32)" in said[1] and made.count == len(faces)
+    assert "no image forwarded" in (extract(tmp_path, mobile, faces, said, precision="auto"), said[-1])[1]
+    with pytest.raises(
+        UserError, match=r"nothing was stored, another features\.engine= or features\.precision=float32"
+    ):
+        extract(tmp_path, mobile, faces, precision="bfloat16")
 
 
 @pytest.mark.parametrize(
