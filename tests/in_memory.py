@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from fer_experiments.data import Dataset
-
-
-@dataclass(frozen=True)
-class MemoryFeatures:
-    """Stored features held in memory: what training asks of a FeatureSet."""
-
-    arrays: dict[str, list[np.ndarray]]
-    fingerprint: str = "memory"
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(a.shape[1:] for a in self.arrays["original"])
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        return tuple(self.arrays)
-
-    def take(self, rows: np.ndarray, view: str = "original") -> list[np.ndarray]:
-        return [a[rows] for a in self.arrays[view]]
+from fer_experiments.features.cache import Unstored
 
 
 def make_dataset(labels: np.ndarray, classes: tuple[str, ...], class_weight: dict[int, float] | None = None) -> Dataset:
@@ -52,9 +32,7 @@ def make_dataset(labels: np.ndarray, classes: tuple[str, ...], class_weight: dic
     )
 
 
-def blobs(
-    classes: int, n: int = 300, shape: tuple[int, ...] = (4, 4, 6), seed: int = 0
-) -> tuple[MemoryFeatures, Dataset]:
+def blobs(classes: int, n: int = 300, shape: tuple[int, ...] = (4, 4, 6), seed: int = 0) -> tuple[Unstored, Dataset]:
     """Features that carry their class in the channels' means, with noise enough for mistakes; two views."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, n)
@@ -67,4 +45,4 @@ def blobs(
         ]
         for view in ("original", "flip")
     }
-    return MemoryFeatures(views), make_dataset(labels, tuple(f"class{i}" for i in range(classes)))
+    return Unstored(views), make_dataset(labels, tuple(f"class{i}" for i in range(classes)))

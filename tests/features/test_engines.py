@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 from test_cache import IMAGES, backbone_of, expected, extract
 
 from fer_experiments.backbones.networks import Backbone, load_backbone
-from fer_experiments.config import BackboneConfig, FeaturesConfig
+from fer_experiments.config import AUTO, BackboneConfig, FeaturesConfig
 from fer_experiments.config.compose import compose
 from fer_experiments.environment import hardware
 from fer_experiments.errors import UserError
@@ -220,3 +220,9 @@ def test_another_error_is_not_tried_again(loaded: Backbone, monkeypatch: pytest.
     monkeypatch.setattr(engine, "import_module", lambda name: module)
     with pytest.raises(ValueError, match="no such operation"):
         joined(compile_forward(loaded, 16, "tensorflow", "float32")(IMAGES))
+
+
+def test_the_config_names_every_engine_and_precision():
+    said = {field.name: field.metadata.get("choices") for field in fields(FeaturesConfig)}
+    assert set(said["engine"]) == {AUTO, *ENGINES}
+    assert set(said["precision"]) == {AUTO, *(p for precisions, _ in ENGINES.values() for p in precisions)}
