@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.config import Config, flatten, is_place, recorded, to_dict
+from fer_experiments.config import AUTO, Config, flatten, is_place, recorded, to_dict
 from fer_experiments.config.parts import BUDGET_PATHS, YOUNGER
 from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.search.space import GROUPS, ORACLES, apply, is_prepared_per_trial
@@ -36,6 +36,15 @@ def of_all_trials(config: Config) -> dict[str, Any]:
         for path, value in flatten(recorded(config)).items()
         if path not in own and path not in BUDGET_PATHS and not path.startswith(groups)
     }
+
+
+def exact_for_all(config: Config) -> Config:
+    """The config; where trials differ in their backbones, not all of which may bear bfloat16, auto is float32."""
+    assert config.sweep is not None
+    searched = any(path.partition(".")[0] == "backbone" for path in config.sweep.space)
+    if not searched or config.features.precision != AUTO:
+        return config
+    return replace(config, features=replace(config.features, precision="float32"))
 
 
 def tags_of_all(config: Config, preparations: Preparations) -> dict[str, str]:

@@ -16,7 +16,7 @@ from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, leaderboard, mending
 from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
-from fer_experiments.search.identity import identity_of, of_all_trials, tags_of_all, trial_config
+from fer_experiments.search.identity import exact_for_all, identity_of, of_all_trials, tags_of_all, trial_config
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import check_space, decode, is_prepared_per_trial
@@ -45,7 +45,9 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
         _check_reach(executor, store.uri)
         preparations = Preparations(executor, echo)
         sweeps, settings = store.mlruns / "sweeps", config.sweep
-        config = preparations.decided(config, lambda each: is_begun(each, sweeps, tags_of_all(each, preparations)))
+        config = preparations.decided(
+            exact_for_all(config), lambda each: is_begun(each, sweeps, tags_of_all(each, preparations))
+        )
         tags = tags_of_all(config, preparations)
         if not is_prepared_per_trial(settings.space):
             preparations.of(config)
@@ -62,13 +64,6 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
                 _go(sweep, executor, tags)
             echo(leaderboard.text(state, config, folder))
     return state
-
-
-def _tags(config: Config, preparations: Preparations) -> dict[str, str]:
-    """The fingerprints of what all trials share."""
-    assert config.sweep is not None
-    tags = preparations.tags(config)
-    return {"fer.dataset": tags["fer.dataset"]} if is_prepared_per_trial(config.sweep.space) else tags
 
 
 def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:

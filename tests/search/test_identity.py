@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fer_experiments.config.compose import compose
-from fer_experiments.search.identity import identity_of
+from fer_experiments.search.identity import exact_for_all, identity_of
 from fer_experiments.search.recorded import find_state
 
+THEN = ("features.engine=tensorflow", "features.precision=float32")  # what `auto` comes to for a sweep of those days
 TAGS = {"fer.dataset": "d", "fer.backbone": "b", "fer.features": "f"}
 
 
@@ -27,7 +29,8 @@ TAGS = {"fer.dataset": "d", "fer.backbone": "b", "fer.features": "f"}
     ],
 )
 def test_a_sweep_has_the_id_that_it_had(overrides: list[str], sweep: str, tmp_path: Path):
-    assert find_state(tmp_path, sweep.split("-")[0], identity_of(compose(overrides), TAGS), fresh=False)[0].id == sweep
+    identity = identity_of(compose([*overrides, *THEN]), TAGS)
+    assert find_state(tmp_path, sweep.split("-")[0], identity, fresh=False)[0].id == sweep
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,14 @@ def test_place_speed_and_budget_make_no_other_sweep(elsewhere: list[str]):
     same = identity_of(compose(["sweep=quick"]), TAGS)
     assert identity_of(compose(["sweep=quick", *elsewhere]), TAGS) == same
     assert identity_of(compose(["sweep=quick", "sweep.max_trial_minutes=3"]), TAGS) != same
+
+
+def test_a_sweep_over_backbones_has_exact_features_unless_it_says_otherwise():
+    heads = compose(["sweep=quick"])
+    assert exact_for_all(heads) == heads and heads.features.precision == "auto"
+    for path in ("backbone", "backbone.layers"):
+        space = {path: {"type": "choice", "values": ["pocket", "facenet"]}}
+        searched = replace(heads, sweep=replace(heads.sweep, space=space))
+        assert exact_for_all(searched).features.precision == "float32"
+        rough = replace(searched, features=replace(searched.features, precision="bfloat16"))
+        assert exact_for_all(rough) == rough
