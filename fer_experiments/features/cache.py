@@ -19,12 +19,12 @@ import numpy as np
 from filelock import FileLock
 
 from fer_experiments.backbones.networks import backbone_fingerprint
-from fer_experiments.config import AUTO, BackboneConfig, FeaturesConfig, project_root
+from fer_experiments.config import BackboneConfig, FeaturesConfig, project_root
 from fer_experiments.config.parts import YOUNGER
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor
-from fer_experiments.features.engine import decisions
-from fer_experiments.features.extraction import Echo, Source, disagreement, extract, shard_features
+from fer_experiments.features.engine import decisions, is_here
+from fer_experiments.features.extraction import Echo, Source, extract, shard_features, unsuited
 from fer_experiments.features.shards import open_shards, read_manifest
 from fer_experiments.files import is_held
 from fer_experiments.terminal import say, size
@@ -196,23 +196,23 @@ def decided(
     echo: Echo = say,
     executor: Executor | None = None,
 ) -> FeaturesConfig:
-    """The config with engine and precision: those of which the cache has features, else the fastest here.
+    """The config with engine and precision: those of which the cache has features, else the fastest that suit here.
 
-    It is not bfloat16 where that gives this backbone other features than Keras: MobileNetV2's were a quarter off.
-    Takes what `extract_features` takes.
+    MobileNetV2's features in bfloat16, for one, were a quarter off. Takes what `extract_features` takes.
     """
     choices = decisions(features_cfg)
-    for choice in choices if len(choices) > 1 else ():
+    if len(choices) == 1:
+        return choices[0]
+    for choice in choices:
         path = cache / "features" / _made_of(images_fingerprint, backbone_cfg, choice)[:16]
         if open_features(path, _views(choice)) is not None:
             return choice
-    best = choices[0]
-    if features_cfg.precision == AUTO and best.precision != "float32":
-        problem = disagreement(images, backbone_cfg, best, cache, executor)
-        if problem:
-            echo(f"features: in float32, for in {best.precision} {problem.partition(': ')[2].partition(';')[0]}")
-            return replace(best, precision="float32")
-    return best
+    *others, last = (choice for choice in choices if is_here(choice.engine))
+    for choice in others:
+        if not (why := unsuited(images, backbone_cfg, choice, cache, executor)):
+            return choice
+        echo(f"features: not by {choice.engine} in {choice.precision}: {why.partition(': ')[2].partition(';')[0]}")
+    return last
 
 
 def features_fingerprint(images_fingerprint: str, backbone_cfg: BackboneConfig, features_cfg: FeaturesConfig) -> str:

@@ -16,7 +16,7 @@ from fer_experiments.backbones.networks import Backbone
 from fer_experiments.config import AUTO, FeaturesConfig
 from fer_experiments.environment import hardware
 from fer_experiments.errors import UserError
-from fer_experiments.features.engines import Compiled
+from fer_experiments.features.engines import Compiled, Unsuited
 
 Forward = Callable[[np.ndarray], Iterator[list[np.ndarray]]]
 
@@ -30,10 +30,6 @@ ENGINES = {
 }
 
 
-class Disagreement(UserError):
-    """A compiled network that does not give what Keras gives."""
-
-
 def decisions(config: FeaturesConfig) -> list[FeaturesConfig]:
     """What `auto` in a config can come to, the fastest on this machine first; the config itself where it has none."""
     engine, precision = _best()
@@ -42,6 +38,11 @@ def decisions(config: FeaturesConfig) -> list[FeaturesConfig]:
     pairs = dict.fromkeys(product(engines, precisions))
     every = config.engine != AUTO  # what is asked for is no matter of choice
     return [replace(config, engine=e, precision=p) for e, p in pairs if every or p in ENGINES[e][0]]
+
+
+def is_here(engine: str) -> bool:
+    """Whether an engine takes networks of this Keras backend."""
+    return ENGINES[engine][1] == os.environ["KERAS_BACKEND"]
 
 
 def _best() -> tuple[str, str]:
@@ -65,12 +66,10 @@ def compile_forward(backbone: Backbone, batch_size: int, engine: str, precision:
     Raises:
         UserError: an engine that the Keras backend or the installation does not have, or a precision that it has not.
     """
-    import keras
-
     precisions, needed = ENGINES[engine]
     if precision not in precisions:
         raise UserError(f"features.precision={precision}: features.engine={engine} has float32 alone; say that")
-    if keras.config.backend() != needed:
+    if not is_here(engine):
         raise UserError(
             f"features.engine={engine}: only with KERAS_BACKEND={needed}; set it, or say features.engine=auto"
         )
@@ -125,7 +124,7 @@ def check_parity(backbone: Backbone, forward: Forward, images: np.ndarray, preci
     An exported form can be wrong while `predict` is right (MobileNetV2 behind preprocessing layers, without a warning).
 
     Raises:
-        Disagreement: a relative error (norm of the difference over the norm) above TOLERANCE.
+        Unsuited: a relative error (norm of the difference over the norm) above TOLERANCE.
         UserError: features that are NaN.
     """
     import keras
@@ -138,7 +137,7 @@ def check_parity(backbone: Backbone, forward: Forward, images: np.ndarray, preci
             raise UserError(f"backbone={backbone.config.name}: {layer} gives NaN or infinity; are its weights whole?")
         error = float(np.linalg.norm(ours - theirs)) / max(float(np.linalg.norm(theirs)), 1e-30)
         if not error <= TOLERANCE[precision]:
-            raise Disagreement(
+            raise Unsuited(
                 f"backbone={backbone.config.name}: the compiled network and Keras disagree on {layer} by {error:.1%} "
                 f"(allowed: {TOLERANCE[precision]:.0%}); nothing was stored, another features.engine= or "
                 "features.precision=float32 may do"

@@ -22,7 +22,8 @@ from fer_experiments.backbones.weights import weights_file
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Lost, Shared
-from fer_experiments.features.engine import Disagreement, Forward, check_parity, compile_forward, joined
+from fer_experiments.features.engine import Forward, check_parity, compile_forward, joined
+from fer_experiments.features.engines import Unsuited
 from fer_experiments.features.shards import is_intact, read_manifest, write_manifest, write_shard
 from fer_experiments.files import write_atomically
 from fer_experiments.terminal import size
@@ -82,21 +83,21 @@ def extract(
     return how
 
 
-def disagreement(
+def unsuited(
     images: np.ndarray,
     backbone_cfg: BackboneConfig,
     features_cfg: FeaturesConfig,
     cache: Path,
     executor: Executor | None = None,
 ) -> str:
-    """What a forward pass on the first images has against being what Keras gives; "" when it is.
+    """Why the config's engine and precision do not suit the backbone, tried on the first images; "" when they do.
 
     Raises:
         UserError: what `load_backbone` raises.
     """
     try:
         _sampled(_source(backbone_cfg, features_cfg, cache, executor), images, executor)
-    except Disagreement as error:
+    except Unsuited as error:
         return str(error)
     return ""
 

@@ -166,13 +166,36 @@ def test_auto_is_float32_where_bfloat16_is_another_network(
     mobile = compose(["backbone=mobilenet_v2", weights]).backbone
     said: list[str] = []
     made = extract(tmp_path, mobile, faces, said, precision="auto")
-    assert re.match(r"features: in float32, for in bfloat16 the compiled network and Keras disagree on \w+ by", said[0])
+    assert re.match(
+        r"features: not by openvino in bfloat16: the compiled network and Keras disagree on \w+ by", said[0]
+    )
     assert "(openvino, float32)" in said[1] and made.count == len(faces)
     assert "no image forwarded" in (extract(tmp_path, mobile, faces, said, precision="auto"), said[-1])[1]
     with pytest.raises(
         UserError, match=r"nothing was stored, another features\.engine= or features\.precision=float32"
     ):
         extract(tmp_path, mobile, faces, precision="bfloat16")
+
+
+def test_auto_is_tensorflow_where_openvino_cannot(
+    tmp_path: Path, backbone: BackboneConfig, monkeypatch: pytest.MonkeyPatch
+):
+    import openvino
+
+    def refuse(*given: object) -> None:
+        raise RuntimeError("No translator found for Strange node.\nand more")
+
+    cpu_of(monkeypatch, "avx2")
+    monkeypatch.setattr(openvino, "convert_model", refuse)
+    said: list[str] = []
+    extract(tmp_path, backbone, IMAGES, said)
+    assert said[0] == (
+        "features: not by openvino in float32: OpenVINO cannot compile it (RuntimeError: No translator found for "
+        "Strange node.)"
+    )
+    assert "(tensorflow, float32)" in said[1]
+    with pytest.raises(UserError, match=r"OpenVINO cannot compile it .*; say features\.engine=tensorflow"):
+        extract(tmp_path, backbone, IMAGES[:9], engine="openvino")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fer_experiments.errors import UserError
+
+
+class Unsuited(UserError):
+    """An engine that cannot compile a network, or gives something else than Keras."""
+
 
 @dataclass(frozen=True)
 class Compiled:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_experiments.backbones.networks import Backbone
-from fer_experiments.features.engines import Compiled
+from fer_experiments.errors import first_line
+from fer_experiments.features.engines import Compiled, Unsuited
 from fer_experiments.features.engines.tensorflow import constant_function
 
 if TYPE_CHECKING:
@@ -28,13 +29,20 @@ def compiled(model: keras.Model, batch_size: int | None, precision: str, goal: s
     hints: dict[str, Any] = {"PERFORMANCE_HINT": goal, "INFERENCE_PRECISION_HINT": PRECISION[precision]}
     if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():  # a worker's share of the cores
         hints["INFERENCE_NUM_THREADS"] = int(threads)
-    return openvino.compile_model(openvino.convert_model(constant_function(model, batch_size)), "CPU", hints)
+    function = constant_function(model, batch_size)
+    try:
+        return openvino.compile_model(openvino.convert_model(function), "CPU", hints)
+    except Exception as error:  # of an operation that it does not know, and whatever else its parts raise
+        raise Unsuited(f"{model.name}: OpenVINO cannot compile it ({first_line(error, 200, named=True)})") from error
 
 
 def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Compiled:
     """See `engine.compile_forward`; the last batch is padded, so that it is compiled once."""
     size = min(BATCH, batch_size)
-    network = compiled(backbone.model, size, precision, "THROUGHPUT")
+    try:
+        network = compiled(backbone.model, size, precision, "THROUGHPUT")
+    except Unsuited as error:
+        raise Unsuited(f"{error}; say features.engine=tensorflow") from error
     count = network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + 1  # one waits: no core does for this process
     free = [network.create_infer_request() for _ in range(count)]
 
