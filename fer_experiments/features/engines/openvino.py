@@ -22,7 +22,11 @@ PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def compiled(model: keras.Model, batch_size: int | None, precision: str, goal: str) -> Any:
-    """An openvino.CompiledModel of a Keras model of uint8 pixels; None: of any batch size. goal: OpenVINO's hint."""
+    """An openvino.CompiledModel of a Keras model of uint8 pixels; None: of any batch size. goal: OpenVINO's hint.
+
+    Raises:
+        Unsuited: OpenVINO cannot.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report to its makers
     import openvino
 
