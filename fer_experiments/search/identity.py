@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fer_experiments.config import AUTO, Config, flatten, is_place, recorded, to_dict
 from fer_experiments.config.parts import BUDGET_PATHS, YOUNGER
-from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.search.space import GROUPS, ORACLES, apply, is_prepared_per_trial
 from fer_experiments.search.trials import Trial
+
+if TYPE_CHECKING:
+    from fer_experiments.experiment.prepare import Preparations
 
 CLEAN_ALL = ["constant", "conflicting", "duplicates"]  # what data.clean=all meant to those
 
