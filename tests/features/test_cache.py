@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
-from keras import layers
 
 from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.config import BackboneConfig, FeaturesConfig
@@ -58,18 +56,6 @@ def extract(
             said.append(line)
 
     return extract_features(images, f"of {len(images)}", backbone, replace(SMALL, **changes), cache, echo=echo)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
-    keras.utils.set_random_seed(0)
-    pixels = keras.Input((16, 16, 3))
-    x = layers.Conv2D(4, 3, strides=2, padding="same", name="first")(pixels)
-    x = layers.BatchNormalization()(x)
-    x = layers.Conv2D(6, 3, strides=2, padding="same", name="second")(x)
-    path = tmp_path_factory.mktemp("trunk") / "trunk.keras"
-    keras.Model(pixels, x).save(path)
-    return backbone_of(path)
 
 
 def shards(cache: Path, view: str = "original") -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cache import IMAGES, backbone_of, expected, extract
+from test_cache import IMAGES, expected, extract
 
 from fer_experiments.backbones.networks import Backbone, load_backbone
 from fer_experiments.config import AUTO, BackboneConfig, FeaturesConfig
@@ -23,21 +23,6 @@ from fer_experiments.features.engine import ENGINES, check_parity, compile_forwa
 from fer_experiments.features.engines import Compiled
 
 HERE = [(name, p) for name, (precisions, needed) in ENGINES.items() for p in precisions if needed == "tensorflow"]
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneConfig:
-    import keras
-    from keras import layers
-
-    keras.utils.set_random_seed(0)
-    pixels = keras.Input((16, 16, 3))
-    x = layers.Conv2D(4, 3, strides=2, padding="same", name="first")(pixels)
-    x = layers.BatchNormalization()(x)
-    x = layers.Conv2D(6, 3, strides=2, padding="same", name="second")(x)
-    path = tmp_path_factory.mktemp("trunk") / "trunk.keras"
-    keras.Model(pixels, x).save(path)
-    return backbone_of(path)
 
 
 @pytest.fixture(scope="module")
