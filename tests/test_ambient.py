@@ -97,24 +97,33 @@ numpy.save(sys.argv[3], table.filter(regex="^probability_").to_numpy())
 """
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-def test_a_registered_model_without_the_package_is_independent_of_keras_settings(
-    settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
+    """The folder of a model, images, and what it says of them where nothing is set."""
     from fer_experiments.config.compose import compose
     from fer_experiments.tracking.fresh import predict_fresh
     from fer_experiments.tracking.models import save_classifier
     from fer_experiments.training.heads import build_head
     from fer_experiments.training.whole import assemble
 
+    folder = tmp_path_factory.mktemp("saved") / "model"
     config = compose(["data=demo", "backbone=pocket", "head=conv", "head.normalize=false"])
     head = build_head(config.head, [(6, 6, 160)], 2, precision="mixed_bfloat16")
-    save_classifier(assemble(config.backbone, (48, 48), head, ["original", "flip"], 2), ["a", "b"], tmp_path / "model")
+    save_classifier(assemble(config.backbone, (48, 48), head, ["original", "flip"], 2), ["a", "b"], folder)
     images = np.random.default_rng(0).integers(0, 256, (40, 48, 48), dtype=np.uint8)
-    plain = predict_fresh("the model", ALONE, [str(tmp_path / "model")], images)
+    return folder, images, predict_fresh("the model", ALONE, [str(folder)], images)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_registered_model_without_the_package_is_independent_of_keras_settings(
+    settings: str, saved: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from fer_experiments.tracking.fresh import predict_fresh
+
+    folder, images, plain = saved
     (tmp_path / "keras.json").write_text(json.dumps(SETTINGS[settings]))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    np.testing.assert_array_equal(predict_fresh("the model", ALONE, [str(tmp_path / "model")], images), plain)
+    np.testing.assert_array_equal(predict_fresh("the model", ALONE, [str(folder)], images), plain)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class Server:
 
     mlruns: Path
     port: int = field(default_factory=free_port)
-    options: tuple[str, ...] = ("--workers", "2")
+    options: tuple[str, ...] = ("--workers", "1")
     process: subprocess.Popen[bytes] | None = None
 
     @property

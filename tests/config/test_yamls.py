@@ -23,10 +23,17 @@ def fer2013(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_zip(tmp_path_factory.mktemp("fer2013") / "fer2013.zip", list(tree(faces).items()))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: sweeps and experiments look at the same few pictures through the same backbones."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def smoke(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> list[str]:
     """Overrides for one step: random weights for ImageNet's."""
     config = compose([name])
-    overrides = [name, "training.smoke=true", f"paths.mlruns={tmp_path}/mlruns", f"paths.cache={tmp_path}/cache"]
+    overrides = [name, "training.smoke=true", f"paths.mlruns={tmp_path}/mlruns"]
+    overrides.append(f"paths.cache={request.getfixturevalue('cache')}")
     if config.data.source == "fer2013":
         overrides.append(f"data.path={request.getfixturevalue('fer2013')}")
     if config.backbone.weights == "imagenet":
