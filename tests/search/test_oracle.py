@@ -98,10 +98,10 @@ def test_stopped_after_every_event_it_asks_the_same(name: str, space: dict[str, 
 
 @pytest.mark.filterwarnings("ignore:The optimal value found for dimension")
 def test_bayesian_search_stopped_with_trials_in_flight_asks_the_same():
-    config = sweep("bayesian", space=PLANE, max_trials=11)  # random until six have a score, then the Gaussian process
-    uninterrupted = wander(config, 22, 0, flying_at_most=3)
-    assert len(uninterrupted) == 11
-    assert wander(config, 22, 0, flying_at_most=3, stops=range(14, 22)) == uninterrupted
+    config = sweep("bayesian", space=PLANE, max_trials=13)  # random until six have a score, then the Gaussian process
+    uninterrupted = wander(config, 26, 0, flying_at_most=3)
+    assert len(uninterrupted) == 13
+    assert wander(config, 26, 0, flying_at_most=3, stops=range(14, 26)) == uninterrupted
 
 
 @pytest.mark.parametrize("name", ALL)
