@@ -34,7 +34,8 @@ LONGEST = (
     *["test_kill.py", "test_server_attacks.py", "test_sweep_cluster.py", "test_promote.py", "test_sweep_killed.py"],
     *["test_server.py", "test_sweep.py", "test_ui.py", "test_sweep_configs.py", "test_mending.py"],
     "test_request_bounds.py",
-    *["test_executor.py", "test_cli.py", "test_yamls.py", "test_extraction.py", "test_cache.py", "test_serve.py"],
+    *["test_executor.py", "test_worker_processes.py", "test_cli.py", "test_yamls.py", "test_extraction.py"],
+    *["test_cache.py", "test_serve.py"],
 )
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -7,78 +7,34 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from forked import Command
 from forked import run as fer
 from PIL import Image
-from stores import store_in
+from promoted_sweep import MODEL, Room, promoted_sweep
 
 from fer_experiments import cli, tracking
-from fer_experiments.config import Config, DataConfig
+from fer_experiments.config import DataConfig
 from fer_experiments.config.commands import override
 from fer_experiments.config.compose import compose
 from fer_experiments.data import open_test_split
-from fer_experiments.errors import Refused, UserError
+from fer_experiments.errors import UserError
 from fer_experiments.evaluation import metrics
-from fer_experiments.experiment import record
 from fer_experiments.experiment.train import train
 from fer_experiments.registry.promote import promote
 from fer_experiments.registry.sealed import recorded_probabilities
 from fer_experiments.registry.versions import crown, list_models, rollback
-from fer_experiments.search.state import State
-from fer_experiments.search.sweep import run_sweep
-from fer_experiments.tracking import Store, find_runs, models, openings
+from fer_experiments.tracking import models, openings
 from fer_experiments.tracking.digests import TAG, digests
 from fer_experiments.tracking.store import client_of
-
-MODEL = "fer-demo"
-
-
-class Room(NamedTuple):
-    """A sweep of three trials whose best was promoted: version 1. said: what that promotion told its user. opened: each
-    time that it opened the test split."""
-
-    options: list[str]
-    store: Store
-    state: State
-    said: list[str]
-    opened: list[Any]
-
-    def config(self, *overrides: str) -> Config:
-        given = [o.partition("=")[0] for o in overrides]
-        gate = [] if "gate" in given else ["gate=default"]
-        return compose(["promote=default", *gate, *self.options, *overrides])
-
-    def aliases(self) -> dict[str, int]:
-        return {alias: v.number for v in models.versions(self.store, MODEL) for alias in v.aliases}
-
-    def runs(self, **tags: str) -> list[tracking.FoundRun]:
-        return find_runs(self.store, {f"fer.{key}": value for key, value in tags.items()})
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
-    folder = tmp_path_factory.mktemp("registry")
-    options = [
-        "tracking.system_metrics=false", f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}",
-    ]  # fmt: skip
-    made = ["sweep=quick", "data.demo_size=1500", "training.epochs=8", "sweep.max_trials=3", *options]
-    state = run_sweep(compose(made), lambda line: None)
-    said: list[str] = []
-    opened: list[Any] = []
-
-    def counted(*given: Any, **options: Any) -> Any:
-        opened.append(given)
-        return open_test_split(*given, **options)
-
-    room = Room(options, store_in(folder / "mlruns"), state, said, opened)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "open_test_split", counted)  # the only door
-        promote(room.config("promote.top_k=2", "promote.seeds=2", "promote.note=Made in a test."), echo=said.append)
-    return room
+    return promoted_sweep(tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture
@@ -274,22 +230,6 @@ def test_other_data_than_the_trial_had_are_refused(room: Room):
             promote(room.config(), run_id=run, echo=lambda line: None)
     finally:
         client.set_tag(run, "fer.dataset", was)
-
-
-def test_where_nothing_is_recorded_nothing_is_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for verb in ("promote", "rollback", "models"):
-        assert cli.main([verb, f"paths.mlruns={tmp_path / 'mlruns'}"]) == 2
-        assert "mlflow.db: nothing is recorded there yet; `" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_demo_faces_never_reach_a_real_models_name():
-    assert models.model_name(DataConfig(name="demo", task="happy", source="demo")) == "fer-demo"
-    assert models.model_name(DataConfig(name="fer2013", task="happy")) == "fer-happy"
-
-
-def test_a_refusal_is_no_mistake_of_the_user():
-    assert not issubclass(Refused, UserError)
 
 
 def test_a_store_that_was_moved_goes_on_where_it_is(room: Room, tmp_path: Path):

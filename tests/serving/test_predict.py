@@ -7,29 +7,21 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from predicted_faces import draw, faces_in, give, said
 from tiny_champion import CLASSES, SIZE
 
-from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.serving import loading
 from fer_experiments.serving import predict as room
 from fer_experiments.serving.predict import predict
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.classifier import FaceClassifier
-
-
-def draw(path: Path, number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    pixels = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return pixels
 
 
 @pytest.fixture(autouse=True)
@@ -40,24 +32,7 @@ def one_model(monkeypatch: pytest.MonkeyPatch, classifier: FaceClassifier) -> No
 
 @pytest.fixture
 def faces(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """A folder of three pictures, one of them further down, and two files that are none."""
-    folder = tmp_path / "faces"
-    (folder / "more").mkdir(parents=True)
-    names = ("face-9.png", "face-10.png", "more/face-1.png")
-    pixels = {str(folder / name): draw(folder / name, number) for number, name in enumerate(names)}
-    (folder / "notes.txt").write_text("no picture")
-    (folder / "cut.png").write_bytes((folder / "face-9.png").read_bytes()[:60])
-    (folder / ".hidden.png").write_text("no picture")
-    return folder, pixels
-
-
-def said(config: Config, paths: list[str], form: str = "json") -> tuple[int, str]:
-    lines: list[str] = []
-    return predict(config, paths, form, lines.append), "\n".join(lines)
-
-
-def give(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    return faces_in(tmp_path / "faces")
 
 
 def test_folder_is_read_in_natural_order_and_what_is_no_picture_is_named(registered, classifier, faces, capsys):
@@ -208,15 +183,6 @@ def test_file_that_is_no_picture_by_its_size_is_not_read(registered, tmp_path, m
 def test_wrong_arguments_are_refused(registered, paths, form, message):
     with pytest.raises(UserError, match=message):
         predict(registered, paths, form)
-
-
-def test_files_that_are_missing_are_told_without_tensorflow():
-    code = (
-        "import sys; from fer_experiments.serving.predict import predict; from fer_experiments.config import Config\n"
-    )
-    code += "assert predict(Config(), ['/nowhere.png']) == 2; assert not {'tensorflow', 'mlflow'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "fer predict: /nowhere.png: no such file or folder\n")
 
 
 # Which model

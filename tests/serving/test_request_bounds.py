@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import http.client
 import json
 import os
@@ -12,16 +13,20 @@ import struct
 import sys
 import threading
 import zlib
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from asked_server import ADDRESS, FACE, HEAVY, LARGE, answer, answered, asking, encoded
 from forked import PATIENCE
 from PIL import Image
-from tiny_champion import SIZE
+from tiny_champion import CLASSES, SIZE
 
 from fer_experiments.serving import bodies, turns
+from fer_experiments.serving import serve as room
 from fer_experiments.serving.bodies import Refusal, read_body
+from fer_experiments.serving.fast import Answering
 from fer_experiments.serving.serve import _check_head
 from fer_experiments.serving.turns import Batches, Turns
 
@@ -203,3 +208,60 @@ def test_true_and_false_are_no_pixels(served, value):
 def test_requests_have_as_many_images_as_a_network_of_any_size_can_hold():
     assert bodies.most_images((48, 48)) == bodies.IMAGES and bodies.most_images((299, 299)) < 50
     assert bodies.most_images((10_000, 10_000)) == 1
+
+
+def test_body_that_does_not_arrive_is_given_up(monkeypatch):
+    async def ask() -> list[Any]:
+        async def receive() -> dict[str, Any]:
+            if not asked:
+                asked.append(True)
+                return {"type": "http.request", "body": b"{", "more_body": True}
+            return await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asked, sent = [], []
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": headers, "query_string": b""}
+        await served(scope, receive, send)
+        return sent
+
+    monkeypatch.setattr(room, "SECONDS", 0.01)
+    about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1, probabilities=None)
+    served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
+    start, body = asyncio.run(ask())
+    assert start["status"] == 408 and b"has not arrived within" in body["body"] and served.held == 0
+
+
+def test_a_refused_body_is_let_go_of_at_once(classifier):
+    """What refers to each other in a circle stays until Python looks for such, 30 MB of each request."""
+
+    async def ask() -> None:
+        async def receive() -> dict[str, Any]:
+            return parts.pop() if parts else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        sent: list[Any] = []
+        parts = [{"type": "http.request", "body": b"[" * 100_000}]
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": headers, "query_string": b""}
+        await served(scope, receive, send)
+        assert sent[0]["status"] == 400
+
+    about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1)
+    served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
+    asyncio.run(ask())
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        asyncio.run(ask())
+        gc.collect()
+        assert not [kept for kept in gc.garbage if isinstance(kept, room.Refusal)]
+    finally:
+        gc.set_debug(0)
+        gc.enable()
+        gc.garbage.clear()

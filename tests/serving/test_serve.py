@@ -2,97 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import gc
 import http.client
 import io
 import json
 import os
 import re
-import select
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 from PIL import Image
+from serving_process import Server, serving
 from tiny_champion import CLASSES, SIZE
 
-from fer_experiments.config import Config, to_dict
+from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.serving import loading, turns
 from fer_experiments.serving import serve as room
-from fer_experiments.serving.fast import Answering
 from fer_experiments.serving.predict import predict
 
-# As the command line does: a config, and a SIGTERM that becomes exit code 143.
-START = """
-import json, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-from fer_experiments.config import from_dict
-from fer_experiments.serving import serve
-serve.SECONDS = 3600  # a body that waits here may wait however slow the machine is
-try:
-    serve.serve(from_dict(json.loads(sys.argv[1])), port=0)
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
 FACES = np.random.default_rng(0).integers(0, 256, (5, *SIZE), dtype=np.uint8)
-
-
-class Server:
-    """A serving process, questions to it, and the file of what it says on standard error."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
-        self.process, self.port, self.log = process, port, log
-
-    def ask(self, body: Any = None, method: str = "POST", path: str = "/invocations", **headers: str) -> Any:
-        """Status and content of an answer; lists and objects are sent as JSON."""
-        content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
-        sent = {"Content-Type": "application/json"} | {key.replace("_", "-"): value for key, value in headers.items()}
-        try:
-            connection.request(method, path, content, sent)
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            return answer.status, json.loads(text) if text.startswith(("{", "[")) else text
-        finally:
-            connection.close()
-
-    def probabilities(self, body: Any) -> np.ndarray:
-        status, answer = self.ask(body)
-        assert status == 200, answer
-        return np.array([[row[f"probability_{name}"] for name in CLASSES] for row in answer["predictions"]])
-
-
-@contextmanager
-def serving(config: Config) -> Iterator[Server]:
-    command = [sys.executable, "-c", START, json.dumps(to_dict(config))]
-    with tempfile.NamedTemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert process.stdout
-        try:
-            ready, _, _ = select.select([process.stdout], [], [], 300)
-            line = process.stdout.readline() if ready else ""
-            told = "serving models:/fer-demo/1 (champion) at http://127.0.0.1:"
-            assert told in line, Path(log.name).read_text()
-            yield Server(process, int(line.split("127.0.0.1:")[1].split(";")[0]), Path(log.name))
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -319,63 +257,6 @@ def test_content_length_that_lies_hurts_nobody(server, length):
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert server.ask({"inputs": FACES.tolist()})[0] == 200
     assert "Traceback" not in server.log.read_text()
-
-
-def test_body_that_does_not_arrive_is_given_up(monkeypatch):
-    async def ask() -> list[Any]:
-        async def receive() -> dict[str, Any]:
-            if not asked:
-                asked.append(True)
-                return {"type": "http.request", "body": b"{", "more_body": True}
-            return await asyncio.Event().wait()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        asked, sent = [], []
-        headers = [(b"content-type", b"application/json")]
-        scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": headers, "query_string": b""}
-        await served(scope, receive, send)
-        return sent
-
-    monkeypatch.setattr(room, "SECONDS", 0.01)
-    about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1, probabilities=None)
-    served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
-    start, body = asyncio.run(ask())
-    assert start["status"] == 408 and b"has not arrived within" in body["body"] and served.held == 0
-
-
-def test_a_refused_body_is_let_go_of_at_once(classifier):
-    """What refers to each other in a circle stays until Python looks for such, 30 MB of each request."""
-
-    async def ask() -> None:
-        async def receive() -> dict[str, Any]:
-            return parts.pop() if parts else await asyncio.Event().wait()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        sent: list[Any] = []
-        parts = [{"type": "http.request", "body": b"[" * 100_000}]
-        headers = [(b"content-type", b"application/json")]
-        scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": headers, "query_string": b""}
-        await served(scope, receive, send)
-        assert sent[0]["status"] == 400
-
-    about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1)
-    served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
-    asyncio.run(ask())
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        asyncio.run(ask())
-        gc.collect()
-        assert not [kept for kept in gc.garbage if isinstance(kept, room.Refusal)]
-    finally:
-        gc.set_debug(0)
-        gc.enable()
-        gc.garbage.clear()
 
 
 def test_huge_picture_in_few_bytes_is_refused(server):

@@ -3,9 +3,7 @@
 import configparser
 import multiprocessing
 import os
-import select
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from severed import Severed
 from stores import config_in
 from tracking_server import PATIENCE, ROOT, Server, needs_postgres, running_server
 
@@ -27,7 +26,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.tracking.lifecycle import create_run
 from fer_experiments.tracking.store import client_of
 
-pytestmark = needs_postgres
+pytestmark = [needs_postgres, pytest.mark.usefixtures("passwordless")]
 
 RUNS = 3  # a process
 START = [sys.executable, str(ROOT / "server" / "start.py")]
@@ -37,17 +36,6 @@ START = [sys.executable, str(ROOT / "server" / "start.py")]
 def server():
     with running_server() as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def environment():
-    """Without a password in the environment, before and after."""
-    before = dict(os.environ)
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "FER_DATABASE"):
-        os.environ.pop(name, None)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture
@@ -195,36 +183,6 @@ def test_a_kill_of_everything_for_15_seconds_loses_nothing_and_doubles_nothing(s
     assert len(client.list_artifacts(run.run_id, "notes")) == len(steps)
 
 
-class Severed:
-    """A TCP proxy that cuts the client off before the first answer to runs/create: the run is there, its id is not."""
-
-    def __init__(self, port):
-        self.target, self.cut = port, False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.uri = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.relay, args=(client,), daemon=True).start()
-
-    def relay(self, client):
-        with client, socket.create_connection(("127.0.0.1", self.target)) as server:
-            creates = False
-            while True:
-                for ready in select.select([client, server], [], [])[0]:
-                    data = ready.recv(1 << 16)
-                    creates |= b"/runs/create" in data
-                    if not data or (ready is server and creates and not self.cut):
-                        self.cut |= creates
-                        return
-                    (server if ready is client else client).sendall(data)
-
-
 def test_a_run_whose_answer_was_lost_is_recorded_once(store, server):
     def created(create):
         proxy = Severed(server.port)
@@ -266,18 +224,6 @@ def test_a_second_server_on_the_same_folder_is_one_line(server):
     assert "another `make server` runs on it" in refusal("--port", "0", "--mlruns", str(server.mlruns))
 
 
-def test_no_postgresql_is_one_line_with_what_to_install(tmp_path):
-    # -S -E and an empty PATH would still find Debian's folder, so this looks from inside the module.
-    code = (
-        "import sys; sys.path[:0] = [sys.argv.pop(1)]; import postgres, start; "
-        "postgres.binaries = lambda version='': None; sys.exit(start.main())"
-    )
-    command = [sys.executable, "-c", code, str(ROOT / "server"), "--port", "0", "--mlruns", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "apt-get install postgresql" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("database", "said"),
     [
@@ -315,28 +261,6 @@ def test_a_server_stopped_while_it_starts_leaves_nothing(server):
         assert not alive(family)
     finally:
         other.kill()
-
-
-def test_a_signal_while_a_program_starts_ends_that_too():
-    code = f"""
-import os, signal, subprocess, sys
-sys.path.insert(0, {str(ROOT / "server")!r})
-import children
-start = subprocess.Popen
-def starts(*args, **options):
-    process = start(*args, **options)
-    print(process.pid, flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)  # before it is in anyone's hands
-    return process
-children.leave_on_signals()
-subprocess.Popen = starts
-with children.running(["sleep", "600"], signal.SIGTERM, 60):
-    print("running")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (pid,) = done.stdout.split()
-    assert not psutil.pid_exists(int(pid))
 
 
 def test_ctrl_c_stops_it_with_its_database(server):  # the last one: the server is gone then

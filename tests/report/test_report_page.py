@@ -1,0 +1,201 @@
+"""Pages of states that a small sweep does not come to; read by a parser and a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import pytest
+from chromium import PATIENCE
+from parsed_page import Read
+from plotly.offline import get_plotlyjs
+
+from fer_experiments.config import SweepConfig, flatten
+from fer_experiments.report.page import PARTS, page
+from fer_experiments.report.record import Record
+from fer_experiments.report.scales import scale_of
+from fer_experiments.search.state import State
+from fer_experiments.search.trials import read_trial
+
+EVIL = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>\'&%{x}'
+SPACE = {
+    "head.l2": {"type": "float", "min": 1e-6, "max": 1e-1, "sampling": "log"},
+    "head.dropout": {"type": "float", "min": 0.0, "max": 0.6},
+    "head.dense_widths": {"type": "choice", "values": [[], [32], [128, 64]]},
+    "head.normalize": {"type": "bool"},
+    "training.optimizer": {"type": "choice", "values": ["adam", "sgd", EVIL]},
+}
+
+
+def made_up(trials: list[dict[str, Any]], *, oracle: str = "random", status: str = "finished", **more: Any) -> Record:
+    """A sweep over SPACE with these trials."""
+    sweep = SweepConfig(name="made-up", oracle=oracle, space=SPACE)
+    identity = {**flatten({"sweep": to_dict_of(sweep)}), "data.task": "demo", "head.name": "pooled"}
+    order = [n for t in trials for n in [t["number"]] * (1 if t["status"] == "asked" else 2)]
+    state = State("made-up-01234567", "made-up", identity, run_id="a" * 32, order=order, seconds=3600.0)
+    state.trials = [read_trial(t) for t in trials]
+    state.updated = "2026-01-02T03:04:05+00:00"
+    nothing: dict[str, Any] = {"counts": None, "cleaning": None, "hardware": None, "best_config": None}
+    empty: dict[str, Any] = {"times": {}, "curves": {}, "matrices": {}, "seeds": pd.DataFrame(), "killed": []}
+    return Record(state=state, sweep=sweep, run_id="a" * 32, status=status, **{**nothing, **empty, **more})
+
+
+def to_dict_of(sweep: SweepConfig) -> dict[str, Any]:
+    return {key: value for key, value in vars(sweep).items() if key not in ("max_trials", "max_hours", "target")}
+
+
+def trial(number: int, status: str = "finished", **more: Any) -> dict[str, Any]:
+    values = {
+        "head.l2": 10 ** -(1 + number % 50 / 10),
+        "head.dropout": number % 7 / 10,
+        "head.dense_widths": [[], [32], [128, 64]][number % 3],
+        "head.normalize": number % 2 == 0,
+        "training.optimizer": ["adam", "sgd", EVIL][number % 3],
+    }
+    own = {"number": number, "trial_id": f"{number:04}", "values": values, "raw": values, "status": status}
+    if status == "asked":
+        return {**own, "score": None}
+    if status == "failed":
+        return {**own, "score": None, "seconds": 1.0, "error": f"ValueError: {EVIL}", **more}
+    score = 0.5 + (number * 37 % 100) / 250
+    metrics = {
+        "final/val_accuracy": score,
+        "final/val_accuracy_low": score - 0.05,
+        "final/val_accuracy_high": score + 0.05,
+    }
+    ended = {"score": score, "metrics": metrics, "epochs": 5, "best_epoch": 3, "seconds": 2.0, "fit_s": 1.0}
+    return {**own, **ended, "run_id": f"{number:032}", **more}
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        ([], {"leaderboard": "No trial has ended yet", "objective": "No trial has ended yet"}),
+        ([trial(0, "failed")], {"best": "No trial has finished", "slices": "No trial has a score", "failures": EVIL}),
+        ([trial(0, "pruned"), trial(1, "failed")], {"best": "No trial has finished", "failures": "pruned"}),
+        ([trial(0, raw={"tuner/initial_epoch": 2})], {"best": "Hyperband went on from an earlier trial's weights"}),
+        ([trial(0), trial(1, "repeated", of=0)], {"importances": "It takes 4 trials", "failures": "repeated"}),
+        ([trial(n, ["finished", "failed", "pruned", "asked"][n % 4]) for n in range(12)], {"failures": "in flight"}),
+    ],
+)
+def test_sweeps_with_little_in_them_have_a_page(trials: list[dict[str, Any]], expected: dict[str, str]):
+    read = Read(page(made_up(trials, oracle="hyperband", status="stopped")))
+    assert [a["id"] for tag, a in read.tags if tag == "section"] == list(PARTS)
+    for part, text in expected.items():
+        assert text in read.sections[part], part
+
+
+def hostile() -> Record:
+    trials = [trial(n, "failed" if n == 4 else "finished") for n in range(9)]
+    history = pd.DataFrame({"epoch": [0, 1], "val/accuracy": [0.4, 0.5], "val/loss": [1.0, 0.9]})
+    return made_up(
+        trials,
+        counts=pd.DataFrame({"split": ["train"], EVIL: [5]}),
+        curves={0: history, 1: history},
+        matrices={n: ([EVIL, "happy"], [[3, 1], [0, n]]) for n in range(3)},
+        times={n: (n / 10, n / 10 + 0.05) for n in range(9)},
+        killed=[EVIL],
+    )
+
+
+def test_texts_of_users_are_never_markup():
+    text = page(hostile())
+    read = Read(text)
+    assert not [tag for tag, a in read.tags if tag == "img" or any(key.startswith("on") for key in a)]
+    assert all(EVIL in read.sections[part] for part in ("searched", "data", "failures"))
+    own = text.replace(get_plotlyjs(), "")
+    assert "<img" not in own and "<script>window" not in own
+    assert own.count("</script>") == own.count("<script") == sum(tag == "script" for tag, _ in read.tags)
+
+
+def test_a_thousand_trials_stay_below_ten_megabytes():
+    trials = [trial(n, "failed" if n % 10 == 9 else "pruned" if n % 10 == 8 else "finished") for n in range(1000)]
+    text = page(made_up(trials, times={n: (n / 100, n / 100 + 0.01) for n in range(1000)}))
+    assert len(text) - len(get_plotlyjs()) < 3e6
+    assert len(Read(text).tables["trials"]) == 1001
+
+
+def test_an_absent_value_lies_below_what_the_space_allows_and_is_named():
+    numbers = scale_of("head.l2", SPACE["head.l2"], [1e-3, None])
+    assert numbers.at[1] < numbers.at[0] and numbers.low <= numbers.at[1] < -6
+    assert numbers.ticks[numbers.at[1]] == "absent" and len(numbers.ticks) > 3
+    linear = scale_of("head.dropout", {"type": "float", "min": 0.2, "max": 0.6}, [None, 0.4])
+    assert linear.ticks[linear.at[0]] == "absent" and {"0.2", "0.6"} <= set(linear.ticks.values())
+    widths = scale_of("w", SPACE["head.dense_widths"], [[128, 64], None])
+    assert widths.ticks[widths.at[1]] == "absent" and widths.at[1] < min(p for p in widths.ticks if p != widths.at[1])
+
+
+def test_a_scale_spans_the_space_and_names_its_values():
+    log = scale_of("head.l2", SPACE["head.l2"], [1e-3, 1e-1])
+    assert log.at == pytest.approx([-3, -1]) and (log.low, log.high) == pytest.approx((-6, -1))
+    assert list(log.ticks.values()) == ["1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1"]
+    narrow = scale_of("a", {"type": "float", "min": 2e-4, "max": 5e-3, "sampling": "log"}, [])
+    assert list(narrow.ticks.values()) == ["0.0002", "0.0005", "0.001", "0.002", "0.005"]
+    widths = scale_of("w", SPACE["head.dense_widths"], [[128, 64], []])
+    assert widths.at == [2, 0] and widths.ticks == {0: "[]", 1: "[32]", 2: "[128, 64]"}
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The hostile sweep's page, opened from disk without a network."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page(hostile()))
+    context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    tab = context.new_page()
+    tab.said, tab.asked = [], []
+    tab.on("console", lambda message: tab.said.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: tab.said.append(str(error)))
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.goto(path.as_uri())
+    tab.wait_for_selector("#coordinates-chart .axis-brush", state="attached")
+    yield tab
+    context.close()
+
+
+def test_the_page_renders_without_errors_or_requests(opened: Any):
+    charts = opened.eval_on_selector_all(".js-plotly-plot", "all => all.map(one => one.id)")
+    assert charts == [
+        f"{n}-chart" for n in ("objective", "coordinates", "importances", "slices", "curves", "confusion")
+    ]
+    assert opened.locator("#objective-chart .scatterlayer .point").count() >= 9
+    assert not opened.said
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in opened.asked) and len(opened.asked) == 1
+    assert opened.evaluate("window.hacked") is None
+
+
+def test_a_click_on_a_header_sorts_the_rows_by_number_and_back(opened: Any):
+    column = "rows => rows.map(row => row.cells[3].dataset.value)"
+    header = opened.locator("#trials th", has_text="head.l2")
+    header.locator("button").click()
+    values = [float(v) for v in opened.eval_on_selector_all("#trials tbody tr", column)]
+    assert len(values) == 9 and values == sorted(values) and header.get_attribute("aria-sort") == "ascending"
+    header.locator("button").focus()
+    opened.keyboard.press("Enter")
+    values = [float(v) for v in opened.eval_on_selector_all("#trials tbody tr", column)]
+    assert values == sorted(values, reverse=True) and header.get_attribute("aria-sort") == "descending"
+    opened.locator("#trials th", has_text="final/val_accuracy").locator("button").click()
+    failed = "rows => rows.map(row => row.cells[2].textContent)"
+    assert opened.eval_on_selector_all("#trials tbody tr", failed)[-1] == "", "the failed trial stays last"
+
+
+def test_a_drag_along_an_axis_selects_trials_and_rows(opened: Any):
+    axis = opened.locator("#coordinates-chart .axis-brush").first
+    axis.scroll_into_view_if_needed()
+    box = axis.bounding_box()
+    x = box["x"] + box["width"] / 2
+    opened.mouse.move(x, box["y"] + 0.15 * box["height"])
+    opened.mouse.down()
+    opened.mouse.move(x, box["y"] + 0.3 * box["height"], steps=5)
+    opened.mouse.up()
+    brushed = "document.getElementById('coordinates-chart').data[0].dimensions[0].constraintrange"
+    opened.wait_for_function(f"{brushed} !== undefined")
+    low, high = opened.evaluate(brushed)
+    assert -6 <= low < high <= -1
+    inside = {str(n) for n in range(9) if n != 4 and low <= -(1 + n / 10) <= high}
+    shown = opened.eval_on_selector_all(
+        "#trials tbody tr", "rows => rows.filter(row => !row.hidden).map(row => row.cells[1].dataset.value)"
+    )
+    assert set(shown) == inside and 0 < len(inside) < 8
+    assert f"{len(inside)} of 8 trials selected" in opened.inner_text("#selected")

@@ -1,0 +1,138 @@
+"""What goes on a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_runs import artifacts, recorded, start
+
+
+def test_epochs_are_series_from_their_first_epoch(store):
+    from mlflow import MlflowClient
+
+    epochs = pd.RangeIndex(3, 403, name="epoch")
+    columns = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "learning_rate"]
+    history = pd.DataFrame(np.random.default_rng(0).random((400, 5)), epochs, columns)
+    history.loc[402, "train/loss"] = np.inf
+    with start(store) as run:
+        run.log_epochs(history)
+    client = MlflowClient(store.uri)
+    series = client.get_metric_history(run.id, "val/loss")
+    assert [(m.step, m.value) for m in series] == list(history["val/loss"].items())
+    assert recorded(store, run.id).data.metrics.keys() == set(columns)
+    assert np.isnan(recorded(store, run.id).data.metrics["train/loss"])
+
+
+def test_artifacts_land_under_their_paths(store, mlruns, tmp_path):
+    from matplotlib.figure import Figure
+
+    (tmp_path / "lock.txt").write_text("numpy==2\n")
+    with start(store) as run:
+        run.log_text("héllo", "config.yaml")
+        run.log_json({"n": np.int64(3), "m": np.eye(2), "s": {2, 1}, "p": tmp_path}, "data/cleaning.json")
+        run.log_csv(pd.DataFrame({"a": [1]}), "leaderboard.csv")
+        run.log_csv(pd.DataFrame({"a": [1]}, index=pd.RangeIndex(1, name="epoch")), "metrics/history.csv")
+        run.log_figure(Figure(), "plots/empty.png")
+        run.log_file(tmp_path / "lock.txt", "environment/requirements.lock")
+        run.describe("| trial | accuracy |")
+    there = artifacts(mlruns, run)
+    assert (there / "config.yaml").read_text() == "héllo"
+    assert json.loads((there / "data/cleaning.json").read_text()) == {
+        "n": 3,
+        "m": [[1, 0], [0, 1]],
+        "s": [1, 2],
+        "p": str(tmp_path),
+    }
+    assert (there / "leaderboard.csv").read_text() == "a\n1\n"
+    assert (there / "metrics/history.csv").read_text() == "epoch,a\n0,1\n"
+    assert (there / "plots/empty.png").read_bytes().startswith(b"\x89PNG")
+    assert (there / "environment/requirements.lock").read_text() == "numpy==2\n"
+    assert recorded(store, run.id).data.tags["mlflow.note.content"] == "| trial | accuracy |"
+
+
+def test_both_splits_are_inputs_of_the_run(store):
+    dataset = SimpleNamespace(
+        task="binary",
+        source="fer2013",
+        fingerprint="ab" * 32,
+        train=np.arange(8),
+        val=np.arange(2),
+        counts={"train": {"negative": 5, "happy": 3}, "val": {"negative": 1, "happy": 1}},
+    )
+    with start(store) as run:
+        run.log_dataset(dataset)
+    inputs = recorded(store, run.id).inputs.dataset_inputs
+    assert {(i.dataset.name, i.tags[0].value) for i in inputs} == {
+        ("binary/train", "training"),
+        ("binary/val", "validation"),
+    }
+    assert {i.dataset.digest for i in inputs} == {("ab" * 32)[:36]}
+    profiles = {i.dataset.name: json.loads(i.dataset.profile) for i in inputs}
+    assert profiles["binary/train"] == {"images": 8, "classes": {"negative": 5, "happy": 3}}
+
+
+def test_the_environment_is_recorded(store, mlruns, monkeypatch):
+    from fer_experiments import environment
+    from fer_experiments.config import project_root
+
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")  # other roundings
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    with start(store) as run:
+        run.log_environment()
+    there = artifacts(mlruns, run) / "environment"
+    assert json.loads((there / "versions.json").read_text())["numpy"] == np.__version__
+    assert json.loads((there / "hardware.json").read_text())["cores"] >= 1
+    variables = json.loads((there / "variables.json").read_text())
+    assert variables["TF_ENABLE_ONEDNN_OPTS"] == "0" and "NVIDIA_TF32_OVERRIDE" not in variables
+    assert (there / "requirements.lock").is_file() == (project_root() / "requirements.lock").is_file()
+    with start(store, parent=run.id) as nested:
+        nested.log_environment()
+    beside = artifacts(mlruns, nested) / "environment"
+    assert {file.name for file in there.iterdir()} - {file.name for file in beside.iterdir()} == {"requirements.lock"}
+    assert (there / "git.diff").is_file() == bool(environment.git_state(project_root()).dirty)
+
+
+def test_system_metrics_are_sampled_while_a_trial_is_open(store, monkeypatch):
+    from fer_experiments.tracking import lifecycle
+
+    monkeypatch.setitem(lifecycle.SAMPLING_S, "trial", 0.1)
+    with start(store, kind="trial", system_metrics=True) as run:
+        while "system/cpu_utilization_percentage" not in recorded(store, run.id).data.metrics:
+            time.sleep(0.1)
+
+
+def test_head_is_loaded_from_the_run(store):
+    import keras
+    import mlflow
+
+    spatial, pooled = keras.Input((3, 3, 32), name="block17"), keras.Input((16,), name="pooled")
+    flat = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(spatial), pooled])
+    head = keras.Model([spatial, pooled], keras.layers.Dense(1, activation="sigmoid")(flat))
+    head.compile("adam", "binary_crossentropy")
+    random = np.random.default_rng(0)
+    features = [random.random((8, 3, 3, 32)).astype("float16"), random.random((8, 16)).astype("float16")]
+    with start(store) as run:
+        run.log_head(head)
+    mlflow.set_tracking_uri(store.uri)
+    loaded = mlflow.keras.load_model(f"runs:/{run.id}/model")
+    expected = head.predict(features, verbose=0)
+    np.testing.assert_array_equal(loaded.predict(features, verbose=0), expected)
+    served = mlflow.pyfunc.load_model(f"runs:/{run.id}/model")
+    np.testing.assert_allclose(served.predict({"block17": features[0], "pooled": features[1]}), expected, atol=1e-6)
+    with pytest.raises(mlflow.MlflowException):
+        served.predict({"block17": features[0]})
+
+
+def test_mlflow_is_calm_and_sends_nothing():
+    import os
+
+    import mlflow  # noqa: F401
+
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.INFO)
