@@ -20,6 +20,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from asked_server import Served
 from PIL import Image
 from serving_process import Server, serving
 from tiny_champion import CLASSES, SIZE
@@ -275,16 +276,15 @@ def test_port_in_use_is_said_before_a_model_is_looked_for(server, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_ends_it_quietly_whoever_is_connected(registered, number, code):
-    with serving(registered) as server:
-        assert server.ask({"inputs": FACES.tolist()})[0] == 200
-        # A client that keeps its connection, and one that never ends its request.
-        waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
-        head = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        waiting[1].sendall(head + b"Content-Length: 9\r\n\r\n")
-        assert server.ask({"inputs": FACES.tolist()})[0] == 200  # who came before has been let in
-        os.kill(server.process.pid, number)
-        server.process.communicate(timeout=300)
-        errors = server.log.read_text()
-        assert server.process.returncode == code and "Traceback" not in errors, errors
-        for client in waiting:
-            client.close()
+    served = Served(registered)
+    assert served.ask()[0] == 200
+    # A client that keeps its connection, and one that never ends its request.
+    waiting = [served.connect() for _ in range(2)]
+    head = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    waiting[1].sendall(head + b"Content-Length: 9\r\n\r\n")
+    assert served.ask()[0] == 200  # who came before has been let in
+    os.kill(served.command.pid, number)
+    ended, errors = served.command.wait(), served.command.stderr
+    assert ended == code and "Traceback" not in errors, errors
+    for client in waiting:
+        client.close()

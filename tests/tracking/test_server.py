@@ -34,7 +34,7 @@ START = [sys.executable, str(ROOT / "server" / "start.py")]
 
 @pytest.fixture(scope="module")
 def server():
-    with running_server() as server:
+    with running_server("--workers", "2") as server:
         yield server
 
 

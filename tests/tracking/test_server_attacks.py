@@ -32,14 +32,14 @@ NOBODY: dict[str, object] = {"user": "nobody", "group": "nogroup", "extra_groups
 PASSWORD = "a long password of hers"
 SMALL = [
     *["sweep=quick", "data.limit=60", "data.demo_size=600", "training.epochs=2", "tracking.system_metrics=false"],
-    *["sweep.max_trials=3", "compute.workers=2"],
+    *["sweep.max_trials=2", "compute.workers=1"],
 ]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """One with an account `anna`, who was granted nothing. One worker process has one count of wrong passwords."""
-    with running_server("--workers", "1") as server:
+    with running_server() as server:
         assert ask(server, "users/create", username="anna", password=PASSWORD)[0] == 200
         assert ask(server, "experiments/search", "anna", max_results=1)[0] == 200
         yield server
