@@ -13,7 +13,7 @@ from typing import Any
 
 from fer_experiments.config.folders import options, project_root, yaml_of
 from fer_experiments.config.parts import cache_dir, experiment, mlruns_dir
-from fer_experiments.config.plain import flatten, from_dict, to_dict, without_password
+from fer_experiments.config.plain import flatten, from_dict, literal, to_dict, without_password
 from fer_experiments.config.schema import Config, DataConfig
 from fer_experiments.terminal import shown
 
@@ -47,7 +47,7 @@ def _joined(words: list[str]) -> str:
 
 def override(path: str, value: Any) -> str:
     """An override that Hydra reads as this value at this config path."""
-    return f"{path}={written(value)}"
+    return f"{path}={written(literal(value))}"
 
 
 def written(value: Any) -> str:

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from fer_experiments.config import Config, check, close, config_dir, options, sweeps_dir
 from fer_experiments.config.folders import YAML, parse_yaml
@@ -188,6 +188,8 @@ def _readable(error: Exception) -> str:
         return f"{found[1]}: several values: `fer train -m` runs one after another; a list is '{key}=[{value}]'"
     if text.startswith("Error merging override") and error.__cause__ is not None:
         return f"{text.removeprefix('Error merging override ')}: {one_line(error.__cause__)}"
+    if isinstance(error, GrammarParseError):
+        return f"{error.full_key}: a ${{ that nothing closes; two signs that stand for themselves are written \\${{"
     if isinstance(error, OmegaConfBaseException):
         return one_line(error)
     return " ".join(text.split())

@@ -80,18 +80,18 @@ def without_password(uri: str) -> str:
 
 def _checked(schema: DictConfig, container: Mapping[str, Any]) -> Any:
     try:
-        return OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(_literal(dict(container)))))
+        return OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(literal(dict(container)))))
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """The value, in which OmegaConf finds nothing to resolve: a record must not ask whoever reads it for secrets."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     if isinstance(value, Mapping):
-        return {key: _literal(each) for key, each in value.items()}
-    return [_literal(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: literal(each) for key, each in value.items()}
+    return [literal(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

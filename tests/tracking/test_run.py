@@ -83,6 +83,19 @@ def test_sigterm_is_left_as_it_was(store):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_of_which_a_library_made_an_error_has_failed_no_run(store):
+    import os
+    import signal
+
+    with pytest.raises(SystemExit) as ended, start(store) as run:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit:
+            raise RuntimeError("in a callback that may raise errors alone") from None
+    assert ended.value.code == 143
+    assert recorded(store, run.id).info.status == "KILLED"
+
+
 # Parents and trials
 
 

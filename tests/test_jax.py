@@ -1,0 +1,63 @@
+"""KERAS_BACKEND=jax: the same commands without TensorFlow, and models that open with either."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_sweeps import SMALL
+from stores import config_in
+
+from fer_experiments.serving.loading import load_model
+
+ROOT = Path(__file__).resolve().parents[1]
+pytest.importorskip("jax", reason="JAX is not installed: the extra jax")
+
+# Commands one after another in a process that TensorFlow cannot be imported in: <commands as JSON>
+PROGRAM = """
+import json, sys
+sys.modules["tensorflow"] = None
+from fer_experiments.cli import main
+for command in json.loads(sys.argv[1]):
+    print("\\n===", flush=True)
+    if code := main(command):
+        sys.exit(code)
+import keras
+assert keras.config.backend() == "jax"
+"""
+
+
+def by_jax(*commands: list[str], places: list[str]) -> list[str]:
+    """What each of these commands says."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps([[*command, *places] for command in commands])],
+        cwd=ROOT, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout.split("\n===\n")[1:]
+
+
+def test_a_sweep_its_promotion_and_predictions_need_no_tensorflow(tmp_path: Path):
+    face = np.random.default_rng(0).integers(0, 255, (48, 48), dtype=np.uint8)
+    Image.fromarray(face).save(tmp_path / "face.png")
+    sweep, _, _, table = by_jax(
+        ["sweep", "sweep=quick", *SMALL, "data.limit=300", "data.demo_size=900", "sweep.max_trials=2"],
+        ["train", "data=demo", *SMALL, "backbone=pocket", "backbone.pooling=none", "head=conv"],
+        ["promote", "promote.seeds=1", "promote.top_k=1", "gate=none", "tracking.system_metrics=false"],
+        ["predict", "data=demo", str(tmp_path / "face.png"), "--csv"],
+        places=[f"paths.mlruns={tmp_path / 'mlruns'}", f"paths.cache={tmp_path / 'cache'}"],
+    )
+    assert "(jax, float32)" in sweep and "2 trials, best " in sweep
+    row = next(csv.DictReader(io.StringIO(table)))
+    said = [float(row[f"probability_{name}"]) for name in ("negative", "positive")]
+    classifier: Any = load_model(config_in(tmp_path / "mlruns", task="demo"), "champion")[1]  # here TensorFlow asks it
+    np.testing.assert_allclose(classifier.probabilities(face[None])[0], said, atol=1e-4)
