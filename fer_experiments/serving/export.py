@@ -77,7 +77,8 @@ def export(
         version: alias or number.
 
     Raises:
-        UserError: an unknown form, a missing package, an output that exists, no such model, probabilities that differ.
+        UserError: an unknown form, a missing package, an output that exists, no such model, probabilities that differ,
+            another backend than TensorFlow.
     """
     if not (form and output):
         raise UserError(f"say format=<one of {', '.join(NEEDED)}> and output=<path>")
@@ -90,6 +91,8 @@ def export(
     if missing := [name for name in NEEDED[form] if importlib.util.find_spec(name) is None]:
         install = f"{sys.executable} -m pip install {' '.join(missing)}"
         raise UserError(f"format={form} needs {', '.join(missing)}, not installed here: {install}")
+    if os.environ["KERAS_BACKEND"] != "tensorflow":  # which jax2tf's graphs do not come through
+        raise UserError(f"format={form}: TensorFlow writes it; give the same command with KERAS_BACKEND=tensorflow")
     _check_free(target)
     from fer_experiments.serving.loading import find_model, loading
     from fer_experiments.tracking import models

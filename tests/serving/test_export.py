@@ -111,6 +111,12 @@ def test_missing_package_is_named_with_the_remedy(registered, tmp_path, monkeypa
         export(registered, "onnx", str(tmp_path / "out"))
 
 
+def test_another_backend_is_told_which_one_writes(registered, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(UserError, match=r"format=onnx: TensorFlow writes it; .* with KERAS_BACKEND=tensorflow$"):
+        export(registered, "onnx", str(tmp_path / "out"))
+
+
 def test_output_that_cannot_be_written_is_said(registered, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be (read|written)"):
