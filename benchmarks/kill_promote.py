@@ -67,7 +67,7 @@ class Room:
         return Command(*self.command(run))
 
 
-def kill_one(room: Room, run: str, after: str | None, delay: float) -> str:
+def kill_one(room: Room, run: str, after: str, delay: float) -> str:
     """Starts a promotion, kills it `delay` seconds after its start or after a line; returns the last line it said."""
     process = room.start(run)
     last = "start"
@@ -126,12 +126,14 @@ def harness(folder: Path, kills: int, seed: int) -> tuple[Counter[str], int]:
     champion = check(room, 1)
     struck: Counter[str] = Counter()
     moved = 0
+    measured = {"": room.duration, "registered as": room.after}
+    reach = dict(measured)
     while (done := struck.total()) < kills:
-        promoted = room.runs[(done + 1) % 2]
-        if done % 2:
-            last = kill_one(room, promoted, None, draw.uniform(0, room.duration))
-        else:
-            last = kill_one(room, promoted, "registered as", draw.uniform(0, room.after))
+        promoted, after = room.runs[(done + 1) % 2], "" if done % 2 else "registered as"
+        delay = draw.uniform(0, reach[after])
+        last = kill_one(room, promoted, after, delay)
+        # What the machine did besides when it was measured must not decide how many come too late.
+        reach[after] = delay if last == ENDED else min(2 * reach[after], measured[after])
         now = check(room, champion)
         if last != ENDED:
             struck[last] += 1
