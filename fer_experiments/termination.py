@@ -45,11 +45,6 @@ def check() -> None:
         raise _caught
 
 
-def caught() -> bool:
-    """Whether a signal came in the block: what is raised then may be what a library made of its exception."""
-    return _caught is not None
-
-
 @contextmanager
 def held() -> Iterator[None]:
     """What a signal raises in the block is raised at its end: for what takes milliseconds and must not stop half way.

@@ -187,12 +187,16 @@ def _readable(error: Exception) -> str:
         key, _, value = found[1].partition("=")
         return f"{found[1]}: several values: `fer train -m` runs one after another; a list is '{key}=[{value}]'"
     if text.startswith("Error merging override") and error.__cause__ is not None:
-        return f"{text.removeprefix('Error merging override ')}: {one_line(error.__cause__)}"
-    if isinstance(error, GrammarParseError):
-        return f"{error.full_key}: a ${{ that nothing closes; two signs that stand for themselves are written \\${{"
+        return f"{text.removeprefix('Error merging override ')}: {_said(error.__cause__)}"
     if isinstance(error, OmegaConfBaseException):
-        return one_line(error)
+        return _said(error)
     return " ".join(text.split())
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, GrammarParseError):
+        return f"{error.full_key}: ${{ begins a reference, and this is none; where it stands for itself, write \\${{"
+    return one_line(error)
 
 
 def _unknown(group: str, name: str) -> str:

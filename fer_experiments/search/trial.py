@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from fer_experiments import tracking
+from fer_experiments import termination, tracking
 from fer_experiments.config import Config, recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost, Shared
@@ -81,6 +81,7 @@ def impossible_trial(job: Job, reason: Exception) -> Outcome:
 
 
 def _failed(job: Job, run_id: str | None, error: Exception, started: float) -> Outcome:
+    termination.check()  # what a library made of a signal is no failure of the trial
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     text = f"{kind}{' '.join(str(error).split())}"[:1000]
     if tracking.is_lost(error):

@@ -16,7 +16,7 @@ from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
 from fer_experiments.config.commands import mlflow_command
 from fer_experiments.errors import UserError, first_line
-from fer_experiments.termination import caught, check, signals_as_exceptions
+from fer_experiments.termination import check, signals_as_exceptions
 from fer_experiments.tracking.outages import is_lost, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.queries import every
@@ -81,9 +81,8 @@ def start_run(
             status = "KILLED"
             raise
         except BaseException as error:
-            if caught():
-                status = "KILLED"
-                check()
+            status = "KILLED"
+            check()  # a library may have made this error of what a signal raised
             lost = is_lost(error)
             status = "KILLED" if lost else "FAILED"
             if lost:

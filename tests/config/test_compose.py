@@ -285,3 +285,9 @@ def test_no_group_is_chosen_outside_of_conf(tmp_path: Path, choice: str):
     path.write_text(f"defaults:\n  - override /backbone: {choice}\n")
     with pytest.raises(UserError, match=r"mine.yaml: its defaults lead out of conf/"):
         compose([f"sweep={path}"])
+
+
+@pytest.mark.parametrize("override", ["paths.mlruns='x${'", "paths.mlruns='${a b}'", "head.name='x${:'"])
+def test_signs_that_begin_no_reference_are_named_with_the_remedy(override: str):
+    with pytest.raises(UserError, match=r"\$\{ begins a reference, and this is none; .* write \\\$\{$"):
+        compose([override])
