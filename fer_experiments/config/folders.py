@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -13,6 +14,9 @@ from omegaconf import OmegaConf
 
 from fer_experiments.errors import UserError
 
+# For ${ in what is plain: OmegaConf parses what follows that, and stops where it is no reference. The first character
+# that Unicode leaves to programs.
+HIDDEN = "\ue000{"
 YAML = 1 << 18  # characters of a YAML
 EXPANDED = 1 << 20  # of what it says, where each alias stands for all that it names
 INTERPOLATIONS = 16  # each can double what the one before it says
@@ -45,8 +49,8 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
-def parse_yaml(text: str) -> Any:
-    """A YAML text as OmegaConf's node; 1e-4 is a number, which PyYAML reads as a text.
+def parse_yaml(text: str, *, plain: bool = False) -> Any:
+    """A YAML text as OmegaConf's node; 1e-4 is a number, which PyYAML reads as a text. plain: HIDDEN for each ${.
 
     Raises:
         YAMLError: what is none, or says more than any config has to: a few lines of aliases can say it without end.
@@ -58,7 +62,7 @@ def parse_yaml(text: str) -> Any:
         raise yaml.YAMLError("it is nested too deeply") from error
     if text.count("${") > INTERPOLATIONS:
         raise yaml.YAMLError(f"more than {INTERPOLATIONS} interpolations")
-    return OmegaConf.load(io.StringIO(text))
+    return OmegaConf.load(io.StringIO(text.replace("${", HIDDEN) if plain else text))
 
 
 def _length(node: Any, known: dict[int, float]) -> float:
@@ -73,6 +77,15 @@ def _length(node: Any, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
+def exchanged(value: Any, old: str, new: str) -> Any:
+    """Plain containers with one text in the place of another in every value."""
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, Mapping):
+        return {key: exchanged(each, old, new) for key, each in value.items()}
+    return [exchanged(each, old, new) for each in value] if isinstance(value, list | tuple) else value
+
+
 def read_yaml(text: str) -> dict[str, Any]:
     """The keys and values of a YAML text, as plain containers.
 
@@ -80,9 +93,10 @@ def read_yaml(text: str) -> dict[str, Any]:
         UserError: what is none, or cannot be read within bounds.
     """
     try:
-        container = OmegaConf.to_container(parse_yaml(text))
+        hidden = OmegaConf.to_container(parse_yaml(text, plain=True))
     except yaml.YAMLError as error:
         raise UserError(f"a recorded config is not readable as YAML: {' '.join(str(error).split())}") from error
+    container = exchanged(hidden, HIDDEN, "${")
     if not isinstance(container, dict):
         raise UserError("a recorded config must hold keys and values")
     return {str(key): value for key, value in container.items()}

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from omegaconf import AnyNode, BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_experiments.config.folders import HIDDEN, exchanged
 from fer_experiments.config.parts import DECLARED_PATHS, YOUNGER
 from fer_experiments.config.schema import EVERY, Config
 from fer_experiments.errors import UserError, first_line
@@ -50,7 +51,8 @@ _annotations = cache(get_type_hints)
 
 def to_yaml(container: Mapping[str, Any]) -> str:
     """A config's plain containers as YAML that `experiment=<file>` takes."""
-    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
+    # OmegaConf parses what follows ${, and stops where it is no reference: it never sees one.
+    return OmegaConf.to_yaml(OmegaConf.create(exchanged(dict(container), "${", HIDDEN))).replace(HIDDEN, "${")
 
 
 def from_dict(container: Mapping[str, Any]) -> Config:

@@ -76,3 +76,9 @@ def test_a_record_is_read_as_it_stands(text: str):
     for config in (from_dict(container), from_dict(read_yaml(to_yaml(container)))):
         assert config.data.task == text
     assert with_values(compose(["data=demo"]), {"data.task": text}).data.task == text
+
+
+@pytest.mark.parametrize("text", ["x${", "${a b}", "${}", "\\${x", "${oc.env:HOME}", "a: ${ #"])
+def test_a_record_keeps_signs_that_begin_no_reference(text: str):
+    container = {"paths": {"mlruns": text}, "values": [text, {"a": text}]}
+    assert read_yaml(to_yaml(container)) == container
