@@ -144,7 +144,8 @@ class _KerasFinder(MetaPathFinder):
         def execute_and_pin(module: ModuleType) -> None:
             check_backend()
             try:
-                execute(module)
+                with _without_jax():
+                    execute(module)
             except (AttributeError, OSError, TypeError, ValueError) as error:
                 settings = keras_home() / "keras.json"
                 if not settings.exists():
@@ -155,6 +156,19 @@ class _KerasFinder(MetaPathFinder):
 
         spec.loader.exec_module = execute_and_pin  # type: ignore[method-assign]
         return spec
+
+
+@contextmanager
+def _without_jax() -> Iterator[None]:
+    """Keeps JAX out of the import of another backend: TensorFlow Lite would import it, a second for nothing."""
+    hidden = os.environ["KERAS_BACKEND"] != "jax" and "jax" not in sys.modules
+    if hidden:
+        sys.modules["jax"] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["jax"]
 
 
 def _pin_keras(keras: Any) -> None:
