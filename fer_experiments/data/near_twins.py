@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from threadpoolctl import threadpool_limits
 
 from fer_experiments.data.registration import SIDE, blur, scores
 from fer_experiments.files import write_atomically
@@ -109,6 +106,9 @@ def find_pairs(images: np.ndarray, digests: np.ndarray, cache: Path | None = Non
 def merged(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Number the groups that come of joining those of each pair of rows: int64 [n]."""
     count = int(groups.max(initial=-1)) + 1
+    from scipy.sparse import coo_array  # here: SciPy takes a second, and most commands compare no faces
+    from scipy.sparse.csgraph import connected_components
+
     links = coo_array((np.ones(len(rows), bool), (groups[rows[:, 0]], groups[rows[:, 1]])), shape=(count, count))
     return connected_components(links, directed=False)[1].astype(np.int64)[groups]
 
@@ -198,6 +198,8 @@ def _in_threads(call: Callable[[int], Found], numbers: Iterable[int]) -> list[Fo
 
     Their matrix products are small: shared out by BLAS as well, they took four times as long on a busy machine.
     """
+    from threadpoolctl import threadpool_limits
+
     with threadpool_limits(1), ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         return list(pool.map(call, numbers))
 

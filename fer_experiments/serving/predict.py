@@ -79,17 +79,17 @@ def predict(
     present = [path for path in paths if path == STDIN or _exists(path, said)]
     if not present:
         return 2  # without the seconds that it takes to load a model
-    from fer_experiments.serving.loading import load_model
+    from fer_experiments.serving.fast import load_answering
 
-    _, classifier = load_model(config, version)
+    model = load_answering(config, version)
 
     def rows() -> Iterator[Row]:
-        pictures = _pictures(present, classifier.size, said)
+        pictures = _pictures(present, model.size, said)
         while batch := list(itertools.islice(pictures, BATCH)):
             names, pixels = zip(*batch, strict=True)
-            yield from map(Row, names, classifier.probabilities(np.stack(pixels)))
+            yield from map(Row, names, model.probabilities(np.stack(pixels)))
 
-    {"table": _table, "json": _json, "csv": _csv}[form](rows(), classifier.classes, echo)
+    {"table": _table, "json": _json, "csv": _csv}[form](rows(), model.classes, echo)
     said.end(form)
     return 2 if said.failures else 0
 

@@ -25,7 +25,7 @@ import numpy as np
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.serving.bodies import Picture, Refusal, decode, most_images, read_body, slices
-from fer_experiments.serving.fast import Answering, answering
+from fer_experiments.serving.fast import Answering, answering, kept_at
 from fer_experiments.serving.loading import find_model, loading
 from fer_experiments.serving.turns import Batches, Turns
 from fer_experiments.terminal import say
@@ -89,7 +89,8 @@ def _load(config: Config, which: str, names: frozenset[str]) -> tuple[Version, S
     version, folder = find_model(config, which)
     with loading(config, version, folder):
         classifier, app = models.load_scoring(folder)
-    return version, ServedModel(classifier, answering(classifier), version, which, app, names)
+    by = answering(classifier, kept_at(config, version))
+    return version, ServedModel(classifier, by, version, which, app, names)
 
 
 def _listen(host: str, port: int) -> socket.socket:

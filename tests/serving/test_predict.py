@@ -17,7 +17,7 @@ from predicted_faces import draw, faces_in, give, said
 from tiny_champion import CLASSES, SIZE
 
 from fer_experiments.errors import UserError
-from fer_experiments.serving import loading
+from fer_experiments.serving import fast, loading
 from fer_experiments.serving import predict as room
 from fer_experiments.serving.predict import predict
 from fer_experiments.tracking import Store, models
@@ -27,7 +27,8 @@ from fer_experiments.tracking.classifier import FaceClassifier
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch: pytest.MonkeyPatch, classifier: FaceClassifier) -> None:
     """Loading it takes a second, which `test_the_model_is_found` alone pays."""
-    monkeypatch.setattr(loading, "load_model", lambda config, which: (None, classifier))
+    answers = fast.Answering("keras", classifier.classes, classifier.size, classifier.probabilities)
+    monkeypatch.setattr(fast, "load_answering", lambda config, which: answers)
 
 
 @pytest.fixture
@@ -135,14 +136,12 @@ def test_pictures_are_held_in_batches_and_rows_come_out_as_they_are_done(registe
     lines: list[str] = []
     seen = []
 
-    class Watching:
-        classes, size = classifier.classes, classifier.size
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        seen.append((len(pixels), len(lines)))
+        return classifier.probabilities(pixels)
 
-        def probabilities(self, pixels):
-            seen.append((len(pixels), len(lines)))
-            return classifier.probabilities(pixels)
-
-    monkeypatch.setattr(loading, "load_model", lambda registered, which: (None, Watching()))
+    watched = fast.Answering("keras", classifier.classes, classifier.size, probabilities)
+    monkeypatch.setattr(fast, "load_answering", lambda registered, which: watched)
     give(monkeypatch, "\n".join([next(iter(faces[1]))] * 150).encode())
     assert predict(registered, ["-"], "csv", lines.append) == 0
     assert seen == [(64, 1), (64, 65), (22, 129)]

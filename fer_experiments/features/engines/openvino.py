@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,8 @@ BATCH = 16  # images: larger ones were no faster on any machine that was measure
 PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def compiled(model: keras.Model, batch_size: int | None, precision: str, goal: str) -> Any:
-    """An openvino.CompiledModel of a Keras model of uint8 pixels; None: of any batch size. goal: OpenVINO's hint.
+def converted(model: keras.Model, batch_size: int | None) -> Any:
+    """An openvino.Model of a Keras model of uint8 pixels; None: of any batch size.
 
     Raises:
         Unsuited: OpenVINO cannot.
@@ -30,21 +31,40 @@ def compiled(model: keras.Model, batch_size: int | None, precision: str, goal: s
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report to its makers
     import openvino
 
+    function = constant_function(model, batch_size)
+    with _unsuited(model.name):
+        return openvino.convert_model(function)
+
+
+def compiled(model: Any, precision: str, goal: str) -> Any:
+    """An openvino.CompiledModel of an openvino.Model, or of the .xml file of one. goal: OpenVINO's hint.
+
+    Raises:
+        Unsuited: OpenVINO cannot.
+    """
+    import openvino
+
     hints: dict[str, Any] = {"PERFORMANCE_HINT": goal, "INFERENCE_PRECISION_HINT": PRECISION[precision]}
     if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():  # a worker's share of the cores
         hints["INFERENCE_NUM_THREADS"] = int(threads)
-    function = constant_function(model, batch_size)
+    with _unsuited(getattr(model, "friendly_name", model)):
+        return openvino.compile_model(model, "CPU", hints)
+
+
+@contextmanager
+def _unsuited(name: str) -> Iterator[None]:
+    """Says in a line what OpenVINO fails on: an operation that it does not know, and whatever else its parts raise."""
     try:
-        return openvino.compile_model(openvino.convert_model(function), "CPU", hints)
-    except Exception as error:  # of an operation that it does not know, and whatever else its parts raise
-        raise Unsuited(f"{model.name}: OpenVINO cannot compile it ({first_line(error, 200, named=True)})") from error
+        yield
+    except Exception as error:
+        raise Unsuited(f"{name}: OpenVINO cannot compile it ({first_line(error, 200, named=True)})") from error
 
 
 def compile_forward(backbone: Backbone, batch_size: int, precision: str) -> Compiled:
     """See `engine.compile_forward`; the last batch is padded, so that it is compiled once."""
     size = min(BATCH, batch_size)
     try:
-        network = compiled(backbone.model, size, precision, "THROUGHPUT")
+        network = compiled(converted(backbone.model, size), precision, "THROUGHPUT")
     except Unsuited as error:
         raise Unsuited(f"{error}; say features.engine=tensorflow") from error
     count = network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + 1  # one waits: no core does for this process
