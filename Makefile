@@ -95,7 +95,7 @@ lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: setup ## measure speed on this machine
-	@for b in benchmarks/bench_*.py; do $(BIN)/python $$b $(ARGS); done
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## remove .venv, cache/ and what tools leave; mlruns/ stays
 	rm -rf $(VENV) cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

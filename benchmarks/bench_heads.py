@@ -1,6 +1,6 @@
 """Images a second of a head's fit, beside Keras' own `fit` on the same arrays in memory, in turns.
 
-    python benchmarks/bench_heads.py [--rounds 3] [--rows 6000] [--only pooled]
+    python benchmarks/bench_heads.py [--rounds 3] [--rows 6000] [--only pooled] [--json out.json]
 
 Random features, validation included, epochs after the first: what compiling costs is the last columns' matter.
 """
@@ -8,10 +8,12 @@ Random features, validation included, epochs after the first: what compiling cos
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,6 +22,7 @@ import numpy as np
 from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.config.compose import compose
 from fer_experiments.data import Dataset
+from fer_experiments.environment import hardware
 from fer_experiments.training.fit import fit_head
 from fer_experiments.training.heads import build_head
 
@@ -100,8 +103,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--only", default="")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(f"{keras.config.backend()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.rounds} rounds")
+    cases: dict[str, dict[str, float]] = {}
     print(f"{'head':24}{'Keras /s':>10}{'ours /s':>10}{'times':>7}{'first, s':>10}{'ours':>7}")
     for name, (head_name, shape, batch, precision) in CASES.items():
         if options.only not in name:
@@ -113,6 +118,16 @@ def main() -> None:
         rounds = np.array([[measured(fit, *given) for fit in (plain, ours)] for _ in range(options.rounds)])
         (theirs, first), (us, second) = np.median(rounds, axis=0)
         print(f"{name:24}{theirs:10,.0f}{us:10,.0f}{us / theirs:7.1f}{first:10.2f}{second:7.2f}", flush=True)
+        cases[name] = {"keras": theirs, "ours": us, "first_keras_s": first, "first_ours_s": second}
+    if options.json:
+        machine = {key: value for key, value in hardware().items() if key != "host"}
+        found = {
+            "hardware": machine,
+            "backend": keras.config.backend(),
+            "rounds": options.rounds,
+            "images_per_s": cases,
+        }
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

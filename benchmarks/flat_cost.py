@@ -1,6 +1,7 @@
 """Whether the thousandth trial costs what the tenth did: the time of a trial outside its fit, in a long sweep.
 
     python benchmarks/flat_cost.py [--oracle random] [--trials 1000] [--beside 100] [--ui] [--keep folder]
+        [--json out.json]
 
 Trials of a linear head on demo features in one process. Outside the fit are the oracle, the state, MLflow's SQLite
 store and the artifacts. Compares trials 10 to 110 with the last hundred, by the median of wall-clock time and of CPU
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import multiprocessing
 import os
 import statistics
@@ -24,6 +26,8 @@ import urllib.request
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from fer_experiments.environment import hardware
 
 SMALL = ["data.limit=60", "data.demo_size=600", "training.epochs=1", "tracking.system_metrics=false"]
 SWEEP = """
@@ -136,11 +140,17 @@ def main() -> None:
     parser.add_argument("--beside", type=int, default=0, help="trials of each of the two sweeps at the end")
     parser.add_argument("--ui", action="store_true")
     parser.add_argument("--keep", type=Path, help="a folder for the store; an old one goes on")
+    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory(prefix="flat-cost-") as temporary:
         folder = given.keep or Path(temporary) / "long"
         columns = measure(folder, given.oracle, given.trials)
+        if given.json:
+            walls = [round(wall, 4) for wall, _ in columns]
+            found = {"hardware": {k: v for k, v in hardware().items() if k != "host"}, "oracle": given.oracle}
+            given.json.write_text(json.dumps(found | {"outside_s": walls}) + "\n")
+        print(f"{given.oracle}: median time outside the fit {statistics.median(w for w, _ in columns):.3f} s")
         if len(columns) >= 200:
             for name, values in zip(("wall", "CPU"), zip(*columns, strict=True), strict=True):
                 first, last = statistics.median(values[9:109]), statistics.median(values[-100:])
