@@ -1,6 +1,7 @@
 """Kills a sweep again and again, and checks that nothing was lost.
 
     python benchmarks/kill_sweep.py [--oracle random] [--trials 40] [--kills 100] [--seed 0] [--compute inline]
+        [--repeats 1]
 
 A sweep of short trials on demo faces runs once undisturbed, and then killed with SIGKILL at random instants, anew when
 it ends, until that many have struck, its cache thrown away now and then so that extraction is hit too. After every
@@ -146,7 +147,7 @@ def _state(folder: Path) -> dict[str, Any]:
 def _trials(folder: Path) -> dict[int, Any]:
     """What the leaderboard shows of the trials that ended, by number."""
     return {
-        trial["number"]: (trial["values"], trial["raw"], trial["score"], trial.get("metrics"), trial["status"])
+        trial["number"]: tuple(trial.get(key) for key in ("values", "raw", "score", "scores", "metrics", "status"))
         for trial in _state(folder)["trials"]
         if trial["status"] != "asked"
     }
@@ -185,9 +186,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compute", default="inline")
+    parser.add_argument("--repeats", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-sweep-") as folder:
-        overrides = [f"sweep.oracle={given.oracle}", f"compute={given.compute}"]
+        overrides = [f"sweep.oracle={given.oracle}", f"compute={given.compute}", f"sweep.repeats={given.repeats}"]
         report = harness(Path(folder), overrides, given.trials, given.kills, given.seed)
     print(
         f"{given.oracle}, {given.compute}: {report.kills} kills in {report.seconds:.0f} s, struck in "

@@ -171,7 +171,8 @@ class SweepConfig:
 
     It ends with max_trials trials, after max_hours (trials in flight are finished), or when the objective reaches
     target. max_trial_minutes ends a fit, which keeps its best epoch. pruner: median ends a fit whose best epoch is
-    worse than the median of the other trials at that epoch.
+    worse than the median of the other trials at that epoch. repeats: fits of a trial, each with its seed; their mean is
+    its objective.
     """
 
     name: str = given(MISSING, in_paths=True)
@@ -183,6 +184,7 @@ class SweepConfig:
     max_trial_minutes: Optional[float] = given(None, above=0)
     target: Optional[float] = given(None, part=BUDGET)
     pruner: str = choice("none", "none", "median")
+    repeats: int = given(1, least=1, younger=1)
     seed: int = given(0, least=0)
     fresh: bool = given(False, part=BUDGET)
     retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again

@@ -106,11 +106,14 @@ def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNema
 
 
 def accuracy_interval(
-    labels: np.ndarray, probabilities: np.ndarray, *, resamples: int = 1000, seed: int = 0
+    labels: np.ndarray, probabilities: np.ndarray, *, resamples: int = 1000, seed: int = 0, repeats: int = 1
 ) -> tuple[float, float]:
-    """That of the accuracy alone, for every fit: the hits in a resample are binomial, and no image is drawn."""
-    share = scores(labels, probabilities, ["accuracy"])["accuracy"]
-    return _limits(np.random.default_rng(seed).binomial(len(labels), share, resamples) / len(labels))
+    """That of the accuracy alone, for every fit: the hits in a resample are binomial, and no image is drawn.
+
+    repeats: how many fits have scored each image; more fits make no more images.
+    """
+    share, images = scores(labels, probabilities, ["accuracy"])["accuracy"], len(labels) // repeats
+    return _limits(np.random.default_rng(seed).binomial(images, share, resamples) / images)
 
 
 def _resamples(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fer_experiments.evaluation.metrics import BINS, Drawn, Result, calibration_bins, scores
-from fer_experiments.evaluation.style import BLACK, BLUE, COLOURS, GRAY, VERMILION, counted, finish
+from fer_experiments.evaluation.style import BLACK, BLUE, COLOURS, GRAY, VERMILION, counted, finish, scored_images
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Figure:
@@ -103,7 +103,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
 
     Args:
         history: columns train/loss, train/accuracy, val/loss, val/accuracy (those that are there are drawn); its index
-            is the epoch.
+            is the epoch. Of means of several fits <column>_std is drawn as a band, one standard deviation to each side.
         best_epoch: marked; by default that of the least val/loss.
     """
     epochs = history.index.to_numpy()
@@ -118,6 +118,9 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
             if f"{split}/{quantity}" in history:
                 series = history[f"{split}/{quantity}"]
                 axes.plot(epochs, series, style, color=colour, marker=marker, markersize=3.5, label=name)
+                if f"{split}/{quantity}_std" in history:
+                    std = history[f"{split}/{quantity}_std"].fillna(0)
+                    axes.fill_between(epochs, series - std, series + std, color=colour, alpha=0.2, linewidth=0)
         if best_epoch in epochs and f"val/{quantity}" in history:
             value = history[f"val/{quantity}"].to_numpy()[epochs == best_epoch][0]
             axes.axvline(best_epoch, color=GRAY, linewidth=1, linestyle=":")
@@ -131,13 +134,14 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
     return figure
 
 
-def roc_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Figure:
+def roc_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], repeats: int = 1) -> Figure:
     """Of the positive class (two classes), or of each class against the rest; the area in the legend.
 
     Args:
         labels: int [n].
         probabilities: float [n, k].
         classes: k names.
+        repeats: how many fits have scored each image.
     """
     k = len(classes)
     figure = Figure(figsize=(8.6, 5.6) if k > 2 else (5.6, 5.8), layout="constrained")
@@ -159,12 +163,12 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
     axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     finish(axes)
-    images = counted(len(labels), "image")
+    scored = scored_images(len(labels), repeats)
     if k == 2:
-        figure.suptitle(f"ROC curve of {textwrap.shorten(classes[1], 32, placeholder='…')}: {images}", fontsize=11)
+        figure.suptitle(f"ROC curve of {textwrap.shorten(classes[1], 32, placeholder='…')}: {scored}", fontsize=11)
         axes.legend(loc="lower right", fontsize=9)
     else:
         mean = f"mean AUC {np.mean(areas):.4f}" if areas else "no AUC"
-        figure.suptitle(f"ROC curves, one class against the rest: {images}, {mean}", fontsize=11)
+        figure.suptitle(f"ROC curves, one class against the rest: {scored}, {mean}", fontsize=11)
         figure.legend(loc="outside right center", fontsize=9)
     return figure

@@ -10,15 +10,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fer_experiments.evaluation.style import counted
+from fer_experiments.evaluation.style import counted, scored_images
 
 
-def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
+def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], repeats: int = 1) -> Figure:
     """Counts, and percentages of each true class, which also colour the cells.
 
     Args:
         matrix: int [k, k], rows the true class (`metrics.confusion`).
         classes: k names.
+        repeats: how many fits have scored each image.
     """
     matrix, k = np.asarray(matrix), len(classes)
     totals = matrix.sum(axis=1, keepdims=True)
@@ -37,7 +38,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.set_yticks(range(k), sums)
     axes.set(xlabel="predicted class", ylabel="true class (images)")
     accuracy = matrix.trace() / max(matrix.sum(), 1)
-    figure.suptitle(f"Confusion matrix: {counted(matrix.sum(), 'image')}, accuracy {accuracy:.2%}", fontsize=11)
+    figure.suptitle(f"Confusion matrix: {scored_images(matrix.sum(), repeats)}, accuracy {accuracy:.2%}", fontsize=11)
     figure.colorbar(image, ax=axes, label="share of the true class", format=PercentFormatter(1), shrink=0.8)
     return figure
 

@@ -18,6 +18,11 @@ def finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def scored_images(number: int, repeats: int = 1) -> str:
+    """So many predictions as images, with how many fits have scored each of them."""
+    return counted(number // repeats, "image") + (f" by {repeats} fits" if repeats > 1 else "")
+
+
 def counted(number: int, noun: str) -> str:
     """The number with its noun: 1 trial, 1,200 trials."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -62,7 +62,7 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = say) -> dict[s
         if earlier:
             note = f"{earlier} of {len(result.history)} epochs were trained before this run and found in the cache: "
             run.describe(f"{note}`time/fit_s` counts them, `time/total_s` does not.")
-        final = record(run, dataset, result, logged=live)
+        final = record(run, dataset, [result], result, logged=live)
         _write_weights(run, settings, result)
         if settings.open_test:
             final |= _open_test(run, config, dataset, result)
@@ -103,4 +103,4 @@ def _write_weights(run: tracking.Run, settings: PretrainConfig, result: Pretrain
 def _open_test(run: tracking.Run, config: Config, dataset: Dataset, result: PretrainResult) -> dict[str, float]:
     """Score the sealed test split; return its metrics."""
     test = open_sealed_test(run, config, dataset)
-    return log_scores(run, "test", test.labels, predict(result.model, test.images), test.classes)
+    return log_scores(run, "test", [(test.labels, predict(result.model, test.images))], test.classes)

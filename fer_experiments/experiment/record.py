@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from fer_experiments import tracking
@@ -16,7 +17,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
-from fer_experiments.training.result import TrainingResult
+from fer_experiments.training.result import TrainingResult, averaged
 
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
@@ -46,30 +47,57 @@ def _sheet(dataset: Dataset, draw: Callable[[Dataset], Figure]) -> bytes:
 
 
 def record(
-    run: tracking.Run, dataset: Dataset, result: TrainingResult, *, logged: Sequence[int] = ()
+    run: tracking.Run,
+    dataset: Dataset,
+    results: Sequence[TrainingResult],
+    kept: TrainingResult,
+    *,
+    repeats: int = 1,
+    logged: Sequence[int] = (),
 ) -> dict[str, float]:
-    """What a training gave goes on its run, but for epochs in `logged`; returns the final metrics by name."""
-    final = log_scores(run, "val", dataset.labels[dataset.val], result.val_probabilities, dataset.classes)
-    run.log_epochs(result.history.drop(index=list(logged)))
-    run.log_metrics({"time/fit_s": result.seconds, "best_epoch": float(result.best_epoch)})
-    run.log_figure(curves.learning_curves(result.history, result.best_epoch), "plots/learning_curves.png")
-    run.log_csv(result.history.rename_axis("epoch").reset_index(), "metrics/history.csv")
+    """What the fits of a config gave goes on its run, but for epochs in `logged`; returns the final metrics by name.
+
+    kept: the one whose head is kept. repeats: of the fits as many have scored the same images.
+    """
+    scored = [(result.val_labels, result.val_probabilities) for result in results]
+    final = log_scores(run, "val", scored, dataset.classes, repeats)
+    history = averaged([result.history for result in results])
+    run.log_epochs(history.drop(index=list(logged)))
+    run.log_metrics({"time/fit_s": sum(r.seconds for r in results), "best_epoch": float(kept.best_epoch)})
+    run.log_figure(curves.learning_curves(history, kept.best_epoch), "plots/learning_curves.png")
+    run.log_csv(history.rename_axis("epoch").reset_index(), "metrics/history.csv")
     return final
 
 
 def log_scores(
-    run: tracking.Run, split: str, labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+    run: tracking.Run,
+    split: str,
+    scored: Sequence[tuple[np.ndarray, np.ndarray]],
+    classes: tuple[str, ...],
+    repeats: int = 1,
 ) -> dict[str, float]:
-    """Metrics and figures of a split ("val" or "test") go on the run; returns the metrics, accuracy with interval."""
+    """Metrics and figures of a split ("val" or "test") go on the run; returns the metrics, accuracy with interval.
+
+    Of several results they are the means, with their standard deviations as <metric>_std, and figures of all together.
+
+    Args:
+        scored: labels and probabilities of each result.
+        classes: names.
+        repeats: as many results are of the same images.
+    """
     suffix = "" if split == "val" else f"_{split}"
-    scores = metrics.classification_metrics(labels, probabilities)
-    low, high = accuracy_interval(labels, probabilities)
+    labels, probabilities = (np.concatenate(arrays) for arrays in zip(*scored, strict=True))
+    each = pd.DataFrame([metrics.classification_metrics(*one) for one in scored])
+    scores = each.mean(skipna=False).to_dict()
+    low, high = accuracy_interval(labels, probabilities, repeats=repeats)
     scores |= {"accuracy_low": low, "accuracy_high": high}
+    if len(scored) > 1:
+        scores |= each.std(skipna=False).add_suffix("_std").to_dict()
     final = {f"final/{split}_{name}": value for name, value in scores.items()}
     matrix = metrics.confusion(labels, probabilities)
     run.log_metrics(final)
-    run.log_figure(figures.confusion_matrix(matrix, classes), f"plots/confusion_matrix{suffix}.png")
-    run.log_figure(curves.roc_curve(labels, probabilities, classes), f"plots/roc_curve{suffix}.png")
+    run.log_figure(figures.confusion_matrix(matrix, classes, repeats), f"plots/confusion_matrix{suffix}.png")
+    run.log_figure(curves.roc_curve(labels, probabilities, classes, repeats), f"plots/roc_curve{suffix}.png")
     run.log_json({"classes": list(classes), "matrix": matrix.tolist()}, f"metrics/confusion_matrix{suffix}.json")
     return final
 

@@ -13,9 +13,8 @@ from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.record import describe_run, record
+from fer_experiments.experiment.repeats import Fits, fit_all
 from fer_experiments.terminal import say
-from fer_experiments.training.fit import fit_head
-from fer_experiments.training.result import TrainingResult
 
 
 def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dict[str, float]:
@@ -29,29 +28,24 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dic
     name = f"{config.backbone.name}-{config.head.name}"
     with tracking.start_run(store, "train", name, recorded(config), tags=prepared.tags, parent=parent) as run:
         describe_run(run, prepared.dataset, recorded(config))
-        fit, final = fit_and_record(run, prepared, config, description=config.head.name)
+        fits, final = fit_and_record(run, prepared, config, description=config.head.name)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
-    echo(summary(prepared.dataset, final, fit))
+    echo(summary(prepared.dataset, final, fits))
     return final
 
 
 def fit_and_record(
     run: tracking.Run, prepared: Prepared, config: Config, **options: Any
-) -> tuple[TrainingResult, dict[str, float]]:
-    """Fits the config's head on the prepared features, with the options of `fit_head`; fit and head go on the run."""
-    fit = fit_head(
-        prepared.features,
-        prepared.dataset,
-        config.head,
-        config.training,
-        moments=prepared.moments if config.head.normalize else None,
-        **options,
-    )
-    final = record(run, prepared.dataset, fit)
+) -> tuple[Fits, dict[str, float]]:
+    """Fits the config's head on the prepared features, with the options of `fit_all`; fits and head go on the run."""
+    fits = fit_all(prepared, config, **options)
+    final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats)
+    if len(fits.results) > 1:
+        run.log_json(fits.table(), "metrics/fits.json")
     if near := seen_near_twins(config.backbone, prepared.dataset):
         run.set_tags({"fer.seen_near_twins": f"{near} of {len(prepared.dataset.val)} validation images"})
-    run.log_head(fit.model, prepared.features.dtype)
-    return fit, final
+    run.log_head(fits.kept.model, prepared.features.dtype)
+    return fits, final
 
 
 def train_many(configs: Sequence[Config], echo: Echo = say) -> None:
@@ -89,11 +83,16 @@ def differences(config: Config, configs: Sequence[Config]) -> str:
     return ", ".join(f"{path}={value}" for path, value in own.items() if any(f.get(path) != value for f in flat))
 
 
-def summary(dataset: Dataset, final: dict[str, float], fit: TrainingResult) -> str:
+def summary(dataset: Dataset, final: dict[str, float], fits: Fits) -> str:
     """The result of a run in two lines, the accuracy with its 95 % interval."""
-    accuracy, low, high = (final[f"final/val_accuracy{end}"] for end in ("", "_low", "_high"))
-    others = "  ".join(f"{k.removeprefix('final/val_')} {v:.4f}" for k, v in final.items() if "accuracy" not in k)
+    low, high = (final[f"final/val_accuracy_{end}"] for end in ("low", "high"))
+    shown = {k: v for k, v in final.items() if "accuracy" not in k and not k.endswith("_std")}
+    others = "  ".join(f"{k.removeprefix('final/val_')} {v:.4f}" for k, v in shown.items())
+    std = final.get("final/val_accuracy_std")
+    spread = "" if std is None else f" ± {std:.4f} over {len(fits.results)} fits"
+    accuracy = f"{final['final/val_accuracy']:.4f}{spread}"
+    kept = fits.kept
     return (
-        f"validation accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, {len(dataset.val):,} images), "
-        f"best epoch {fit.best_epoch} of {len(fit.history)}, fitted in {fit.seconds:.0f} s\n{others}"
+        f"validation accuracy {accuracy} (95 % interval {low:.4f} to {high:.4f}, {len(dataset.val):,} images), "
+        f"best epoch {kept.best_epoch} of {len(kept.history)}, fitted in {fits.seconds:.0f} s\n{others}"
     )

@@ -183,10 +183,10 @@ def _refit(
             parent=parent.id,
         ) as run:
             describe_run(run, prepared.dataset, recorded(config))
-            fit, final = fit_and_record(run, prepared, config, description=label)
+            fits, final = fit_and_record(run, prepared, config, description=label)
     finally:
         forget()
-    return run.id, final[objective], f"{len(fit.history)} epochs in {fit.seconds:.0f} s"
+    return run.id, final[objective], f"{fits.epochs} epochs in {fits.seconds:.0f} s"
 
 
 def refit_digest(config: Config, tags: dict[str, str]) -> str:

@@ -109,7 +109,9 @@ def repeated(sweep: Sweep, oracle: Any, number: int, parent: tracking.Run) -> bo
     trial = sweep.state.trials[number]
     for other in sweep.state.trials[:number]:
         if other.status in ("finished", "pruned") and other.work == trial.work:
-            known = {key: getattr(other, key) for key in ("score", "metrics", "epochs", "best_epoch", "run_id")}
+            known = {
+                key: getattr(other, key) for key in ("score", "scores", "metrics", "epochs", "best_epoch", "run_id")
+            }
             done = Outcome(status="repeated", of=other.number, seconds=0.0, **known)
             conclude(sweep, oracle, number, done, parent)
             return True

@@ -98,7 +98,8 @@ def trial_line(trial: Trial, sweep: SweepConfig) -> str:
         how += ", worse than the median: pruned"
     elif trial.out_of_time:
         how += ", out of time"
-    return f"trial {trial.number}: {sweep.objective} {trial.score:.4f}, {how} ({values})"
+    spread = f" ± {trial.std:.4f} over {len(trial.scores)} fits" if trial.std is not None else ""
+    return f"trial {trial.number}: {sweep.objective} {trial.score:.4f}{spread}, {how} ({values})"
 
 
 def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:

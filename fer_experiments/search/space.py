@@ -20,6 +20,7 @@ from fer_experiments.config.compose import group_section
 from fer_experiments.config.parts import EXPERIMENT_SECTIONS, PREPARED_SECTIONS, marked
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import OF_A_FIT, direction, recorded_as
+from fer_experiments.search.repeats import check_repeats
 
 TYPES: dict[str, tuple[set[str], set[str]]] = {
     "float": ({"min", "max"}, {"sampling", "step", "when"}),
@@ -82,6 +83,7 @@ def check_space(config: Config) -> None:
         raise UserError(
             f"sweep.pruner={sweep.pruner}: {sweep.oracle} ends hopeless trials itself; say sweep.pruner=none"
         )
+    check_repeats(sweep, ORACLES[sweep.oracle].grants)
     for path, entry in sweep.space.items():
         _check_searchable(path, config)
         _check_entry(path, entry)

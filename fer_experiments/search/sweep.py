@@ -254,6 +254,7 @@ def _job(sweep: Sweep, number: int) -> Job:
         came_from=parents[0] if parents else None,
         initial_epoch=int(trial.grant.initial_epoch or 0),
         medians=medians(curves, settings.direction) if settings.pruner == "median" else None,
+        repeats=settings.repeats,
         max_seconds=settings.max_trial_minutes and settings.max_trial_minutes * 60,
     )
 

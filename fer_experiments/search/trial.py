@@ -18,7 +18,7 @@ from fer_experiments.experiment.train import fit_and_record
 from fer_experiments.search.trials import Outcome
 from fer_experiments.tracking import StoreLost
 from fer_experiments.training.fit import forget
-from fer_experiments.training.stopping import Deadline, Median
+from fer_experiments.training.stopping import Ending
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Job:
 
     config: resolved, with the trial's values and seed. driver: `this_process` of the sweep. came_from: id of the run
     whose head the fit goes on with (Hyperband), at initial_epoch. medians: of the other trials, when hopeless ones end.
+    repeats: of the fit, with other seeds. max_seconds: of all its fits.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Job:
     came_from: str | None = None
     initial_epoch: int = 0
     medians: Sequence[float] | None = None
+    repeats: int = 1
     max_seconds: float | None = None
 
 
@@ -107,29 +109,37 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
         done.run_id = run.id
         describe_run(run, prepared.dataset, recorded(config))
         monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
-        median = Median(monitor, job.direction, job.medians) if job.medians is not None else None
-        deadline = Deadline(job.max_seconds) if job.max_seconds else None
-        fit, final = fit_and_record(
+        ending = Ending(monitor, job.direction, job.medians, job.max_seconds, job.repeats)
+        fits, final = fit_and_record(
             run,
             prepared,
             config,
+            repeats=job.repeats,
+            objective=job.objective,
             initial_epoch=job.initial_epoch,
             initial_weights=tracking.load_head_weights(job.store, job.came_from) if job.came_from else None,
-            callbacks=[callback for callback in (median, deadline) if callback],
+            callbacks=ending.callbacks,
             description=f"trial {job.number}",
         )
         if not math.isfinite(final[job.objective]):
             raise UserError(f"{job.objective} is not a number on these validation images; say another sweep.objective")
         done.status, done.score, done.metrics = "finished", final[job.objective], final
-        done.epochs, done.best_epoch, done.fit_s = len(fit.history), fit.best_epoch, round(fit.seconds, 2)
-        if median is not None:
-            done.curve = median.curve
-            if median.epoch is not None:
-                done.status = "pruned"
-                run.set_tags({"fer.pruned": f"worse than the median of the other trials after epoch {median.epoch}"})
-        if deadline is not None and deadline.over:
-            done.out_of_time = True
-            run.set_tags({"fer.out_of_time": f"sweep.max_trial_minutes={deadline.seconds / 60:g}"})
+        done.scores = fits.scores if len(fits.scores) > 1 else []
+        done.epochs, done.best_epoch, done.fit_s = fits.epochs, fits.kept.best_epoch, round(fits.seconds, 2)
+        _note_ending(run, ending, done)
         done.seconds = round(time.perf_counter() - started, 2)
         run.log_metrics({"time/total_s": done.seconds})
         run.log_json(done.json(), tracking.RECORD)  # the last thing: a sweep that dies now takes it from here
+
+
+def _note_ending(run: tracking.Run, ending: Ending, done: Outcome) -> None:
+    """Whether its fits were ended before their time, on the run and in what its sweep keeps."""
+    median = ending.median
+    if median is not None:
+        done.curve = median.curve
+        if median.epoch is not None:
+            done.status = "pruned"
+            run.set_tags({"fer.pruned": f"worse than the median of the other trials after epoch {median.epoch}"})
+    if ending.seconds is not None and any(deadline.over for deadline in ending.deadlines):
+        done.out_of_time = True
+        run.set_tags({"fer.out_of_time": f"sweep.max_trial_minutes={ending.seconds / 60:g}"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -33,6 +34,9 @@ class Outcome:
 
     status: str = "asked"  # and at its end finished, pruned, repeated or failed
     score: float | None = None  # the objective; None where it failed
+    scores: list[float] = field(
+        default_factory=list
+    )  # that of each fit, of which score is the mean, where it had several
     run_id: str | None = None  # of the run that has the score
     metrics: dict[str, float] = field(default_factory=dict)  # final/val_..., nan where one is not defined
     epochs: int | None = None  # that it was fitted for
@@ -44,6 +48,11 @@ class Outcome:
     impossible: bool = False  # nothing could be made of its values: many of them in a row stop no sweep
     out_of_time: bool = False  # ended by sweep.max_trial_minutes
     curve: list[float] = field(default_factory=list)  # the objective after each epoch, where a pruner compares it
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation of the objective over its fits; None of one."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
     def json(self) -> dict[str, Any]:
         """As plain containers; what is not known, or does not hold, is absent."""
@@ -57,6 +66,8 @@ class Outcome:
             raise ValueError(f"run_id: {self.run_id!r} is no run's")
         if self.score is not None and not math.isfinite(self.score):
             raise ValueError(f"score: {self.score}")
+        if not all(map(math.isfinite, self.scores)):
+            raise ValueError(f"scores: {self.scores}")
         for name in ("fit_s", "seconds"):
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise ValueError(f"{name}: {getattr(self, name)}")

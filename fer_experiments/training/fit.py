@@ -110,6 +110,7 @@ def fit_head(
         history=history,
         best_epoch=best,
         val_probabilities=_probabilities([passes.predict(val, view) for view in features.views]),
+        val_labels=dataset.labels[dataset.val],
         seconds=time.perf_counter() - started,
     )
 

@@ -80,7 +80,8 @@ def pretrain(
     history = pd.DataFrame(progress.history)
     best = pocket.with_weights(config.widths, config.blocks, progress.best)
     probabilities = predict(best, dataset.images[dataset.val])
-    return PretrainResult(best, history, progress.best_epoch, probabilities, progress.seconds, progress.best)
+    labels = dataset.labels[dataset.val]
+    return PretrainResult(best, history, progress.best_epoch, probabilities, labels, progress.seconds, progress.best)
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:

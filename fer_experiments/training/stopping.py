@@ -1,4 +1,4 @@
-"""Callbacks that end a fit early: out of time, or hopeless beside the other trials."""
+"""What ends fits early: out of time, or hopeless beside the other trials."""
 
 from __future__ import annotations
 
@@ -43,3 +43,29 @@ class Median(keras.callbacks.Callback):
         if hopeless(self.curve, self.medians, self.direction):
             self.epoch = epoch
             self.model.stop_training = True
+
+
+class Ending:
+    """What ends the fits of a trial early, which come one after another.
+
+    Its first fit alone is compared with the medians (None: it is not), and where it is hopeless no other is begun. Of
+    seconds (None: without end) a fit may take an equal share of what those before it have left.
+    """
+
+    def __init__(
+        self, monitor: str, direction: str, medians: Sequence[float] | None, seconds: float | None, fits: int
+    ) -> None:
+        self.median = None if medians is None else Median(monitor, direction, medians)
+        self.deadlines: list[Deadline] = []
+        self.seconds, self._fits, self._started = seconds, fits, time.monotonic()
+
+    def callbacks(self, number: int) -> list[keras.callbacks.Callback] | None:
+        """Those of the fit with this number, from 0; None: no more fits."""
+        if self.median is not None and self.median.epoch is not None:
+            return None
+        made: list[keras.callbacks.Callback] = [self.median] if self.median is not None and number == 0 else []
+        if self.seconds is not None:
+            left = self.seconds - (time.monotonic() - self._started)
+            self.deadlines.append(Deadline(left / (self._fits - number)))
+            made.append(self.deadlines[-1])
+        return made

@@ -1,0 +1,111 @@
+"""A config fitted several times, with other seeds: which fits, what they come to together, and whose head is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_experiments.config import Config, TrainingConfig
+from fer_experiments.evaluation.metrics import classification_metrics
+from fer_experiments.experiment.prepare import Prepared
+from fer_experiments.training.fit import fit_head
+from fer_experiments.training.result import TrainingResult
+
+if TYPE_CHECKING:
+    import keras
+
+ACCURACY = "final/val_accuracy"
+# The callbacks of the fit with this number, from 0; None: neither it nor those after it are begun.
+Callbacks = Callable[[int], "Sequence[keras.callbacks.Callback] | None"]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The fits of one config, of most configs one.
+
+    seeds: of each. scores: the objective of each, by which `kept` is chosen, whose head is the config's.
+    """
+
+    results: list[TrainingResult]
+    seeds: list[int]
+    scores: list[float]
+
+    @property
+    def kept(self) -> TrainingResult:
+        """The fit with the median score; of two in the middle the lower one, of equals the first."""
+        order = sorted(range(len(self.scores)), key=lambda number: (self.scores[number], number))
+        return self.results[order[(len(order) - 1) // 2]]
+
+    @property
+    def repeats(self) -> int:
+        """How many of them have scored the same images."""
+        return len(self.results)
+
+    @property
+    def epochs(self) -> int:
+        """Of all fits."""
+        return sum(len(result.history) for result in self.results)
+
+    @property
+    def seconds(self) -> float:
+        """Of all fits."""
+        return sum(result.seconds for result in self.results)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Each fit by itself, as it is recorded: its seed, metrics, epochs, seconds, and whether its head is kept."""
+        return [
+            {
+                "seed": seed,
+                **{f"final/val_{k}": v for k, v in classification_metrics(r.val_labels, r.val_probabilities).items()},
+                "epochs": len(r.history),
+                "best_epoch": r.best_epoch,
+                "seconds": r.seconds,
+                "kept": r is self.kept,
+            }
+            for seed, r in zip(self.seeds, self.results, strict=True)
+        ]
+
+
+def fit_all(
+    prepared: Prepared,
+    config: Config,
+    *,
+    repeats: int = 1,
+    objective: str = ACCURACY,
+    callbacks: Callbacks = lambda number: (),
+    description: str = "fit",
+    **options: Any,
+) -> Fits:
+    """Fits the config's head on what was prepared, with its own seed first and then with others made from it.
+
+    options: of `fit_head`.
+    """
+    fits = Fits([], [], [])
+    name = objective.removeprefix("final/val_")
+    for number, seed in enumerate(seeds_of(config.training, repeats)):
+        own = callbacks(number)
+        if own is None:
+            break
+        result = fit_head(
+            prepared.features,
+            prepared.dataset,
+            config.head,
+            replace(config.training, seed=seed),
+            moments=prepared.moments if config.head.normalize else None,
+            callbacks=own,
+            description=description if repeats == 1 else f"{description}, fit {number + 1} of {repeats}",
+            **options,
+        )
+        fits.results.append(result)
+        fits.seeds.append(seed)
+        fits.scores.append(classification_metrics(result.val_labels, result.val_probabilities)[name])
+    return fits
+
+
+def seeds_of(training: TrainingConfig, repeats: int) -> list[int]:
+    """The seed of each fit: the config's own, and others made from it, below 2**31."""
+    made = np.random.SeedSequence(training.seed).generate_state(repeats - 1) >> 1
+    return [training.seed, *map(int, made)]
