@@ -14,6 +14,7 @@ from fer_experiments.config.plain import (
     without_password,
 )
 from fer_experiments.config.schema import (
+    ALL_FOLDS,
     AUTO,
     BackboneConfig,
     ComputeConfig,
@@ -31,6 +32,7 @@ from fer_experiments.config.schema import (
 )
 
 __all__ = [
+    "ALL_FOLDS",
     "AUTO",
     "BackboneConfig",
     "ComputeConfig",

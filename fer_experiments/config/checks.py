@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from fer_experiments.config.folders import options
 from fer_experiments.config.plain import close
-from fer_experiments.config.schema import Config, DataConfig
+from fer_experiments.config.schema import ALL_FOLDS, Config, DataConfig
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"
@@ -52,8 +52,10 @@ def check_data(data: DataConfig) -> None:
     emotions = data.emotions
     if emotions is not None and not (isinstance(emotions, dict) and all(isinstance(e, str) for e in emotions.values())):
         raise UserError(f"data.emotions={emotions}: must say what labels mean, as {{1: surprise, 2: fear}}, or be null")
-    if data.fold >= data.folds:
-        raise UserError(f"data.fold={data.fold}: must be in 0..{data.folds - 1} (data.folds={data.folds})")
+    if data.fold != ALL_FOLDS and (type(data.fold) is not int or data.fold >= data.folds):
+        raise UserError(f"data.fold={data.fold}: must be in 0..{data.folds - 1} (data.folds={data.folds}), or all")
+    if data.fold == ALL_FOLDS and data.split != "kfold":
+        raise UserError(f"data.fold=all: data.split={data.split} has no folds; say data.split=kfold, or data.fold=0")
     if data.per_class is not None and data.balance != "undersample":
         raise UserError(f"data.per_class: needs data.balance=undersample, not {data.balance}; change one of them")
 

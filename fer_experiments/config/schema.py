@@ -20,6 +20,7 @@ from fer_experiments.config.marks import ASIDE, BUDGET, FITTED, PLACE, PREPARED,
 
 SEED = 2**32 - 1  # the largest that NumPy takes
 AUTO = "auto"  # what is decided once for all that stands on it
+ALL_FOLDS = "all"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class DataConfig:
     split: str = choice("official", "official", "stratified", "kfold")
     fractions: list[float] = given([0.6, 0.2, 0.2], above=0, below=1)  # of stratified: train, val, test
     folds: int = given(5, least=2)
-    fold: int = given(0, least=0)
+    fold: Any = given(0, least=0)  # of kfold: the one that is kept for validation; all: each in turn
     balance: str = choice("none", "none", "undersample", "class_weight", of_training=True)
     per_class: Optional[int] = given(None, above=0, of_training=True)
     clean: Any = "all"

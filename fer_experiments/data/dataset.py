@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fer_experiments.config import DataConfig, check_data
 from fer_experiments.config.commands import get_data_command
 from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
 from fer_experiments.data.faces import EMOTIONS, Faces
+from fer_experiments.data.folds import Fold, class_weight, each_fold, fold_notes, together
 from fer_experiments.data.kept import kept_faces
 from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
 from fer_experiments.data.near_twins import NearTwins, find_twins
@@ -46,6 +48,7 @@ class Dataset:
     classes, cleaning and split of all three parts; images_fingerprint: sha256 of `images`. Neither depends on where
     the data lay, nor on container or file order. twins: some near twins, to look at. near_training: bool [n], of images
     that have a near twin in the source's Training part, where cleaning has removed it; None where none were sought.
+    folds: with data.fold=all, the splits that are fitted on (`parts`); train and val are what is in any of them, then.
     """
 
     images: np.ndarray
@@ -65,6 +68,14 @@ class Dataset:
     images_fingerprint: str
     twins: TwinSample | None = None
     near_training: np.ndarray | None = None
+    folds: tuple[Fold, ...] = ()
+
+    def parts(self) -> list[Dataset]:
+        """Return what a config is fitted on: of data.fold=all a dataset a fold, else this one."""
+        return [
+            replace(self, train=t, val=v, folds=(), class_weight=self.class_weight and class_weight(self.labels[t]))
+            for t, v in self.folds
+        ] or [self]
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ class _Parts:
     faces: Faces
     labels: np.ndarray
     rows: Rows
+    folds: list[Rows]
     classes: tuple[str, ...]
     cleaning: dict[str, Any]
     fingerprint: str
@@ -104,9 +116,10 @@ def load_dataset(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = N
     Raises UserError for whatever in the config, the path or the files has to be mended.
     """
     parts = _load_parts(cfg, smoke, cache)
-    rows = np.sort(np.concatenate([parts.rows["train"], parts.rows["val"]]))
+    rows = np.unique(np.concatenate([parts.rows["train"], parts.rows["val"]]))
     faces, labels = parts.faces.take(rows), parts.labels[rows]
     train = np.searchsorted(rows, parts.rows["train"])
+    folds = [(np.searchsorted(rows, fold["train"]), np.searchsorted(rows, fold["val"])) for fold in parts.folds]
     return Dataset(
         images=faces.images,
         labels=labels,
@@ -116,7 +129,7 @@ def load_dataset(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = N
         train=train,
         val=np.searchsorted(rows, parts.rows["val"]),
         classes=parts.classes,
-        class_weight=_class_weight(labels[train]) if cfg.balance == "class_weight" else None,
+        class_weight=class_weight(labels[train]) if cfg.balance == "class_weight" else None,
         task=cfg.task,
         source=cfg.source,
         counts=_counts(parts),
@@ -125,6 +138,7 @@ def load_dataset(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = N
         images_fingerprint=_sha256([str(faces.images.shape).encode(), np.ascontiguousarray(faces.images).data]),
         twins=parts.twins,
         near_training=None if parts.near_training is None else parts.near_training[rows],
+        folds=tuple(folds) if len(folds) > 1 else (),
     )
 
 
@@ -148,7 +162,7 @@ def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:
         cfg = replace(cfg, per_class=None, demo_size=min(cfg.demo_size, SMOKE_DEMO_SIZE))
     faces, digests = _read(cfg, cache)
     classes, label_of = _classes(cfg, np.unique(faces.emotion).tolist())
-    notes = [*(doubts(classes) if cfg.classes is None else []), *split_notes(faces, cfg)]
+    notes = [*(doubts(classes) if cfg.classes is None else []), *split_notes(faces, cfg), *fold_notes(cfg)]
     if smoke:
         cfg = replace(cfg, limit=max(min(cfg.limit or SMOKE_LIMIT, SMOKE_LIMIT), len(classes)))
     groups = identical_groups(digests)
@@ -160,15 +174,17 @@ def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:
     source, faces, groups = faces, faces.take(kept), (groups if twins is None else twins.groups)[kept]
     labels = np.array([label_of[emotion] for emotion in faces.emotion.tolist()], np.int64)
     _refuse_empty_class(np.bincount(labels, minlength=len(classes)), classes, "after cleaning")
-    rows = split_rows(faces, labels, groups, classes, cfg)
-    for part in PARTS:
+    folds = [split_rows(faces, labels, groups, classes, each) for each in each_fold(cfg)]
+    for rows, part in product(folds, PARTS):
         _refuse_empty_class(np.bincount(labels[rows[part]], minlength=len(classes)), classes, f"in the {part} split")
-    fingerprint = _fingerprint(digests[kept], faces.images.shape[1:], labels, rows, classes, steps)
+    prints = [_fingerprint(digests[kept], faces.images.shape[1:], labels, rows, classes, steps) for rows in folds]
+    fingerprint = prints[0] if len(prints) == 1 else _sha256(map(str.encode, prints))
+    rows = together(folds)
     if twins is None:
-        return _Parts(faces, labels, rows, classes, cleaning, fingerprint, None, None)
+        return _Parts(faces, labels, rows, folds, classes, cleaning, fingerprint, None, None)
     sample = _sample(source, twins, kept[rows["test"]])
     near = np.isin(groups, twins.groups[source.usage == "Training"]) & (faces.usage != "Training")
-    return _Parts(faces, labels, rows, classes, cleaning, fingerprint, sample, near)
+    return _Parts(faces, labels, rows, folds, classes, cleaning, fingerprint, sample, near)
 
 
 def _sample(faces: Faces, twins: NearTwins, test: np.ndarray) -> TwinSample | None:
@@ -258,12 +274,6 @@ def _counts(parts: _Parts) -> dict[str, dict[str, int]]:
         part: {name: int((parts.labels[parts.rows[part]] == label).sum()) for label, name in enumerate(parts.classes)}
         for part in PARTS
     }
-
-
-def _class_weight(labels: np.ndarray) -> dict[int, float]:
-    """Return n / (classes * count) for each class, as scikit-learn's "balanced"."""
-    counts = np.bincount(labels)
-    return {label: len(labels) / (len(counts) * count) for label, count in enumerate(counts.tolist())}
 
 
 def _fingerprint(

@@ -40,9 +40,14 @@ class Prepared:
     tags: dict[str, str]
 
     @cached_property
-    def moments(self) -> list[Moments]:
-        """Of the training split's features; computed once."""
-        return feature_moments(self.features, self.dataset.train)
+    def parts(self) -> list[Dataset]:
+        """What a config is fitted on: of data.fold=all a dataset a fold."""
+        return self.dataset.parts()
+
+    @cached_property
+    def moments(self) -> list[list[Moments]]:
+        """Of the features of each part's training split; computed once."""
+        return [feature_moments(self.features, part.train) for part in self.parts]
 
 
 @dataclass(frozen=True)

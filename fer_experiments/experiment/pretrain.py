@@ -14,7 +14,7 @@ import pandas as pd
 
 from fer_experiments import tracking
 from fer_experiments.backbones import pocket
-from fer_experiments.config import Config, PretrainConfig, cache_dir, check, recorded
+from fer_experiments.config import ALL_FOLDS, Config, PretrainConfig, cache_dir, check, recorded
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import describe_run, log_scores, open_sealed_test, record
@@ -82,6 +82,8 @@ def _settings(config: Config) -> tuple[Config, PretrainConfig]:
     if config.pretrain is None:
         raise UserError("pretrain: no recipe; say pretrain=pocket")
     check(config)
+    if config.data.fold == ALL_FOLDS:
+        raise UserError("data.fold=all: a pretraining is of one network; say data.fold=<number>")
     settings = config.pretrain
     if config.training.smoke:
         settings = replace(settings, epochs=1, batch_size=16, widths=[8] * len(settings.widths))

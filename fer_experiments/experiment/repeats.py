@@ -1,9 +1,10 @@
-"""A config fitted several times, with other seeds: which fits, what they come to together, and whose head is kept."""
+"""A config fitted several times, on folds and with seeds: what the fits come to together, and whose head is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,11 +27,13 @@ Callbacks = Callable[[int], "Sequence[keras.callbacks.Callback] | None"]
 class Fits:
     """The fits of one config, of most configs one.
 
-    seeds: of each. scores: the objective of each, by which `kept` is chosen, whose head is the config's.
+    places: the fold and the seed of each. scores: the objective of each, by which `kept` is chosen, whose head is the
+    config's. folds: how many there are; 1 where data are not folded.
     """
 
+    folds: int
     results: list[TrainingResult]
-    seeds: list[int]
+    places: list[tuple[int, int]]
     scores: list[float]
 
     @property
@@ -42,7 +45,7 @@ class Fits:
     @property
     def repeats(self) -> int:
         """How many of them have scored the same images."""
-        return len(self.results)
+        return max(1, len(self.results) // self.folds)
 
     @property
     def epochs(self) -> int:
@@ -55,9 +58,10 @@ class Fits:
         return sum(result.seconds for result in self.results)
 
     def table(self) -> list[dict[str, Any]]:
-        """Each fit by itself, as it is recorded: its seed, metrics, epochs, seconds, and whether its head is kept."""
+        """Each fit by itself, as it is recorded: its place, metrics, epochs, seconds, and whether its head is kept."""
         return [
             {
+                **({"fold": fold} if self.folds > 1 else {}),
                 "seed": seed,
                 **{f"final/val_{k}": v for k, v in classification_metrics(r.val_labels, r.val_probabilities).items()},
                 "epochs": len(r.history),
@@ -65,7 +69,7 @@ class Fits:
                 "seconds": r.seconds,
                 "kept": r is self.kept,
             }
-            for seed, r in zip(self.seeds, self.results, strict=True)
+            for (fold, seed), r in zip(self.places, self.results, strict=True)
         ]
 
 
@@ -79,29 +83,30 @@ def fit_all(
     description: str = "fit",
     **options: Any,
 ) -> Fits:
-    """Fits the config's head on what was prepared, with its own seed first and then with others made from it.
+    """Fits the config's head on every part of what was prepared, with its own seed first and then with others.
 
     options: of `fit_head`.
     """
-    fits = Fits([], [], [])
-    name = objective.removeprefix("final/val_")
-    for number, seed in enumerate(seeds_of(config.training, repeats)):
+    fits = Fits(len(prepared.parts), [], [], [])
+    places = list(product(range(fits.folds), seeds_of(config.training, repeats)))
+    for number, (fold, seed) in enumerate(places):
         own = callbacks(number)
         if own is None:
             break
         result = fit_head(
             prepared.features,
-            prepared.dataset,
+            prepared.parts[fold],
             config.head,
             replace(config.training, seed=seed),
-            moments=prepared.moments if config.head.normalize else None,
+            moments=prepared.moments[fold] if config.head.normalize else None,
             callbacks=own,
-            description=description if repeats == 1 else f"{description}, fit {number + 1} of {repeats}",
+            description=description if len(places) == 1 else f"{description}, fit {number + 1} of {len(places)}",
             **options,
         )
+        scores = classification_metrics(result.val_labels, result.val_probabilities)
         fits.results.append(result)
-        fits.seeds.append(seed)
-        fits.scores.append(classification_metrics(result.val_labels, result.val_probabilities)[name])
+        fits.places.append((fold, seed))
+        fits.scores.append(scores[objective.removeprefix("final/val_")])
     return fits
 
 

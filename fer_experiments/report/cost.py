@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+from fer_experiments.config import ALL_FOLDS
 from fer_experiments.report.markup import facts, paragraph, section, table
 from fer_experiments.report.record import Record
 from fer_experiments.search.trials import Trial
@@ -85,6 +86,8 @@ def _images_per_second(record: Record, ran: list[Trial]) -> str:
     if record.counts is None or not timed:
         return "not recorded"
     train = record.counts[record.counts["split"] == "train"].drop(columns="split").to_numpy().sum()
+    if record.state.identity.get("data.fold") == ALL_FOLDS:  # a fit leaves its fold out
+        train -= train // record.state.identity["data.folds"]
     images = float(train) * sum(t.epochs or 0 for t in timed)
     return f"{images / sum(t.fit_s or 0 for t in timed):,.0f} (stored features; {train:,} training images an epoch)"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fer_experiments.config import SweepConfig
+from fer_experiments.config import ALL_FOLDS, Config
 from fer_experiments.errors import UserError
 
 
-def check_repeats(sweep: SweepConfig, grants: bool) -> None:
+def check_repeats(config: Config, grants: bool) -> None:
     """Refuses several fits a trial where trials go on with heads of others.
 
     grants: whether the oracle gives trials their epochs (`Row`).
@@ -14,8 +14,18 @@ def check_repeats(sweep: SweepConfig, grants: bool) -> None:
     Raises:
         UserError: naming the key and the remedy.
     """
-    if sweep.repeats > 1 and grants:
-        raise UserError(
-            f"sweep.repeats={sweep.repeats}: {sweep.oracle} goes on with the heads of earlier trials, and a trial "
-            "keeps one; say sweep.repeats=1, or another oracle"
-        )
+    sweep = config.sweep
+    assert sweep is not None
+    if not grants or not is_repeated(config):
+        return
+    key, one = ("sweep.repeats", 1) if sweep.repeats > 1 else ("data.fold", 0)
+    raise UserError(
+        f"{key}={sweep.repeats if sweep.repeats > 1 else config.data.fold}: {sweep.oracle} goes on with the heads of "
+        f"earlier trials, and a trial keeps one; say {key}={one}, or another oracle"
+    )
+
+
+def is_repeated(config: Config) -> bool:
+    """Whether a trial has several fits, which tell how much its objective is worth."""
+    assert config.sweep is not None
+    return config.sweep.repeats > 1 or config.data.fold == ALL_FOLDS

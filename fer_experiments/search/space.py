@@ -83,7 +83,7 @@ def check_space(config: Config) -> None:
         raise UserError(
             f"sweep.pruner={sweep.pruner}: {sweep.oracle} ends hopeless trials itself; say sweep.pruner=none"
         )
-    check_repeats(sweep, ORACLES[sweep.oracle].grants)
+    check_repeats(config, ORACLES[sweep.oracle].grants)
     for path, entry in sweep.space.items():
         _check_searchable(path, config)
         _check_entry(path, entry)

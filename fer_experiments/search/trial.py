@@ -109,7 +109,7 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
         done.run_id = run.id
         describe_run(run, prepared.dataset, recorded(config))
         monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
-        ending = Ending(monitor, job.direction, job.medians, job.max_seconds, job.repeats)
+        ending = Ending(monitor, job.direction, job.medians, job.max_seconds, job.repeats * len(prepared.parts))
         fits, final = fit_and_record(
             run,
             prepared,

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from fer_experiments import termination
 from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.data import Dataset
-from fer_experiments.errors import FitError
+from fer_experiments.errors import FitError, UserError
 from fer_experiments.training.heads import Moments, build_head
 from fer_experiments.training.passes import Passes
 from fer_experiments.training.result import TrainingResult
@@ -52,8 +52,10 @@ def fit_head(
         description: of the progress bar.
 
     Raises:
-        FitError: the loss is not a number.
+        FitError: the loss is not a number. UserError: a dataset of several folds.
     """
+    if dataset.folds:
+        raise UserError("data.fold=all: a fit is of one fold; give it each of dataset.parts()")
     make_reproducible(training)
     classes = len(dataset.classes)
     if head.normalize and moments is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def test_more_fits_make_no_more_images(recorded: tuple[Fits, dict[str, float], P
 def test_each_fit_and_one_confusion_matrix_of_all_are_on_the_run(recorded: tuple[Fits, dict[str, float], Path]):
     fits, _, artifacts = recorded
     rows = json.loads((artifacts / "metrics" / "fits.json").read_text())
-    assert [row["seed"] for row in rows] == fits.seeds and [row["final/val_accuracy"] for row in rows] == fits.scores
+    assert [row["seed"] for row in rows] == [seed for _, seed in fits.places] and [
+        row["final/val_accuracy"] for row in rows
+    ] == fits.scores
     assert [row["kept"] for row in rows].count(True) == 1
     matrix = np.array(json.loads((artifacts / "metrics" / "confusion_matrix.json").read_text())["matrix"])
     assert matrix.sum() == 3 * len(fits.kept.val_labels)
@@ -104,7 +107,7 @@ def test_the_head_of_the_median_fit_is_kept(prepared: Prepared, recorded: tuple[
     results = [result(score) for score in (0.3, 0.1, 0.2, 0.2)]
     for count, kept in ((1, 0), (2, 1), (3, 2), (4, 2)):
         scores = [0.3, 0.1, 0.2, 0.2][:count]
-        assert Fits(results[:count], [0] * count, scores).kept is results[kept]
+        assert Fits(1, results[:count], [(0, 0)] * count, scores).kept is results[kept]
 
 
 def test_curves_are_means_over_the_fits_that_came_so_far():
@@ -121,6 +124,22 @@ def test_curves_have_a_band_and_figures_count_images_once():
         assert [len(axes.collections) for axes in curves.learning_curves(history).axes] == bands
     title = figures.confusion_matrix(np.array([[6, 0], [0, 3]]), ("a", "b"), repeats=3).get_suptitle()
     assert "3 images by 3 fits" in title
+
+
+def test_folds_are_fitted_one_after_another_and_every_image_is_scored_once(prepared: Prepared):
+    dataset = prepared.dataset
+    rows = np.arange(len(dataset.labels))
+    folds = tuple((rows[rows % 3 != fold], rows[rows % 3 == fold]) for fold in range(3))
+    whole = Prepared(prepared.config, replace(dataset, train=rows, val=rows, folds=folds), prepared.features, {})
+    normal = replace(prepared.config, head=replace(prepared.config.head, normalize=True))
+    fits = fit_all(whole, normal, repeats=2)
+    assert [fold for fold, _ in fits.places] == [0, 0, 1, 1, 2, 2] and fits.repeats == 2
+    for (fold, seed), score in zip(fits.places, fits.scores, strict=True):
+        alone = Prepared(prepared.config, whole.parts[fold], prepared.features, {})
+        again = replace(normal, training=replace(normal.training, seed=seed))
+        assert fit_all(alone, again).scores == [score]
+    scored = np.concatenate([result.val_labels for result in fits.results[::2]])
+    assert sorted(scored) == sorted(dataset.labels)
 
 
 def test_none_for_callbacks_begins_no_more_fits(prepared: Prepared):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_sweeps import quick, run, runs_of
+from stores import store_in
 
+from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.compose import compose
+from fer_experiments.data import load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.search.space import check_space
 from fer_experiments.search.state import State, load_state
@@ -62,16 +67,32 @@ def test_a_sweep_with_repeats_that_was_stopped_goes_on_to_the_same(
     assert [(t.values, t.scores) for t in resumed.trials] == [(t.values, t.scores) for t in state.trials]
 
 
+def test_every_fold_is_fitted_in_a_trial_and_every_image_scored_once(paths: list[str]):
+    folds = ["data.split=kfold", "data.folds=3", "data.fold=all"]
+    config = quick(paths, *folds, "sweep.max_trials=1", "sweep.seed=32", "training.deterministic=true")
+    state, _ = run(config)
+    (trial,) = state.trials
+    assert len(trial.scores) == 3 and trial.score == pytest.approx(statistics.fmean(trial.scores))
+    (child,) = runs_of(config, sweep_id=state.id, kind="trial")
+    matrix = tracking.artifact_text(store_in(mlruns_dir(config)), child.run_id, "metrics/confusion_matrix.json")
+    dataset = load_dataset(config.data)
+    assert np.sum(json.loads(str(matrix))["matrix"]) == len(dataset.val) == sum(len(p.val) for p in dataset.parts())
+    fold = replace(config, data=replace(config.data, fold=1))
+    again, _ = run(fold)
+    assert again.id != state.id and again.trials[0].score == trial.scores[1]
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
         ("sweep.repeats=0", "sweep.repeats=0: must be at least 1"),
         ("sweep.oracle=hyperband", "sweep.repeats=2: hyperband goes on with the heads of earlier trials"),
+        ("sweep.repeats=1 sweep.oracle=hyperband data.split=kfold data.fold=all", "data.fold=all: hyperband goes on"),
     ],
 )
 def test_repeats_that_cannot_be_are_refused_in_a_line(override: str, said: str):
     with pytest.raises(UserError, match=said):
-        check_space(compose(["sweep=quick", "sweep.repeats=2", override]))
+        check_space(compose(["sweep=quick", "sweep.repeats=2", *override.split()]))
 
 
 def test_a_trial_whose_first_fit_is_hopeless_is_fitted_no_more():
