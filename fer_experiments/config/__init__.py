@@ -16,6 +16,7 @@ from fer_experiments.config.plain import (
 from fer_experiments.config.schema import (
     ALL_FOLDS,
     AUTO,
+    PREFER,
     BackboneConfig,
     ComputeConfig,
     Config,
@@ -34,6 +35,7 @@ from fer_experiments.config.schema import (
 __all__ = [
     "ALL_FOLDS",
     "AUTO",
+    "PREFER",
     "BackboneConfig",
     "ComputeConfig",
     "Config",

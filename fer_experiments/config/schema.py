@@ -21,6 +21,7 @@ from fer_experiments.config.marks import ASIDE, BUDGET, FITTED, PLACE, PREPARED,
 SEED = 2**32 - 1  # the largest that NumPy takes
 AUTO = "auto"  # what is decided once for all that stands on it
 ALL_FOLDS = "all"
+PREFER = ("best", "simple", "fast")
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class SweepConfig:
     It ends with max_trials trials, after max_hours (trials in flight are finished), or when the objective reaches
     target. max_trial_minutes ends a fit, which keeps its best epoch. pruner: median ends a fit whose best epoch is
     worse than the median of the other trials at that epoch. repeats: fits of a trial, each with its seed; their mean is
-    its objective.
+    its objective. prefer: of the trials that cannot be told from the best, the one to take (`search.spread`).
     """
 
     name: str = given(MISSING, in_paths=True)
@@ -186,6 +187,7 @@ class SweepConfig:
     target: Optional[float] = given(None, part=BUDGET)
     pruner: str = choice("none", "none", "median")
     repeats: int = given(1, least=1, younger=1)
+    prefer: str = choice("best", *PREFER, part=BUDGET)
     seed: int = given(0, least=0)
     fresh: bool = given(False, part=BUDGET)
     retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again

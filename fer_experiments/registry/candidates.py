@@ -19,6 +19,7 @@ from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.experiment.train import fit_and_record
 from fer_experiments.search.recorded import find_sweep
+from fer_experiments.search.spread import taken
 from fer_experiments.training.fit import FitError, forget
 
 KINDS = ("trial", "train")
@@ -84,6 +85,8 @@ def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str
     state, _ = find_sweep(store.mlruns / "sweeps", sweep)
     objective, direction = (state.identity[f"sweep.{key}"] for key in ("objective", "direction"))
     best = state.ranked()[: config.promote.top_k]
+    if state.prefer != "best" and (chosen := taken(state)):
+        best = [chosen]  # a mean of refits would choose otherwise
     if not best:
         raise UserError(f"sweep {state.id}: no trial has finished yet; its command given again goes on with it")
     candidates = [_candidate(config, store, t.run_id, f"trial {t.number}", t.values) for t in best if t.run_id]

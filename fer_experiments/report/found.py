@@ -17,14 +17,18 @@ from fer_experiments.report.record import Record
 from fer_experiments.search import leaderboard
 from fer_experiments.search.importance import FEWEST_TRIALS, FORESTS, importances
 from fer_experiments.search.leaderboard import written
+from fer_experiments.search.spread import taken
 
 
 def best(record: Record) -> str:
     """The best config as a command, and how much its lead is worth."""
-    top = record.state.best()
+    top = taken(record.state)
     if top is None:
         return section("best", "Best config", paragraph("No trial has finished yet."))
-    said = f"Trial {top.number}, {record.sweep.objective} {top.score:.4f}, run {top.run_id}."
+    spread = leaderboard.spread_of(top)
+    said = f"Trial {top.number}, {record.sweep.objective} {top.score:.4f}{spread}, run {top.run_id}."
+    for line in leaderboard.choice(record.state):
+        said += f" {line[0].upper()}{line[1:]}."
     low = top.metrics.get(f"{record.sweep.objective}_low")
     if low is not None:
         near = sum(t.finished and t.score is not None and t.score >= low for t in record.state.trials) - 1
@@ -55,6 +59,8 @@ def board(record: Record) -> str:
     rows = frame.astype(object).where(frame.notna(), None).itertuples(index=False)
     shown = table([str(column) for column in frame], rows, name="trials", sortable=True)
     hint = "A click on a header sorts. Selecting lines in the parallel coordinates below selects rows here."
+    if "tied" in frame:
+        hint += " Tied: whether a trial differs from the best by no more than the standard error of that difference."
     return section("leaderboard", "Leaderboard", '<p id="selected" role="status"></p>', shown, hint=hint)
 
 

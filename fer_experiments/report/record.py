@@ -12,6 +12,7 @@ import pandas as pd
 
 from fer_experiments.config import SweepConfig, decides_results, read_yaml
 from fer_experiments.errors import UserError
+from fer_experiments.search.spread import taken
 from fer_experiments.search.state import State, status_of
 from fer_experiments.tracking import FoundRun, Store, artifact_text, find_run, find_runs
 
@@ -56,7 +57,8 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
     best = {t.number: t.run_id for t in state.ranked() if t.run_id}
     tables = {n: _table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
     grids = {n: _json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
-    config = artifact_text(store, next(iter(best.values())), "config.yaml") if best else None
+    chosen = taken(state)
+    config = artifact_text(store, best[chosen.number], "config.yaml") if chosen and chosen.number in best else None
     return Record(
         state=state,
         sweep=sweep,

@@ -15,6 +15,7 @@ from fer_experiments.config.commands import command, ui_command
 from fer_experiments.config.parts import BUDGET_PATHS
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.recorded import find_sweep
+from fer_experiments.search.spread import PREFERENCES, taken, tied
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import markdown, number, shown
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 NOTHING_MORE = "which has nothing more to try"  # how a sweep ends whose oracle is exhausted
+NAMED = 8  # trials named in a line
 ABSENT = "absent"  # the value of a key whose condition (`when`) did not hold
 
 
@@ -33,12 +35,20 @@ def written(value: Any) -> str:
 
 
 def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
-    """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, and what it took."""
+    """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, and what it took.
+
+    Where trials have several fits, besides: std, of the objective; tied, "best", or "yes" of those that cannot be told
+    from it (`spread`); and parameters, of the head.
+    """
+    spread = any(trial.scores for trial in state.ended)
+    equals = {trial.number: "yes" if place else "best" for place, trial in enumerate(tied(state))}
     rows = [
         {
             "trial": trial.number,
             sweep.objective: trial.score,
+            **({"std": trial.std, "tied": equals.get(trial.number, "no")} if spread else {}),
             **{path: _plain(trial.values.get(path)) for path in sweep.space},
+            **({"parameters": trial.parameters} if spread else {}),
             "epochs": trial.epochs,
             "best_epoch": trial.best_epoch,
             "seconds": round(trial.seconds or 0),
@@ -50,7 +60,8 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
-    frame = frame.astype({"epochs": "Int64", "best_epoch": "Int64"})  # failed trials have none
+    whole = [name for name in ("parameters", "epochs", "best_epoch") if name in frame]
+    frame = frame.astype(dict.fromkeys(whole, "Int64"))  # failed trials have none
     frame = frame.sort_values(
         sweep.objective, ascending=sweep.direction == "min", na_position="last", kind="stable", ignore_index=True
     )
@@ -98,8 +109,28 @@ def trial_line(trial: Trial, sweep: SweepConfig) -> str:
         how += ", worse than the median: pruned"
     elif trial.out_of_time:
         how += ", out of time"
-    spread = f" ± {trial.std:.4f} over {len(trial.scores)} fits" if trial.std is not None else ""
-    return f"trial {trial.number}: {sweep.objective} {trial.score:.4f}{spread}, {how} ({values})"
+    return f"trial {trial.number}: {sweep.objective} {trial.score:.4f}{spread_of(trial)}, {how} ({values})"
+
+
+def spread_of(trial: Trial) -> str:
+    """What is said after a score: its standard deviation over the trial's fits, or nothing."""
+    return "" if trial.std is None else f" ± {trial.std:.4f} over {len(trial.scores)} fits"
+
+
+def choice(state: State) -> list[str]:
+    """Lines about the trials that cannot be told from the best, and the one that is taken; none without a spread."""
+    best, *others = tied(state)
+    if best.std is None:
+        return []
+    numbers = ", ".join(str(trial.number) for trial in others[:NAMED]) + (", ..." if len(others) > NAMED else "")
+    lines = ["every other trial differs from it by more than the standard error of the difference"]
+    if others:
+        which = "trial" if len(others) == 1 else f"{len(others)} trials:"
+        lines = [f"not to be told from it, by the standard error of the difference: {which} {numbers}"]
+    if state.prefer != "best" and (chosen := taken(state)):
+        how, _ = PREFERENCES[state.prefer]
+        lines.append(f"taken of these: trial {chosen.number}, which has {how} (sweep.prefer={state.prefer})")
+    return lines
 
 
 def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
@@ -124,7 +155,8 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
             _markdown(frame.head(rows)) + more,
             "",
             f"sweep {state.id}: {len(frame)} trial{'s'[: len(frame) != 1]}, best {best.number}: "
-            f"{sweep.objective} {best.score:.4f}",
+            f"{sweep.objective} {best.score:.4f}{spread_of(best)}",
+            *(f"  {line}" for line in choice(state)),
             f"  its accuracy's 95 % interval: {low:.4f} to {high:.4f}; the best of many is flattered by being chosen,",
             "  the sealed test split tells",
             "next:",
@@ -139,10 +171,11 @@ def write(state: State, config: Config, folder: Path) -> None:
     frame = table(state, config.sweep)
     frame.to_csv(folder / "leaderboard.csv", index=False)
     (folder / "leaderboard.md").write_text(_markdown(_readable(frame, config.sweep)) + "\n", encoding="utf-8")
-    best = state.best()
-    if best is not None:
-        container = experiment(to_dict(trial_config(config, best)))
-        head = f"# Trial {best.number} of sweep {state.id}: {config.sweep.objective} {best.score:.4f}\n"
+    chosen = taken(state)
+    if chosen is not None:
+        container = experiment(to_dict(trial_config(config, chosen)))
+        head = f"# Trial {chosen.number} of sweep {state.id}: {config.sweep.objective} {chosen.score:.4f}"
+        head += "\n" if state.prefer == "best" else f" (sweep.prefer={state.prefer})\n"
         (folder / "best.yaml").write_text(head + to_yaml(container), encoding="utf-8")
 
 
@@ -188,7 +221,7 @@ def _again(state: State, config: Config) -> str:
     more = f"sweep.max_trials={2 * len(state.trials)}"
     if sys.argv[1:2] != ["sweep"]:
         return command("sweep", f"sweep={state.name}", more, config=config)
-    left_out = (*BUDGET_PATHS, "compute.address")
+    left_out = {*BUDGET_PATHS, "compute.address"} - {"sweep.prefer"}
     said = [without_password(a) for a in sys.argv[2:] if a.partition("=")[0] not in left_out]
     if not any(a.startswith("sweep=") for a in said):
         said.insert(0, f"sweep={state.name}")

@@ -7,7 +7,7 @@ from fer_experiments.errors import UserError
 
 
 def check_repeats(config: Config, grants: bool) -> None:
-    """Refuses several fits a trial where trials go on with heads of others.
+    """Refuses several fits a trial where trials go on with heads of others, and a preference that needs them without.
 
     grants: whether the oracle gives trials their epochs (`Row`).
 
@@ -16,6 +16,11 @@ def check_repeats(config: Config, grants: bool) -> None:
     """
     sweep = config.sweep
     assert sweep is not None
+    if sweep.prefer != "best" and not is_repeated(config):
+        raise UserError(
+            f"sweep.prefer={sweep.prefer}: it chooses by the spread over several fits of a trial; with it say "
+            "sweep.repeats=3 or data.split=kfold data.fold=all, or leave it out"
+        )
     if not grants or not is_repeated(config):
         return
     key, one = ("sweep.repeats", 1) if sweep.repeats > 1 else ("data.fold", 0)

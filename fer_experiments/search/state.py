@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fer_experiments.config import SweepConfig
+from fer_experiments.config import PREFER, SweepConfig
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
 from fer_experiments.files import holding, is_held, write_atomically
@@ -28,7 +28,8 @@ class State:
     identity: what makes two sweeps the same, as flat config paths and fingerprints. status: running (or stopped, when
     no process holds the lock) or finished, then `reason` says by what. order: trial numbers, each where it was asked,
     and again where it was told. seconds: of all processes that worked on it. store: the one that has its runs, by
-    `mending.name_of`; "" where an older version wrote it.
+    `mending.name_of`; "" where an older version wrote it. prefer: what is taken of the trials that `spread` cannot tell
+    from the best.
 
     trials: by number. prepared: the fingerprints of data and features by the values that decide them, where trials
     differ in these.
@@ -44,6 +45,7 @@ class State:
     trials: list[Trial] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     prepared: dict[str, dict[str, str]] = field(default_factory=dict)
+    prefer: str = "best"
     seconds: float = 0.0
     updated: str = ""
 
@@ -126,6 +128,8 @@ def _read_state(text: str) -> State:
         raise ValueError("id: is not that of its name and identity: one of the three was changed")
     if state.status not in ("running", "finished"):
         raise ValueError(f"status: {state.status!r} is neither running nor finished")
+    if state.prefer not in PREFER:
+        raise ValueError(f"prefer: {state.prefer!r} is none of {', '.join(PREFER)}")
     if state.run_id is not None and not RUN_ID.fullmatch(state.run_id):
         raise ValueError(f"run_id: {state.run_id!r} is no run's")
     if not 0 <= state.seconds < math.inf:

@@ -57,7 +57,8 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
             if said:
                 echo(said)
             sweep = Sweep(config, settings, store, state, folder, preparations, echo)
-            over = state.status == "finished" and (budget.over(state, settings) or _exhausted(sweep))
+            shown = state.status == "finished" and state.prefer == settings.prefer  # another is taken otherwise
+            over = shown and (budget.over(state, settings) or _exhausted(sweep))
             if over and not (_to_retry(sweep) or mending.lost(sweep, mending.of_sweep(sweep))):
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
@@ -89,7 +90,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
         else:
             parent.log_text(to_yaml(recorded(config)), "config.yaml")  # its budget may be another by now
         state.store = mending.name_of(sweep.store)
-        state.status, state.reason = "running", None
+        state.status, state.reason, state.prefer = "running", None, sweep.sweep.prefer
         sweep.save()
         if config.compute.name != "inline":
             sweep.echo(f"trials run {executor.where}")

@@ -125,6 +125,7 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
             raise UserError(f"{job.objective} is not a number on these validation images; say another sweep.objective")
         done.status, done.score, done.metrics = "finished", final[job.objective], final
         done.scores = fits.scores if len(fits.scores) > 1 else []
+        done.parameters = fits.kept.model.count_params()
         done.epochs, done.best_epoch, done.fit_s = fits.epochs, fits.kept.best_epoch, round(fits.seconds, 2)
         _note_ending(run, ending, done)
         done.seconds = round(time.perf_counter() - started, 2)

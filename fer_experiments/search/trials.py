@@ -40,6 +40,7 @@ class Outcome:
     run_id: str | None = None  # of the run that has the score
     metrics: dict[str, float] = field(default_factory=dict)  # final/val_..., nan where one is not defined
     epochs: int | None = None  # that it was fitted for
+    parameters: int | None = None  # of its head
     best_epoch: int | None = None  # from 0: the one whose weights were kept
     fit_s: float | None = None  # seconds in the fit alone
     seconds: float | None = None  # in all; of old failed trials it is not known
@@ -66,8 +67,11 @@ class Outcome:
             raise ValueError(f"run_id: {self.run_id!r} is no run's")
         if self.score is not None and not math.isfinite(self.score):
             raise ValueError(f"score: {self.score}")
-        if not all(map(math.isfinite, self.scores)):
-            raise ValueError(f"scores: {self.scores}")
+        if self.scores and not (
+            max(map(abs, self.scores)) < LARGEST  # nor nan
+            and math.isclose(statistics.fmean(self.scores), self.score or 0, rel_tol=1e-6, abs_tol=1e-9)
+        ):
+            raise ValueError(f"scores: {self.scores}: their mean is not {self.score}")
         for name in ("fit_s", "seconds"):
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise ValueError(f"{name}: {getattr(self, name)}")

@@ -17,9 +17,12 @@ from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.compose import compose
 from fer_experiments.data import load_dataset
 from fer_experiments.errors import UserError
+from fer_experiments.registry.candidates import choose
 from fer_experiments.search.space import check_space
+from fer_experiments.search.spread import taken
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
+from fer_experiments.tracking import connect
 from fer_experiments.training.stopping import Ending
 
 
@@ -67,6 +70,25 @@ def test_a_sweep_with_repeats_that_was_stopped_goes_on_to_the_same(
     assert [(t.values, t.scores) for t in resumed.trials] == [(t.values, t.scores) for t in state.trials]
 
 
+def test_another_preference_takes_another_of_a_finished_sweep_and_runs_nothing(
+    finished: tuple[Config, State, list[str]], paths: list[str]
+):
+    config, state, _ = finished
+    again, said = run(replace(config, sweep=replace(config.sweep, prefer="fast")))
+    assert again.id == state.id and again.trials == state.trials and again.prefer == "fast"
+    best = (mlruns_dir(config) / "sweeps" / state.id / "best.yaml").read_text()
+    chosen = taken(again)
+    assert chosen is not None and best.startswith(f"# Trial {chosen.number} of sweep") and "prefer=fast" in best
+    store = store_in(mlruns_dir(config))
+    assert tracking.artifact_text(store, str(state.run_id), "best.yaml") == best
+    promoting = compose(["data=demo", "promote=default", "gate=none", *paths])
+    choice = choose(promoting, connect(config), state.id, None)
+    assert [candidate.run_id for candidate in choice.candidates] == [chosen.run_id]
+    assert any("sweep.prefer=fast" in line for line in said[-1].splitlines())
+    run(config)
+    assert len(choose(promoting, connect(config), state.id, None).candidates) == 2
+
+
 def test_every_fold_is_fitted_in_a_trial_and_every_image_scored_once(paths: list[str]):
     folds = ["data.split=kfold", "data.folds=3", "data.fold=all"]
     config = quick(paths, *folds, "sweep.max_trials=1", "sweep.seed=32", "training.deterministic=true")
@@ -88,6 +110,8 @@ def test_every_fold_is_fitted_in_a_trial_and_every_image_scored_once(paths: list
         ("sweep.repeats=0", "sweep.repeats=0: must be at least 1"),
         ("sweep.oracle=hyperband", "sweep.repeats=2: hyperband goes on with the heads of earlier trials"),
         ("sweep.repeats=1 sweep.oracle=hyperband data.split=kfold data.fold=all", "data.fold=all: hyperband goes on"),
+        ("sweep.repeats=1 sweep.prefer=simple", "sweep.prefer=simple: it chooses by the spread over several fits"),
+        ("sweep.prefer=cheap", "sweep.prefer=cheap: choose one of best, simple, fast"),
     ],
 )
 def test_repeats_that_cannot_be_are_refused_in_a_line(override: str, said: str):
