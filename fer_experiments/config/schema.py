@@ -171,10 +171,11 @@ class PathsConfig:
 class SweepConfig:
     """What is searched. space: config path -> {type, min, max, sampling, step, values}; see sweeps/.
 
-    It ends with max_trials trials, after max_hours (trials in flight are finished), or when the objective reaches
-    target. max_trial_minutes ends a fit, which keeps its best epoch. pruner: median ends a fit whose best epoch is
-    worse than the median of the other trials at that epoch. repeats: fits of a trial, each with its seed; their mean is
-    its objective. prefer: of the trials that cannot be told from the best, the one to take (`search.spread`).
+    It ends with max_trials trials, after max_hours (trials in flight are finished), when the objective reaches target,
+    or when its best has not moved by more than its noise in so many trials (patience). max_trial_minutes ends a fit,
+    which keeps its best epoch. pruner: median ends a fit whose best epoch is worse than the median of the other trials
+    at that epoch. repeats: fits of a trial, each with its seed; their mean is its objective. prefer: of the trials that
+    cannot be told from the best, the one to take (`search.spread`).
     """
 
     name: str = given(MISSING, in_paths=True)
@@ -185,6 +186,7 @@ class SweepConfig:
     max_hours: Optional[float] = given(None, above=0, part=BUDGET)
     max_trial_minutes: Optional[float] = given(None, above=0)
     target: Optional[float] = given(None, part=BUDGET)
+    patience: Optional[int] = given(None, above=0, part=BUDGET)
     pruner: str = choice("none", "none", "median")
     repeats: int = given(1, least=1, younger=1)
     prefer: str = choice("best", *PREFER, part=BUDGET)

@@ -38,6 +38,49 @@ def test_each_part_of_the_budget_ends_it_and_says_so(found: State, budget: Sweep
     assert str(over(found, budget)).startswith(reason)
 
 
+def repeated(*means: float) -> State:
+    """Trials of three fits each, whose means are known to within 0.01 / sqrt(3)."""
+    found = state(list(means))
+    for trial in found.trials:
+        trial.scores = [trial.score - 0.01, trial.score, trial.score + 0.01]  # type: ignore[operator]
+    return found
+
+
+def told(found: State, *order: int) -> State:
+    found.order = [place for number in order or range(len(found.trials)) for place in (number, number)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "ended"),
+    [
+        (told(state([0.8, 0.7, 0.7])), True),
+        (told(state([0.8, 0.7, 0.7001]), 1, 2, 0), False),  # told last, whenever it was asked
+        (told(state([0.8, 0.7, 0.8001])), False),  # without repeats no noise is known: any step is one
+        (told(repeated(0.8, 0.7, 0.808)), True),
+        (told(repeated(0.8, 0.7, 0.809)), False),
+        (told(repeated(0.8, 0.806, 0.812)), False),  # two small steps are one large one
+        (told(state([0.7, 0.8], direction="min")), False),  # there is none before the last two
+        (told(state([0.7, 0.8, 0.8], direction="min")), True),
+        (told(state([])), False),
+    ],
+)
+def test_patience_ends_a_sweep_whose_best_has_not_moved_by_more_than_its_noise(found: State, ended: bool):
+    reason = over(found, sweep(max_trials=9, patience=2, direction=found.identity["sweep.direction"]))
+    assert bool(reason) == ended
+    if ended:
+        best = found.best()
+        assert best is not None and f"sweep.patience=2: in as many trials the best, now trial {best.number}" in str(
+            reason
+        )
+
+
+def test_failed_trials_try_no_patience():
+    found = told(state([0.8, 0.7, 0.7]))
+    found.trials[2].score, found.trials[2].status = None, "failed"
+    assert over(found, sweep(max_trials=9, patience=2)) is None
+
+
 def test_a_target_of_the_other_direction_is_not_reached():
     assert over(state([0.6], direction="min"), sweep(target=0.5, direction="min")) is None
 

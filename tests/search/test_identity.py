@@ -39,12 +39,14 @@ def test_a_sweep_has_the_id_that_it_had(overrides: list[str], sweep: str, tmp_pa
         ["data.path=/x", "paths.cache=/c", "paths.mlruns=/m", "tracking=server", "tracking.system_metrics=false"],
         ["compute=processes", "compute.workers=2", "features.batch_size=3", "features.shard_size=9"],
         ["sweep.max_trials=3", "sweep.max_hours=1", "sweep.target=0.5", "sweep.fresh=true", "sweep.retry_failed=true"],
+        ["sweep.patience=3", "sweep.prefer=simple", "sweep.repeats=1"],
     ],
 )
 def test_place_speed_and_budget_make_no_other_sweep(elsewhere: list[str]):
     same = identity_of(compose(["sweep=quick"]), TAGS)
     assert identity_of(compose(["sweep=quick", *elsewhere]), TAGS) == same
     assert identity_of(compose(["sweep=quick", "sweep.max_trial_minutes=3"]), TAGS) != same
+    assert identity_of(compose(["sweep=quick", "sweep.repeats=2"]), TAGS) != same
 
 
 def test_a_sweep_over_backbones_has_exact_features_unless_it_says_otherwise():

@@ -15,6 +15,15 @@ def test_a_target_ends_the_sweep(paths: list[str]):
     assert (more.id, len(more.trials)) == (state.id, 2)
 
 
+def test_patience_ends_the_sweep_and_without_it_goes_on(paths: list[str]):
+    state, said = run(quick(paths, "sweep.seed=26", "sweep.max_trials=12", "sweep.patience=1"))
+    count = len(state.trials)
+    assert count < 12 and state.reason is not None and state.reason.startswith("sweep.patience=1: in as many trials")
+    assert any("ended by sweep.patience=1" in line for line in said)
+    more, _ = run(quick(paths, "sweep.seed=26", f"sweep.max_trials={count + 1}"))
+    assert (more.id, len(more.trials)) == (state.id, count + 1)
+
+
 def test_max_hours_ends_the_sweep_after_the_trial_in_flight(paths: list[str]):
     state, _ = run(quick(paths, "sweep.seed=22", "sweep.max_trials=9", "sweep.max_hours=0.0000001"))
     assert state.reason == "sweep.max_hours=1e-07" and len(state.trials) <= 1
