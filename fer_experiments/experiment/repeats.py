@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,13 +82,15 @@ def fit_all(
     description: str = "fit",
     **options: Any,
 ) -> Fits:
-    """Fits the config's head on every part of what was prepared, with its own seed first and then with others.
+    """Fits the config's head on every part of what was prepared, first with its own seed, then with others.
 
     options: of `fit_head`.
     """
     fits = Fits(len(prepared.parts), [], [], [])
-    places = list(product(range(fits.folds), seeds_of(config.training, repeats)))
-    for number, (fold, seed) in enumerate(places):
+    # No two fits share a seed: what a seed does to all folds alike, their spread would not show.
+    seeds = seeds_of(config.training, fits.folds * repeats)
+    for number, seed in enumerate(seeds):
+        fold = number // repeats
         own = callbacks(number)
         if own is None:
             break
@@ -100,7 +101,7 @@ def fit_all(
             replace(config.training, seed=seed),
             moments=prepared.moments[fold] if config.head.normalize else None,
             callbacks=own,
-            description=description if len(places) == 1 else f"{description}, fit {number + 1} of {len(places)}",
+            description=description if len(seeds) == 1 else f"{description}, fit {number + 1} of {len(seeds)}",
             **options,
         )
         scores = classification_metrics(result.val_labels, result.val_probabilities)
@@ -110,7 +111,7 @@ def fit_all(
     return fits
 
 
-def seeds_of(training: TrainingConfig, repeats: int) -> list[int]:
+def seeds_of(training: TrainingConfig, fits: int) -> list[int]:
     """The seed of each fit: the config's own, and others made from it, below 2**31."""
-    made = np.random.SeedSequence(training.seed).generate_state(repeats - 1) >> 1
+    made = np.random.SeedSequence(training.seed).generate_state(fits - 1) >> 1
     return [training.seed, *map(int, made)]

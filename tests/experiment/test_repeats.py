@@ -134,6 +134,7 @@ def test_folds_are_fitted_one_after_another_and_every_image_is_scored_once(prepa
     normal = replace(prepared.config, head=replace(prepared.config.head, normalize=True))
     fits = fit_all(whole, normal, repeats=2)
     assert [fold for fold, _ in fits.places] == [0, 0, 1, 1, 2, 2] and fits.repeats == 2
+    assert len({seed for _, seed in fits.places}) == 6  # what a seed does to all folds, their spread would not show
     for (fold, seed), score in zip(fits.places, fits.scores, strict=True):
         alone = Prepared(prepared.config, whole.parts[fold], prepared.features, {})
         again = replace(normal, training=replace(normal.training, seed=seed))
