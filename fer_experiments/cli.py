@@ -267,10 +267,11 @@ def _check(config: Config, needs: str) -> None:
     from fer_experiments.backbones.weights import obtain_weights
     from fer_experiments.data import find_source
     from fer_experiments.data.cleaning import clean_steps
-    from fer_experiments.search.space import check_space, searched_backbones
+    from fer_experiments.search.space import searched_backbones
+    from fer_experiments.search.start import check_sweep
 
     if needs == "space":
-        check_space(config)
+        check_sweep(config)
     clean_steps(config.data.clean)
     find_source(config.data)
     for backbone in [] if needs == "data" else searched_backbones(config) if needs == "space" else [config.backbone]:

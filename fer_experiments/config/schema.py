@@ -176,6 +176,9 @@ class SweepConfig:
     which keeps its best epoch. pruner: median ends a fit whose best epoch is worse than the median of the other trials
     at that epoch. repeats: fits of a trial, each with its seed; their mean is its objective. prefer: of the trials that
     cannot be told from the best, the one to take (`search.spread`).
+
+    enqueue: what runs first: a list of {path: value} out of the space, where what is not given is drawn; or a recorded
+    sweep as <id or name>:<how many of its best>.
     """
 
     name: str = given(MISSING, in_paths=True)
@@ -191,6 +194,7 @@ class SweepConfig:
     repeats: int = given(1, least=1, younger=1)
     prefer: str = choice("best", *PREFER, part=BUDGET)
     seed: int = given(0, least=0)
+    enqueue: Any = given(None, younger=None)
     fresh: bool = given(False, part=BUDGET)
     retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again
     max_epochs: int = given(20, above=0)  # hyperband

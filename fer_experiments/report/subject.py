@@ -10,11 +10,13 @@ from fer_experiments.report.markup import facts, folded, paragraph, section, tab
 from fer_experiments.report.record import Record
 from fer_experiments.search.leaderboard import written
 from fer_experiments.search.space import GROUPS
+from fer_experiments.search.start import words
 
 KNOWN = {
     "oracle": "sweep.oracle",
     "pruner": "sweep.pruner",
     "seed": "sweep.seed",
+    "run first": "sweep.enqueue",
     "backbone": "backbone.name",
     "cut layers": "backbone.layers",
     "views": "features.views",
@@ -36,6 +38,7 @@ def searched(record: Record) -> str:
         "searched",
         "What was searched",
         table(("hyperparameter", "type", "values", "sampling"), rows),
+        paragraph(f"{began[0].upper()}{began[1:]}.") if (began := words(record.state)) else "",
         "<h3>The same in all trials</h3>",
         facts((text, written(fixed[path])) for text, path in KNOWN.items() if path in fixed),
         folded("All of it", table(("config path", "value"), [(k, written(v)) for k, v in fixed.items()])),

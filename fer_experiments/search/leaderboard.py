@@ -16,6 +16,7 @@ from fer_experiments.config.parts import BUDGET_PATHS
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.spread import PREFERENCES, taken, tied
+from fer_experiments.search.start import words
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import markdown, number, shown
@@ -159,6 +160,7 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
             *(f"  {line}" for line in choice(state)),
             f"  its accuracy's 95 % interval: {low:.4f} to {high:.4f}; the best of many is flattered by being chosen,",
             "  the sealed test split tells",
+            *([f"  {begun}"] if (begun := words(state)) else []),
             "next:",
             *(f"  {purpose:20}  {command}" for purpose, command in commands.items()),
         ]

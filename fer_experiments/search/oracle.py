@@ -42,8 +42,10 @@ def hyperparameters(space: Mapping[str, Mapping[str, Any]]) -> kt.HyperParameter
     return made
 
 
-def make_oracle(sweep: SweepConfig) -> kt.Oracle:
+def make_oracle(sweep: SweepConfig, queue: Sequence[Mapping[str, Any]] = ()) -> kt.Oracle:
     """The oracle a sweep asks, without files of its own: `replay` brings it back.
+
+    queue: raw values of the first trials.
 
     One thread at a time: KerasTuner's lock is not released by an exception.
     """
@@ -57,6 +59,7 @@ def make_oracle(sweep: SweepConfig) -> kt.Oracle:
     row = ORACLES[sweep.oracle]
     kind = getattr(import_module(f"fer_experiments.search.{row.module}"), row.name)
     oracle: kt.Oracle = kind(**{setting: getattr(sweep, setting) for setting in row.takes}, **common)
+    oracle.queue = queue  # of those that end by themselves none has one
     oracle.verbose = 0
     # Its JSON files are not written atomically; the sweep writes one state file after each tell instead.
     oracle.save = lambda: None

@@ -52,9 +52,16 @@ def combination(grid: Mapping[str, Sequence[Any]], number: int) -> Values:
 
 
 class Exhaustive(kt.Oracle):
-    """Random values that go on to the last unseen ones of a finite space; KerasTuner gives up after 20 collisions."""
+    """Random values that go on to the last unseen ones of a finite space; KerasTuner gives up after 20 collisions.
+
+    queue: values of the first trials, in the place of random ones; they take nothing from the random sequence.
+    """
+
+    queue: Sequence[Values] = ()
 
     def _random_values(self) -> Values | None:
+        if len(self.trials) < len(self.queue):
+            return dict(self.queue[len(self.trials)])
         values = super()._random_values()
         return self._unseen() if values is None else values
 
@@ -141,7 +148,8 @@ class Guided(Exhaustive):
         """The next suggestion; STOPPED when a finite space is exhausted."""
         given, self.given = self.given, None
         values: Values | None
-        if sum(trial.status == "COMPLETED" for trial in self.trials.values()) < self.initial:
+        known = sum(trial.status == "COMPLETED" for trial in self.trials.values())
+        if known < self.initial or len(self.trials) < len(self.queue):
             values = self._random_values()
         elif given is not None and given.keys() == {hp.name for hp in self.hyperparameters.space}:
             values = given

@@ -18,7 +18,7 @@ from fer_experiments.config import PREFER, SweepConfig
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
 from fer_experiments.files import holding, is_held, write_atomically
-from fer_experiments.search.trials import RUN_ID, Trial, read, read_trial
+from fer_experiments.search.trials import RUN_ID, Trial, check_raw, read, read_trial
 
 
 @dataclass
@@ -32,7 +32,7 @@ class State:
     from the best.
 
     trials: by number. prepared: the fingerprints of data and features by the values that decide them, where trials
-    differ in these.
+    differ in these. queue: raw values of the trials that its oracle asks for first.
     """
 
     id: str
@@ -46,6 +46,7 @@ class State:
     order: list[int] = field(default_factory=list)
     prepared: dict[str, dict[str, str]] = field(default_factory=dict)
     prefer: str = "best"
+    queue: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     updated: str = ""
 
@@ -150,6 +151,8 @@ def _read_state(text: str) -> State:
             raise ValueError(f"trial {place}: has number {trial.number} and is {trial.status}")
         _of_trial(place, Trial.check, trial)
         _of_trial(place, Trial.check_values, trial, state.identity.get("sweep.space", {}))
+    for raw in state.queue:
+        check_raw(state.identity.get("sweep.space", {}), raw)
     return state
 
 

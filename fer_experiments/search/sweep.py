@@ -19,7 +19,8 @@ from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_
 from fer_experiments.search.identity import exact_for_all, identity_of, of_all_trials, tags_of_all, trial_config
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
-from fer_experiments.search.space import check_space, decode, is_prepared_per_trial
+from fer_experiments.search.space import decode, is_prepared_per_trial
+from fer_experiments.search.start import begin, check_sweep, tags_of
 from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, run_trial
 from fer_experiments.search.trials import Outcome, Trial
@@ -36,7 +37,7 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
             trials in a row; a store or a disk that is lost on the way. What was recorded until then stays.
     """
     config = smoke(config)
-    check_space(config)
+    check_sweep(config)
     assert config.sweep is not None
     store = tracking.connect(config)
     for orphan in tracking.close_orphans(store):
@@ -49,13 +50,14 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
             exact_for_all(config), lambda each: is_begun(each, sweeps, tags_of_all(each, preparations))
         )
         tags = tags_of_all(config, preparations)
+        state, folder, said = find_state(sweeps, settings.name, identity_of(config, tags), fresh=settings.fresh)
+        begins = begin(state, folder, config)
         if not is_prepared_per_trial(settings.space):
             preparations.of(config)
-        state, folder, said = find_state(sweeps, settings.name, identity_of(config, tags), fresh=settings.fresh)
         with only_one(folder, state.id):
             state = load_state(folder) or state  # what a process has written that held the lock until now
-            if said:
-                echo(said)
+            for line in filter(None, (said, begins)):
+                echo(line)
             sweep = Sweep(config, settings, store, state, folder, preparations, echo)
             shown = state.status == "finished" and state.prefer == settings.prefer  # another is taken otherwise
             over = shown and (budget.over(state, settings) or _exhausted(sweep))
@@ -79,7 +81,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
             "sweep",
             state.id,
             of_all_trials(config),
-            tags={**tags, "fer.sweep_id": state.id},
+            tags={**tags, **tags_of(state), "fer.sweep_id": state.id},
             resume=state.run_id,
             system_metrics=False,  # the trials have them
         ) as parent,
@@ -199,7 +201,7 @@ def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
 
 def _bring_back(sweep: Sweep) -> Any:
     """The oracle as it was when the sweep stopped."""
-    oracle = make_oracle(replace(sweep.sweep, max_trials=None))  # the budget is the sweep's
+    oracle = make_oracle(replace(sweep.sweep, max_trials=None), sweep.state.queue)  # the budget is the sweep's
     told = [(trial.raw, trial.told) for trial in sweep.state.trials]
     sweep.trials = replay(oracle, told, sweep.state.order)
     return oracle

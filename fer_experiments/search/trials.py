@@ -131,15 +131,20 @@ class Trial(Outcome):
 
     def check_values(self, space: Mapping[str, Mapping[str, Any]]) -> None:
         """Refuses, as ValueError, what is not in the space."""
-        own = {path: value for path, value in self.raw.items() if not path.startswith("tuner/")}
-        if other := own.keys() ^ space.keys():
-            raise ValueError(f"raw: {', '.join(sorted(other))}: there and not in sweep.space, or the other way round")
-        for path, value in own.items():
-            if not _is_among(space[path], value):
-                raise ValueError(f"raw: {path}: {value!s:.40} is not in sweep.space")
+        check_raw(space, self.raw)
         made = decode(space, self.raw)
         if json.dumps(made, sort_keys=True) != json.dumps(self.values, sort_keys=True):
             raise ValueError("values: are not what its oracle asked for (raw)")
+
+
+def check_raw(space: Mapping[str, Mapping[str, Any]], raw: Mapping[str, Any]) -> None:
+    """Refuses, as ValueError, what an oracle cannot have asked for."""
+    own = {path: value for path, value in raw.items() if not path.startswith("tuner/")}
+    if other := own.keys() ^ space.keys():
+        raise ValueError(f"raw: {', '.join(sorted(other))}: there and not in sweep.space, or the other way round")
+    for path, value in own.items():
+        if not _is_among(space[path], value):
+            raise ValueError(f"raw: {path}: {value!s:.40} is not in sweep.space")
 
 
 def _is_among(entry: Mapping[str, Any], value: Any) -> bool:

@@ -1,0 +1,113 @@
+"""What values and trials are in another sweep's space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fer_experiments.search.oracle import hyperparameters
+from fer_experiments.search.oracles import count, level
+from fer_experiments.search.state import State
+from fer_experiments.search.transfer import as_asked, as_raw
+from fer_experiments.search.trials import Trial, check_raw
+
+L2 = {"type": "float", "min": 1e-6, "max": 1e-1, "sampling": "log"}
+WIDTHS = {"type": "choice", "values": [[], [32], [64, 32]]}
+STEPS: list[dict[str, Any]] = [
+    {"type": "float", "min": 0.0, "max": 0.7, "step": 0.1},
+    {"type": "int", "min": 2, "max": 486, "step": 3, "sampling": "log"},
+    {"type": "int", "min": 3, "max": 192, "step": 2, "sampling": "reverse_log"},
+    {"type": "int", "min": 3, "max": 9, "step": 2},
+]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "raw"),
+    [
+        ({"type": "bool"}, True, True),
+        ({"type": "bool"}, 1, None),
+        (WIDTHS, [32], "[32]"),
+        (WIDTHS, [16], None),
+        (WIDTHS, None, None),
+        ({"type": "choice", "values": [None, "a"]}, None, "null"),
+        ({"type": "choice", "values": [0, 1]}, True, None),
+        ({"type": "choice", "values": ["a", "b"]}, "b", "b"),
+        (L2, 1e-6, 1e-6),
+        (L2, 0.2, None),
+        (L2, "1e-3", None),
+        (L2, True, None),
+        (L2, float("nan"), None),
+        ({"type": "float", "min": 0.5, "max": 2.0}, 1, 1.0),
+        ({"type": "int", "min": 1, "max": 4}, 4, 4),
+        ({"type": "int", "min": 1, "max": 4}, 5, None),
+        ({"type": "int", "min": 1, "max": 4}, 2.0, None),
+        (STEPS[0], 0.25, None),
+        (STEPS[1], 100, None),
+        (STEPS[3], 4, None),
+    ],
+)
+def test_a_value_is_what_the_oracle_would_ask_or_outside_the_space(entry: dict[str, Any], value: Any, raw: Any):
+    made = as_raw(entry, value)
+    assert (made, type(made)) == (raw, type(raw))
+
+
+@pytest.mark.parametrize("entry", STEPS)
+def test_every_step_of_an_oracle_is_in_the_space(entry: dict[str, Any]):
+    hp = hyperparameters({"x": entry}).space[0]
+    values = [level(hp, place) for place in range(count(hp) or 0)]
+    assert values and [as_raw(entry, value) for value in values] == values
+
+
+BASE = {"head.l2": 1e-3, "head.dropout": 0.5, "head.dense_widths": [32], "backbone.name": "pocket"}
+HAD = {"head.l2": 1e-2, "head.dense_widths": [32]}
+SPACE = {"head.l2": L2, "head.dense_widths": WIDTHS}
+
+
+def fitted(space: dict[str, Any], theirs: dict[str, Any], had: dict[str, Any], **changes: Any) -> Any:
+    """A trial of a sweep over `theirs` in `space`."""
+    other = State("", "other", {**BASE, "sweep.space": theirs})
+    raw = as_asked({**BASE, **changes, "sweep.space": space}, other, Trial(number=0, values=had))
+    if raw is not None:
+        check_raw(space, raw)
+    return raw
+
+
+def test_a_trial_fits_the_same_a_wider_and_a_narrower_space():
+    assert fitted(SPACE, SPACE, HAD) == {"head.l2": 1e-2, "head.dense_widths": "[32]"}
+    assert fitted({**SPACE, "head.l2": {**L2, "min": 1e-9}}, SPACE, HAD) is not None
+    assert fitted({**SPACE, "head.l2": {**L2, "max": 1e-2}}, SPACE, HAD) is not None
+    assert fitted({**SPACE, "head.l2": {**L2, "max": 9e-3}}, SPACE, HAD) is None
+    assert fitted({**SPACE, "head.dense_widths": {"type": "choice", "values": [[], [64]]}}, SPACE, HAD) is None
+
+
+def test_what_the_other_had_fixed_is_the_value_of_its_trials():
+    dropout = {"head.dropout": {"type": "float", "min": 0.2, "max": 0.6}}
+    assert fitted({**SPACE, **dropout}, SPACE, HAD) == {**fitted(SPACE, SPACE, HAD), "head.dropout": 0.5}
+    assert fitted({**SPACE, "head.dropout": {"type": "float", "min": 0.2, "max": 0.4}}, SPACE, HAD) is None
+    assert fitted({"backbone": {"type": "choice", "values": ["facenet", "pocket"]}}, {}, {}) == {"backbone": "pocket"}
+    assert fitted({"backbone": {"type": "choice", "values": ["facenet"]}}, {}, {}) is None
+    assert fitted({"features.engine": {"type": "choice", "values": ["tensorflow", "jax"]}}, {}, {}) == {
+        "features.engine": "tensorflow"  # of a sweep that is older than the key
+    }
+
+
+def test_what_is_searched_no_longer_must_be_what_is_fixed_now():
+    narrow = {"head.l2": L2}
+    assert fitted(narrow, SPACE, HAD) == {"head.l2": 1e-2}
+    assert fitted(narrow, SPACE, {**HAD, "head.dense_widths": [64, 32]}) is None
+    backbones = {"backbone": {"type": "choice", "values": ["facenet", "pocket"]}}
+    assert fitted(narrow, {**narrow, **backbones}, {"head.l2": 1e-2, "backbone": "pocket"}) == {"head.l2": 1e-2}
+    assert fitted(narrow, {**narrow, **backbones}, {"head.l2": 1e-2, "backbone": "facenet"}) is None
+
+
+def test_conditions_hold_in_either_space():
+    heads = {"head": {"type": "choice", "values": ["conv", "linear"]}}
+    filters = {"head.filters": {"type": "choice", "values": [[8], [4]], "when": {"head": "conv"}}}
+    space = {**heads, **filters}
+    assert fitted(space, space, {"head": "linear"}) == {"head": "linear", "head.filters": "[8]"}
+    assert fitted(space, space, {"head": "conv", "head.filters": [4]}) == {"head": "conv", "head.filters": "[4]"}
+    always = {**heads, "head.filters": {**filters["head.filters"], "when": {}}}
+    assert fitted(always, space, {"head": "linear"}) is None, "it had none"
+    assert fitted(space, always, {"head": "linear", "head.filters": [4]}) is not None
+    assert fitted(space, heads, {"head": "conv"}) is None, "what its group's YAML says is not known"
