@@ -178,7 +178,8 @@ class SweepConfig:
     cannot be told from the best, the one to take (`search.spread`).
 
     enqueue: what runs first: a list of {path: value} out of the space, where what is not given is drawn; or a recorded
-    sweep as <id or name>:<how many of its best>.
+    sweep as <id or name>:<how many of its best>. warm_start: id or name of a recorded sweep whose trials the oracle is
+    told, as far as they fit the space.
     """
 
     name: str = given(MISSING, in_paths=True)
@@ -195,6 +196,7 @@ class SweepConfig:
     prefer: str = choice("best", *PREFER, part=BUDGET)
     seed: int = given(0, least=0)
     enqueue: Any = given(None, younger=None)
+    warm_start: Optional[str] = literal(None, younger=None)
     fresh: bool = given(False, part=BUDGET)
     retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again
     max_epochs: int = given(20, above=0)  # hyperband

@@ -17,6 +17,7 @@ KNOWN = {
     "pruner": "sweep.pruner",
     "seed": "sweep.seed",
     "run first": "sweep.enqueue",
+    "told before": "sweep.warm_start",
     "backbone": "backbone.name",
     "cut layers": "backbone.layers",
     "views": "features.views",

@@ -42,12 +42,17 @@ def hyperparameters(space: Mapping[str, Mapping[str, Any]]) -> kt.HyperParameter
     return made
 
 
-def make_oracle(sweep: SweepConfig, queue: Sequence[Mapping[str, Any]] = ()) -> kt.Oracle:
+def make_oracle(
+    sweep: SweepConfig, queue: Sequence[Mapping[str, Any]] = (), warm: Sequence[Mapping[str, Any]] = ()
+) -> kt.Oracle:
     """The oracle a sweep asks, without files of its own: `replay` brings it back.
 
-    queue: raw values of the first trials.
-
     One thread at a time: KerasTuner's lock is not released by an exception.
+
+    Args:
+        sweep: space, objective, seed and kind.
+        queue: raw values of the first trials; of an oracle that ends by itself, none.
+        warm: raw values and score of trials of another sweep; of an oracle that does not learn, none.
     """
     common: dict[str, Any] = {
         # The direction is given: KerasTuner infers "min" from names it does not know (val_f1_score).
@@ -59,7 +64,9 @@ def make_oracle(sweep: SweepConfig, queue: Sequence[Mapping[str, Any]] = ()) -> 
     row = ORACLES[sweep.oracle]
     kind = getattr(import_module(f"fer_experiments.search.{row.module}"), row.name)
     oracle: kt.Oracle = kind(**{setting: getattr(sweep, setting) for setting in row.takes}, **common)
-    oracle.queue = queue  # of those that end by themselves none has one
+    oracle.queue = queue
+    for known in warm:
+        oracle.hear(**known)
     oracle.verbose = 0
     # Its JSON files are not written atomically; the sweep writes one state file after each tell instead.
     oracle.save = lambda: None

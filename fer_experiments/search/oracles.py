@@ -135,10 +135,24 @@ class HyperbandOracle(Exhaustive, kt.oracles.HyperbandOracle):
 
 
 class Guided(Exhaustive):
-    """An oracle that learns: random values until `initial` trials have a score, then suggestions, never one twice."""
+    """An oracle that learns: random values until `initial` trials have a score, then suggestions, never one twice.
+
+    warm: trials of another sweep, with their scores. They were not tried in this one, which may ask for the same.
+    """
 
     initial: int
     given: Values | None = None  # what a replayed trial had, so that nothing need be computed
+
+    def __init__(self, **settings: Any) -> None:
+        self.warm: list[Trial] = []
+        super().__init__(**settings)
+
+    def hear(self, raw: Values, score: float) -> None:
+        """Takes in a trial of another sweep; before anything is asked."""
+        hyperparameters = self.hyperparameters.copy()
+        hyperparameters.values = dict(raw)
+        self.warm.append(Trial(hyperparameters, trial_id=f"warm {len(self.warm)}", status="COMPLETED"))
+        self.warm[-1].score = score
 
     def suggest(self, number: int) -> Values:
         """What the trials so far make look best for the trial with this number; drawn from a seed of its own."""
@@ -148,7 +162,7 @@ class Guided(Exhaustive):
         """The next suggestion; STOPPED when a finite space is exhausted."""
         given, self.given = self.given, None
         values: Values | None
-        known = sum(trial.status == "COMPLETED" for trial in self.trials.values())
+        known = len(self.warm) + sum(trial.status == "COMPLETED" for trial in self.trials.values())
         if known < self.initial or len(self.trials) < len(self.queue):
             values = self._random_values()
         elif given is not None and given.keys() == {hp.name for hp in self.hyperparameters.space}:
@@ -167,7 +181,8 @@ class BayesianOracle(Guided, kt.oracles.BayesianOptimizationOracle):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.initial = self.num_initial_points = max(3, 3 * len(self.hyperparameters.space))  # KerasTuner's default
+        self.initial = max(3, 3 * len(self.hyperparameters.space))  # KerasTuner's default
+        self.num_initial_points = -1  # KerasTuner would count without `warm`, and takes 0 for its default
 
     def suggest(self, number: int) -> Values:
         """The least lower confidence bound."""
@@ -180,7 +195,7 @@ class BayesianOracle(Guided, kt.oracles.BayesianOptimizationOracle):
 
     def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
         # KerasTuner guesses from the fit before this one, which a replayed oracle has not made.
-        told = [trial for trial in self.trials.values() if trial.status == "COMPLETED"]
+        told = [*self.warm, *(trial for trial in self.trials.values() if trial.status == "COMPLETED")]
         x, y = self._points(told), np.array([cost(trial.score, self.objective.direction) for trial in told])
         flying = [trial for trial in self.trials.values() if trial.status == "RUNNING"]
         if flying:

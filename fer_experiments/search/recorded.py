@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
 from fer_experiments.search.identity import identity_of
 from fer_experiments.search.state import State, digest_of, is_of, load_state, status_of
+from fer_experiments.search.transfer import differing, would_help
 from fer_experiments.search.trials import RUN_ID
 from fer_experiments.terminal import fit, say, table
 
@@ -38,8 +40,9 @@ def find_state(sweeps: Path, name: str, identity: dict[str, Any], *, fresh: bool
     others = sorted((path.parent for path in sweeps.glob(f"{name}-*/state.json")), key=_age, reverse=True)
     last = None if begun else next((other for other, _ in _readable(others, _passed_over)), None)
     if last:
-        keys = [k for k in sorted({*identity, *last.identity}) if identity.get(k) != last.identity.get(k)]
-        said += f", {last.id} differs in {', '.join(keys)}"
+        said += f", {last.id} differs in {', '.join(differing(identity, last.identity))}"
+        if would_help(identity, last):
+            said += f"; {shlex.quote(f'sweep.warm_start={last.id}')} begins with what that one knows"
     return new, sweeps / new.id, said
 
 

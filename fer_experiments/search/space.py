@@ -32,19 +32,20 @@ TYPES: dict[str, tuple[set[str], set[str]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """An oracle: its class, the settings of a sweep that it takes, whether it ends by itself, and grants epochs."""
+    """An oracle: its class, the settings of a sweep that it takes, whether it ends by itself, grants epochs, learns."""
 
     module: str  # in `search`; imported when it is asked: keras-tuner and Optuna take seconds
     name: str
     takes: tuple[str, ...] = ("max_trials",)
     ends: bool = False
     grants: bool = False  # it gives each trial its epochs, and ends hopeless ones itself
+    learns: bool = False  # it asks by the scores of other trials, and may be told those of another sweep
 
 
 ORACLES = {
     "random": Row("oracles", "RandomOracle"),
-    "bayesian": Row("oracles", "BayesianOracle"),
-    "tpe": Row("tpe", "TpeOracle"),
+    "bayesian": Row("oracles", "BayesianOracle", learns=True),
+    "tpe": Row("tpe", "TpeOracle", learns=True),
     "hyperband": Row("oracles", "HyperbandOracle", ("max_epochs", "factor"), ends=True, grants=True),
     "grid": Row("oracles", "GridOracle", ends=True),
 }

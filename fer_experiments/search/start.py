@@ -1,4 +1,4 @@
-"""What a sweep begins with: configs that run first (`sweep.enqueue`); decided once, and kept in its state."""
+"""What a sweep begins with: configs that run first, trials of another sweep; decided once, and kept in its state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fer_experiments.search.identity import seed_of
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.space import ORACLES, active, check_space
 from fer_experiments.search.state import State
-from fer_experiments.search.transfer import as_asked, as_raw
+from fer_experiments.search.transfer import as_asked, as_raw, differing, known_of, refusal
 
 BEST = 3  # trials of a sweep that are enqueued where no number is given
 
@@ -27,46 +27,64 @@ def check_sweep(config: Config) -> None:
     check_space(config)
     sweep = config.sweep
     assert sweep is not None
-    sweeps = mlruns_dir(config) / "sweeps"
-    if sweep.enqueue is None:
-        return
-    if ORACLES[sweep.oracle].ends:
+    row, sweeps = ORACLES[sweep.oracle], mlruns_dir(config) / "sweeps"
+    if sweep.enqueue is not None and row.ends:
         why = "tries every value anyway" if sweep.oracle == "grid" else "grants its first trials few epochs"
         raise UserError(f"sweep.enqueue: {sweep.oracle} {why}; leave it out, or say sweep.oracle=tpe")
+    if sweep.warm_start is not None and not row.learns:
+        raise UserError(
+            f"sweep.warm_start={sweep.warm_start}: the {sweep.oracle} oracle learns from no trial; say "
+            "sweep.oracle=tpe or bayesian"
+        )
     if isinstance(sweep.enqueue, list):
         _check_given(sweep)
-    elif not any(sweeps.glob(f"{sweep.name}-*")):  # one that was begun has what it needs of the other
+    if any(sweeps.glob(f"{sweep.name}-*")):
+        return  # it may have been begun, and has what it needs of the others
+    if sweep.enqueue is not None and not isinstance(sweep.enqueue, list):
         _named(sweeps, sweep.enqueue)
+    if sweep.warm_start is not None:
+        _found(sweeps, sweep.warm_start, "warm_start")
 
 
-def begin(state: State, folder: Path, config: Config) -> str:
-    """Puts into the state of a new sweep what it begins with, and returns a line that says it, or "".
+def begin(state: State, folder: Path, config: Config) -> list[str]:
+    """Puts into the state of a new sweep what it begins with, and returns lines that say it.
 
     Raises:
-        UserError: nothing of the sweep that is named fits.
+        UserError: nothing of a sweep that is named fits, or its scores are of something else.
     """
-    assert config.sweep is not None
-    if config.sweep.enqueue is None or (folder / "state.json").exists():
-        return ""
-    said = ""
-    if isinstance(config.sweep.enqueue, list):
-        queue = _drawn(config.sweep, config.sweep.enqueue)
-    else:
-        other, most = _named(folder.parent, config.sweep.enqueue)
-        queue, said = _best(state, other, most)
-    state.queue = [raw for place, raw in enumerate(queue) if raw not in queue[:place]]
+    sweep = config.sweep
+    assert sweep is not None
+    if (folder / "state.json").exists():
+        return []
+    said = []
+    if isinstance(sweep.enqueue, list):
+        queue = _drawn(sweep, sweep.enqueue)
+        state.queue = [raw for place, raw in enumerate(queue) if raw not in queue[:place]]
+    elif sweep.enqueue is not None:
+        said.append(_enqueue(state, *_named(folder.parent, sweep.enqueue)))
+    if sweep.warm_start is not None:
+        said.append(_warm(state, _found(folder.parent, sweep.warm_start, "warm_start"), sweep.warm_start))
     return said
+
+
+def begins_with(state: State) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What `make_oracle` takes besides the settings of a sweep."""
+    return state.queue, state.warm
 
 
 def words(state: State) -> str:
     """What a sweep has begun with, or ""."""
-    count = len(state.queue)
-    return f"{'the first trial was' if count == 1 else f'the first {count} trials were'} enqueued" if count else ""
+    first, warm = len(state.queue), len(state.warm)
+    said = [f"the first {f'{first} trials were' if first > 1 else 'trial was'} enqueued"] if first else []
+    if warm:
+        said.append(f"its oracle was told {warm} trial{'s'[: warm != 1]} of {state.warm_from} at its beginning")
+    return "; ".join(said)
 
 
 def tags_of(state: State) -> dict[str, str]:
     """The same as tags of its run."""
-    return {"fer.enqueued": str(len(state.queue))} if state.queue else {}
+    enqueued = {"fer.enqueued": str(len(state.queue))} if state.queue else {}
+    return {**enqueued, "fer.warm_start": state.warm_from, "fer.told": str(len(state.warm))} if state.warm else enqueued
 
 
 def _check_given(sweep: SweepConfig) -> None:
@@ -107,22 +125,43 @@ def _named(sweeps: Path, text: Any) -> tuple[State, int]:
     name, _, number = str(text).rpartition(":") if ":" in str(text) else (str(text), "", str(BEST))
     if not number.isdecimal() or not int(number) or not name:
         raise UserError(f"sweep.enqueue={text}: say <id or name of a sweep>:<how many of its best trials>")
+    return _found(sweeps, name, "enqueue"), int(number)
+
+
+def _found(sweeps: Path, name: str, key: str) -> State:
+    """The recorded sweep of this id or name, which this key of a sweep asks for."""
     try:
-        return find_sweep(sweeps, name)[0], int(number)
+        return find_sweep(sweeps, name)[0]
     except UserError as error:
-        raise UserError(f"sweep.enqueue: {error}") from error
+        raise UserError(f"sweep.{key}: {error}") from error
 
 
-def _best(state: State, other: State, most: int) -> tuple[list[dict[str, Any]], str]:
-    """The raw values of the best trials of another sweep that fit this one's space, and a line that says which."""
+def _enqueue(state: State, other: State, most: int) -> str:
+    """Has the best trials of another sweep that fit this one's space run first; returns a line that says which."""
     fitting = [(trial, raw) for trial in other.ranked() if (raw := as_asked(state.identity, other, trial)) is not None]
     if not fitting:
         raise UserError(
             f"sweep.enqueue: none of the {len(other.ranked())} finished trials of {other.id} is in this sweep's space"
         )
-    chosen = fitting[:most]
-    numbers = ", ".join(str(trial.number) for trial, _ in chosen)
+    state.queue = [raw for _, raw in fitting[:most]]
+    numbers = ", ".join(str(trial.number) for trial, _ in fitting[:most])
     left = len(other.ranked()) - len(fitting)
-    return [raw for _, raw in chosen], f"sweep {state.id}: runs trials {numbers} of {other.id} first" + (
+    return f"sweep {state.id}: runs trials {numbers} of {other.id} first" + (
         f" ({left} do not fit its space)" if left else ""
+    )
+
+
+def _warm(state: State, other: State, text: str) -> str:
+    """Has the oracle told what another sweep's trials came to; returns a line that says it."""
+    if reason := refusal(state.identity, other):
+        raise UserError(f"sweep.warm_start={text}: {reason}; its scores say nothing here, leave it out")
+    state.warm, state.warm_from = known_of(state.identity, other), other.id
+    ended = sum(trial.finished for trial in other.trials)
+    if not state.warm:
+        raise UserError(f"sweep.warm_start={text}: none of the {ended} finished trials of {other.id} fits the space")
+    searched = {*state.identity["sweep.space"], *other.identity["sweep.space"]}
+    keys = [k for k in differing(state.identity, other.identity) if not k.startswith(("sweep.", "fer."))]
+    apart = [key for key in keys if key not in searched]
+    return f"sweep {state.id}: its oracle is told {len(state.warm)} of {ended} trials of {other.id}" + (
+        f", which differs in {', '.join(apart)}" if apart else ""
     )

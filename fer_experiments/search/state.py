@@ -18,7 +18,7 @@ from fer_experiments.config import PREFER, SweepConfig
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
 from fer_experiments.files import holding, is_held, write_atomically
-from fer_experiments.search.trials import RUN_ID, Trial, check_raw, read, read_trial
+from fer_experiments.search.trials import RUN_ID, Known, Trial, check_raw, read, read_trial
 
 
 @dataclass
@@ -32,7 +32,8 @@ class State:
     from the best.
 
     trials: by number. prepared: the fingerprints of data and features by the values that decide them, where trials
-    differ in these. queue: raw values of the trials that its oracle asks for first.
+    differ in these. queue: raw values of the trials that its oracle asks for first. warm: raw values and score of each
+    trial that its oracle was told at the beginning, of the sweep with the id warm_from.
     """
 
     id: str
@@ -47,6 +48,8 @@ class State:
     prepared: dict[str, dict[str, str]] = field(default_factory=dict)
     prefer: str = "best"
     queue: list[dict[str, Any]] = field(default_factory=list)
+    warm: list[dict[str, Any]] = field(default_factory=list)
+    warm_from: str = ""
     seconds: float = 0.0
     updated: str = ""
 
@@ -151,7 +154,7 @@ def _read_state(text: str) -> State:
             raise ValueError(f"trial {place}: has number {trial.number} and is {trial.status}")
         _of_trial(place, Trial.check, trial)
         _of_trial(place, Trial.check_values, trial, state.identity.get("sweep.space", {}))
-    for raw in state.queue:
+    for raw in (*state.queue, *(read(Known, each).raw for each in state.warm)):
         check_raw(state.identity.get("sweep.space", {}), raw)
     return state
 

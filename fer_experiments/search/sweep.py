@@ -20,7 +20,7 @@ from fer_experiments.search.identity import exact_for_all, identity_of, of_all_t
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
-from fer_experiments.search.start import begin, check_sweep, tags_of
+from fer_experiments.search.start import begin, begins_with, check_sweep, tags_of
 from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, run_trial
 from fer_experiments.search.trials import Outcome, Trial
@@ -56,7 +56,7 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
             preparations.of(config)
         with only_one(folder, state.id):
             state = load_state(folder) or state  # what a process has written that held the lock until now
-            for line in filter(None, (said, begins)):
+            for line in filter(None, (said, *begins)):
                 echo(line)
             sweep = Sweep(config, settings, store, state, folder, preparations, echo)
             shown = state.status == "finished" and state.prefer == settings.prefer  # another is taken otherwise
@@ -201,7 +201,7 @@ def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
 
 def _bring_back(sweep: Sweep) -> Any:
     """The oracle as it was when the sweep stopped."""
-    oracle = make_oracle(replace(sweep.sweep, max_trials=None), sweep.state.queue)  # the budget is the sweep's
+    oracle = make_oracle(replace(sweep.sweep, max_trials=None), *begins_with(sweep.state))  # the budget is the sweep's
     told = [(trial.raw, trial.told) for trial in sweep.state.trials]
     sweep.trials = replay(oracle, told, sweep.state.order)
     return oracle

@@ -40,6 +40,11 @@ class TpeOracle(Guided):
         self.asking = self.study.get_trials(deepcopy=False)[0]
         self.distributions = {hp.name: distribution(hp) for hp in self.hyperparameters.space}
 
+    def hear(self, raw: Values, score: float) -> None:
+        """Takes in a trial of another sweep, which the sampler knows as an ended one."""
+        super().hear(raw, score)
+        self._add(raw, state=optuna.trial.TrialState.COMPLETE, value=score)
+
     def suggest(self, number: int) -> Values:
         """The likeliest of 24 draws from the good trials' density, against the density of the others."""
         sampler = optuna.samplers.TPESampler(
@@ -60,19 +65,19 @@ class TpeOracle(Guided):
         """The next suggestion, known to the sampler as in flight."""
         response = super().populate_space(trial_id)
         if response["status"] == "RUNNING":
-            # Places made from the values and not those drawn: a replay, which has only values, makes the same.
-            places = {hp.name: place(hp, response["values"][hp.name]) for hp in self.hyperparameters.space}
-            state = optuna.trial.TrialState.RUNNING
-            self.study.add_trial(
-                optuna.trial.create_trial(state=state, params=places, distributions=self.distributions)
-            )
+            self._add(response["values"], state=optuna.trial.TrialState.RUNNING)
         return response
+
+    def _add(self, values: Values, **how: Any) -> None:
+        # Places made from the values and not those drawn: a replay, which has only values, makes the same.
+        places = {hp.name: place(hp, values[hp.name]) for hp in self.hyperparameters.space}
+        self.study.add_trial(optuna.trial.create_trial(params=places, distributions=self.distributions, **how))
 
     @kt.synchronized
     def end_trial(self, trial: Trial) -> None:
         """Tells the score; the sampler overlooks failed trials."""
         super().end_trial(trial)
-        number = 1 + int(trial.trial_id)
+        number = 1 + len(self.warm) + int(trial.trial_id)
         if trial.status == "COMPLETED":
             self.study.tell(number, trial.score)
         else:

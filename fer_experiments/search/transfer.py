@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fer_experiments.config.parts import YOUNGER
-from fer_experiments.search.space import GROUPS, active, plain
+from fer_experiments.search.space import GROUPS, ORACLES, active, plain
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial, conforms
 
@@ -41,6 +41,43 @@ def _is_on_scale(entry: Mapping[str, Any], value: float) -> bool:
         above = value if entry["sampling"] == "log" else high + low - value
         place = math.log(above / low, step)
     return abs(place - round(place)) < 1e-6
+
+
+def refusal(identity: Mapping[str, Any], other: State) -> str | None:
+    """Why the scores of another sweep are none for the oracle of the sweep of this identity, in words; or None."""
+    theirs = other.identity
+    for key in ("sweep.objective", "fer.dataset"):
+        if identity.get(key) != theirs.get(key):
+            what, had, has = key.split(".")[1], str(theirs.get(key)), str(identity.get(key))
+            data = [k for k in differing(identity, theirs) if k.startswith("data.")] if key == "fer.dataset" else []
+            return f"{other.id} has another {what}, {had[:24]} and not {has[:24]}" + (
+                f": they differ in {', '.join(data)}" if data else ""
+            )
+    return None
+
+
+def differing(identity: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The keys in which two identities differ."""
+    return [k for k in sorted({*identity, *theirs}) if identity.get(k) != theirs.get(k)]
+
+
+def known_of(identity: Mapping[str, Any], other: State) -> list[dict[str, Any]]:
+    """What an oracle may be told of another sweep: raw values and score of each trial that came to its end and fits.
+
+    Of those of Hyperband, the ones that had all epochs.
+    """
+    most = (None, other.identity.get("sweep.max_epochs"))
+    trials = [trial for trial in other.trials if trial.finished and trial.grant.epochs in most]
+    fitting = [(as_asked(identity, other, trial), trial.score) for trial in trials]
+    return [{"raw": raw, "score": score} for raw, score in fitting if raw is not None]
+
+
+def would_help(identity: Mapping[str, Any], other: State) -> bool:
+    """Whether the sweep of this identity could begin with what another knows, and does not."""
+    row = ORACLES.get(str(identity.get("sweep.oracle")))
+    if row is None or not row.learns or identity.get("sweep.warm_start") or refusal(identity, other):
+        return False
+    return bool(known_of(identity, other))
 
 
 def as_asked(identity: Mapping[str, Any], other: State, trial: Trial) -> dict[str, Any] | None:

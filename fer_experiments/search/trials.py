@@ -28,6 +28,18 @@ class Grant(NamedTuple):
     trial_id: str | None
 
 
+@dataclass(frozen=True)
+class Known:
+    """What an oracle is told of another sweep's trial: its values, as it would have asked for them, and its score."""
+
+    raw: dict[str, Any]
+    score: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.score):
+            raise ValueError(f"score: {self.score}")
+
+
 @dataclass(kw_only=True)
 class Outcome:
     """How a trial ended: what a worker returns of it, and what its run keeps as `tracking.RECORD`."""

@@ -1,4 +1,4 @@
-"""What a sweep begins with: given configs, and the best of a recorded sweep."""
+"""What a sweep begins with: given configs, the best of a recorded sweep, and what another sweep knows."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fer_experiments.search.oracle import ask, make_oracle, replay, tell
 from fer_experiments.search.start import check_sweep
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
+from fer_experiments.search.tpe import TpeOracle
 
 GIVEN = "sweep.enqueue=[{head.l2:1e-3,head.dense_widths:[32]},{training.learning_rate:0.01}]"
 
@@ -94,13 +95,18 @@ def test_trials_that_do_not_fit_the_space_are_passed_over(
     assert any("do not fit its space)" in line for line in said) and begun.queue == [begun.trials[0].raw]
 
 
-def test_the_queue_survives_in_the_state(enqueued: tuple[Config, State, list[str]]):
+def test_what_a_sweep_began_with_is_checked_when_its_state_is_read(enqueued: tuple[Config, State, list[str]]):
     config, state, _ = enqueued
     file = folder_of(config, state) / "state.json"
     kept = file.read_bytes()
     assert load_state(file.parent).queue == [trial.raw for trial in state.trials[:2]]  # type: ignore[union-attr]
-    for queue in ([{}], [{**state.queue[0], "head.l2": 7}], 3):
-        file.write_text(json.dumps({**json.loads(kept), "queue": queue}))
+    known = {"raw": state.queue[0], "score": 0.5}
+    good, bad = {**json.loads(kept), "warm": [known]}, [{"queue": [{}]}, {"queue": 3}, {"warm": [{**known, "x": 1}]}]
+    file.write_text(json.dumps(good))
+    assert load_state(file.parent).warm == [known]  # type: ignore[union-attr]
+    bad += [{"queue": [{**state.queue[0], "head.l2": 7}]}, {"warm": [{"raw": {}, "score": 0.5}]}, {"warm": [3]}]
+    for record in [*bad, {"warm": [{**known, "score": float("nan")}]}]:
+        file.write_text(json.dumps({**good, **record}))
         with pytest.raises(UserError, match=r"state\.json: not a sweep's state"):
             load_state(file.parent)
     file.write_bytes(kept)
@@ -120,9 +126,11 @@ def test_the_queue_survives_in_the_state(enqueued: tuple[Config, State, list[str
         (["sweep.enqueue=nowhere"], "sweep.enqueue: no sweeps in "),
         ([GIVEN, "sweep.oracle=grid"], "sweep.enqueue: grid tries every value anyway; leave it out, or say"),
         ([GIVEN, "sweep.oracle=hyperband"], "sweep.enqueue: hyperband grants its first trials few epochs"),
+        (["sweep.warm_start=x"], "sweep.warm_start=x: the random oracle learns from no trial; say sweep.oracle=tpe or"),
+        (["sweep.warm_start=x", "sweep.oracle=tpe"], "sweep.warm_start: no sweeps in "),
     ],
 )
-def test_what_cannot_be_enqueued_is_refused_in_a_line(overrides: list[str], message: str, tmp_path: Path):
+def test_what_a_sweep_cannot_begin_with_is_refused_in_a_line(overrides: list[str], message: str, tmp_path: Path):
     with pytest.raises(UserError) as caught:
         check_sweep(compose(["sweep=quick", f"paths.mlruns={tmp_path}", *overrides]))
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -137,6 +145,70 @@ def test_a_key_is_enqueued_with_what_its_condition_wants(tmp_path: Path):
     for given in ({"head.filters": [4]}, {"head": "linear", "head.filters": [4]}):
         with pytest.raises(UserError, match=r"head.filters=\[4\]: only with head=conv, which is to be given with it"):
             check_sweep(with_queue(given))
+
+
+def test_what_another_sweep_knows_is_told_though_it_is_gone_later(
+    enqueued: tuple[Config, State, list[str]], paths: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    config, state, _ = enqueued
+    monkeypatch.setattr(TpeOracle, "initial", 4)
+    overrides = [f"sweep.warm_start={state.id}", "sweep.oracle=tpe", "head.dropout=0.3"]
+    warm = quick(paths, *overrides, "sweep.max_trials=2", "training.deterministic=true")
+    begun, said = run(warm)
+    assert f"sweep {begun.id}: its oracle is told 3 of 3 trials of {state.id}, which differs in head.dropout" in said
+    assert begun.warm == [{"raw": trial.raw, "score": trial.score} for trial in state.trials]
+    words = f"ts oracle was told 3 trials of {state.id} at its beginning"
+    assert words in said[-1] and words in write_report(warm, begun.id).read_text()
+    (parent,) = runs_of(warm, sweep_id=begun.id, kind="sweep")
+    assert (parent.tags["fer.warm_start"], parent.tags["fer.told"]) == (state.id, "3")
+    folder = folder_of(config, state)
+    folder.rename(folder.with_name("elsewhere"))
+    more, _ = run(replace(warm, sweep=replace(warm.sweep, max_trials=3)))
+    folder.with_name("elsewhere").rename(folder)
+    assert more.id == begun.id and more.trials[:2] == begun.trials and more.warm == begun.warm
+    cold, _ = run(quick(paths, "sweep.oracle=tpe", "head.dropout=0.3", "sweep.max_trials=2"))
+    assert more.trials[0].values == cold.trials[0].values, "drawn, as four trials are not known yet"
+    assert more.trials[1].values != cold.trials[1].values, "suggested"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["sweep.objective=final/val_loss", "sweep.direction=min"],
+            "has another objective, final/val_accuracy and",
+        ),
+        (["data.limit=50"], r"has another dataset, \w+ and not \w+: they differ in data.limit; its scores say nothing"),
+        (["sweep.space={head.l2:{type:float,min:1.0,max:2.0}}"], r"none of the 3 finished trials of .* fits the space"),
+    ],
+)
+def test_a_sweep_that_knows_nothing_of_this_one_is_refused(
+    enqueued: tuple[Config, State, list[str]], paths: list[str], overrides: list[str], message: str
+):
+    _, state, _ = enqueued
+    with pytest.raises(UserError, match=f"^sweep.warm_start={state.id}: .*{message}"):
+        run(quick(paths, f"sweep.warm_start={state.id}", "sweep.oracle=tpe", *overrides))
+
+
+@pytest.mark.filterwarnings("ignore:The optimal value found for dimension")
+@pytest.mark.parametrize("oracle", ["bayesian", "tpe"])
+def test_an_oracle_begins_with_what_it_was_told(oracle: str):
+    """No random start, and after each trial a replay asks the same; one trial is always in flight."""
+    x: dict[str, Any] = {"type": "float", "min": 0.0, "max": 1.0}
+    config = SweepConfig(name="t", oracle=oracle, max_trials=None, space={"head.dropout": x})
+    warm = [{"raw": {"head.dropout": place / 12}, "score": -abs(place / 12 - 0.25)} for place in range(13)]
+    asking, trials, order = make_oracle(config, (), warm), [], [0]
+    flying = ask(asking, 0)
+    for number in range(1, 5):
+        trials.append((dict(flying.hyperparameters.values), -abs(flying.hyperparameters.values["head.dropout"] - 0.25)))
+        again = make_oracle(config, (), warm)
+        replay(again, trials, order)
+        new = [ask(each, number) for each in (asking, again)]
+        assert new[0].hyperparameters.values == new[1].hyperparameters.values
+        tell(asking, flying, trials[-1][1])
+        flying, order = new[0], [*order, number, number - 1]
+    far = [abs(raw["head.dropout"] - 0.25) for raw, _ in trials]
+    assert sum(far) / 4 < 0.15, "random ones are 0.31 away in the mean"
 
 
 @pytest.mark.parametrize("oracle", ["random", "tpe"])

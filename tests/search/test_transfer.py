@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fer_experiments.search.oracle import hyperparameters
 from fer_experiments.search.oracles import count, level
-from fer_experiments.search.state import State
-from fer_experiments.search.transfer import as_asked, as_raw
+from fer_experiments.search.recorded import find_state
+from fer_experiments.search.state import State, digest_of
+from fer_experiments.search.transfer import as_asked, as_raw, known_of, refusal, would_help
 from fer_experiments.search.trials import Trial, check_raw
 
 L2 = {"type": "float", "min": 1e-6, "max": 1e-1, "sampling": "log"}
@@ -111,3 +113,50 @@ def test_conditions_hold_in_either_space():
     assert fitted(always, space, {"head": "linear"}) is None, "it had none"
     assert fitted(space, always, {"head": "linear", "head.filters": [4]}) is not None
     assert fitted(space, heads, {"head": "conv"}) is None, "what its group's YAML says is not known"
+
+
+SAME = {"sweep.objective": "final/val_accuracy", "fer.dataset": "d", "sweep.oracle": "tpe", "sweep.space": SPACE}
+
+
+def other(*trials: Trial, **changes: Any) -> State:
+    return State("quick-1", "quick", {**BASE, **SAME, **changes}, trials=list(trials))
+
+
+def ended(number: int, status: str = "finished", score: float | None = 0.5, **more: Any) -> Trial:
+    raw = {"head.l2": 1e-2, "head.dense_widths": "[32]", **more}
+    metrics = {f"final/val_accuracy_{end}": 0.5 for end in ("low", "high")}
+    more = {"metrics": metrics, "epochs": 2, "best_epoch": 1, "seconds": 1.0, "run_id": "f" * 32}
+    return Trial(number=number, status=status, score=score, told=score, values=HAD, raw=raw, **more)
+
+
+def test_an_oracle_is_told_what_came_to_its_end():
+    trials = [ended(0), ended(1, "pruned"), ended(2, "failed", None), ended(3, "repeated"), ended(4, "asked", None)]
+    assert known_of({**BASE, **SAME}, other(*trials)) == [{"raw": trials[0].raw, "score": 0.5}]
+    granted = [ended(number, **{"tuner/epochs": epochs}) for number, epochs in enumerate((3, 20, 20))]
+    assert len(known_of({**BASE, **SAME}, other(*granted, **{"sweep.max_epochs": 20}))) == 2
+
+
+def test_scores_of_something_else_are_refused_with_what_differs():
+    own = {**BASE, **SAME}
+    assert refusal(own, other()) is None
+    assert refusal(own, other(**{"sweep.objective": "final/val_loss"})) == (
+        "quick-1 has another objective, final/val_loss and not final/val_accuracy"
+    )
+    assert refusal({**own, "data.limit": 3}, other(**{"fer.dataset": "e"})) == (
+        "quick-1 has another dataset, e and not d: they differ in data.limit"
+    )
+
+
+def test_a_start_is_suggested_where_it_would_be_accepted(tmp_path: Path):
+    known, own = other(ended(0)), {**BASE, **SAME, "head.dropout": 0.1}
+    assert would_help(own, known)
+    for changes in ({"sweep.oracle": "random"}, {"sweep.warm_start": "x"}, {"fer.dataset": "e"}):
+        assert not would_help({**own, **changes}, known)
+    assert not would_help(own, other())
+    known.id = f"quick-{digest_of(known.identity)}"
+    known.order = [0, 0]
+    known.save(tmp_path / known.id)
+    said = find_state(tmp_path, "quick", own, fresh=False)[2]
+    assert said.endswith(
+        f"{known.id} differs in head.dropout; sweep.warm_start={known.id} begins with what that one knows"
+    )
