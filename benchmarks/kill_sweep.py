@@ -1,7 +1,7 @@
 """Kills a sweep again and again, and checks that nothing was lost.
 
     python benchmarks/kill_sweep.py [--oracle random] [--trials 40] [--kills 100] [--seed 0] [--compute inline]
-        [--repeats 1]
+        [--repeats 1] [sweep.pruner=asha ...]
 
 A sweep of short trials on demo faces runs once undisturbed, and then killed with SIGKILL at random instants, anew when
 it ends, until that many have struck, its cache thrown away now and then so that extraction is hit too. After every
@@ -187,9 +187,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compute", default="inline")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("overrides", nargs="*", help="of the sweep, such as sweep.pruner=asha")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-sweep-") as folder:
         overrides = [f"sweep.oracle={given.oracle}", f"compute={given.compute}", f"sweep.repeats={given.repeats}"]
+        overrides += given.overrides
         report = harness(Path(folder), overrides, given.trials, given.kills, given.seed)
     print(
         f"{given.oracle}, {given.compute}: {report.kills} kills in {report.seconds:.0f} s, struck in "

@@ -174,8 +174,9 @@ class SweepConfig:
     It ends with max_trials trials, after max_hours (trials in flight are finished), when the objective reaches target,
     or when its best has not moved by more than its noise in so many trials (patience). max_trial_minutes ends a fit,
     which keeps its best epoch. pruner: median ends a fit whose best epoch is worse than the median of the other trials
-    at that epoch. repeats: fits of a trial, each with its seed; their mean is its objective. prefer: of the trials that
-    cannot be told from the best, the one to take (`search.spread`).
+    at that epoch; asha one that is not among the best 1/factor of those that came to min_epochs, or to that times
+    factor, and so on. repeats: fits of a trial, each with its seed; their mean is its objective. prefer: of the trials
+    that cannot be told from the best, the one to take (`search.spread`).
 
     enqueue: what runs first: a list of {path: value} out of the space, where what is not given is drawn; or a recorded
     sweep as <id or name>:<how many of its best>. warm_start: id or name of a recorded sweep whose trials the oracle is
@@ -191,7 +192,7 @@ class SweepConfig:
     max_trial_minutes: Optional[float] = given(None, above=0)
     target: Optional[float] = given(None, part=BUDGET)
     patience: Optional[int] = given(None, above=0, part=BUDGET)
-    pruner: str = choice("none", "none", "median")
+    pruner: str = choice("none", "none", "median", "asha")
     repeats: int = given(1, least=1, younger=1)
     prefer: str = choice("best", *PREFER, part=BUDGET)
     seed: int = given(0, least=0)
@@ -200,7 +201,8 @@ class SweepConfig:
     fresh: bool = given(False, part=BUDGET)
     retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again
     max_epochs: int = given(20, above=0)  # hyperband
-    factor: int = given(3, least=2)  # hyperband
+    factor: int = given(3, least=2)  # hyperband, asha
+    min_epochs: int = given(3, above=0, younger=3)  # asha
     space: dict[str, Any] = given({})
 
 

@@ -8,6 +8,7 @@ from fer_experiments.config import ALL_FOLDS
 from fer_experiments.report.markup import facts, paragraph, section, table
 from fer_experiments.report.record import Record
 from fer_experiments.search.trials import Trial
+from fer_experiments.training.pruning import REASONS
 
 NAMED = 12  # trials named beside a reason
 
@@ -23,7 +24,7 @@ def endings(record: Record) -> str:
     parts = [table(("reason", "trials", "which"), rows)] if rows else [paragraph("No trial failed.")]
     ended = record.state.ended
     others = [
-        ("pruned", "worse than the median of the other trials", [t for t in ended if t.status == "pruned"]),
+        ("pruned", REASONS.get(record.sweep.pruner, ""), [t for t in ended if t.status == "pruned"]),
         (
             "repeated",
             "the same config was tried before and not run again",

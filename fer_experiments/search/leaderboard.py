@@ -20,6 +20,7 @@ from fer_experiments.search.start import words
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import markdown, number, shown
+from fer_experiments.training.pruning import REASONS
 
 if TYPE_CHECKING:
     from fer_experiments.tracking import Run
@@ -107,7 +108,7 @@ def trial_line(trial: Trial, sweep: SweepConfig) -> str:
     if trial.status == "repeated":
         how = f"as trial {trial.of} had it, not run again"
     elif trial.status == "pruned":
-        how += ", worse than the median: pruned"
+        how += f", {REASONS[sweep.pruner]}: pruned"
     elif trial.out_of_time:
         how += ", out of time"
     return f"trial {trial.number}: {sweep.objective} {trial.score:.4f}{spread_of(trial)}, {how} ({values})"

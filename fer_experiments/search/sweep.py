@@ -22,11 +22,10 @@ from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
 from fer_experiments.search.start import begin, begins_with, check_sweep, tags_of
 from fer_experiments.search.state import State, load_state, only_one
-from fer_experiments.search.trial import Job, impossible_trial, run_trial
+from fer_experiments.search.trial import Job, impossible_trial, limits, run_trial
 from fer_experiments.search.trials import Outcome, Trial
 from fer_experiments.terminal import fit, say
 from fer_experiments.tracking import said_in_a_line
-from fer_experiments.training.pruning import medians
 
 
 def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
@@ -244,7 +243,6 @@ def _job(sweep: Sweep, number: int) -> Job:
     assert state.run_id is not None
     trial = state.trials[number]
     parents = [t.run_id for t in state.trials if t.trial_id == trial.grant.trial_id]
-    curves = [state.trials[n].curve for n in state.told if state.trials[n].finished]
     return Job(
         number=number,
         config=trial_config(sweep.config, trial),
@@ -256,8 +254,9 @@ def _job(sweep: Sweep, number: int) -> Job:
         direction=settings.direction,
         came_from=parents[0] if parents else None,
         initial_epoch=int(trial.grant.initial_epoch or 0),
-        medians=medians(curves, settings.direction) if settings.pruner == "median" else None,
         repeats=settings.repeats,
+        pruner=settings.pruner,
+        limits=limits(settings, [state.trials[n] for n in state.told]),
         max_seconds=settings.max_trial_minutes and settings.max_trial_minutes * 60,
     )
 

@@ -9,16 +9,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from fer_experiments import termination, tracking
-from fer_experiments.config import Config, recorded, to_yaml
+from fer_experiments.config import Config, SweepConfig, recorded, to_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost, Shared
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.experiment.train import fit_and_record
-from fer_experiments.search.trials import Outcome
+from fer_experiments.search.trials import Outcome, Trial
 from fer_experiments.tracking import StoreLost
 from fer_experiments.training.fit import forget
-from fer_experiments.training.stopping import Ending
+from fer_experiments.training.pruning import REASONS, medians, rungs
+from fer_experiments.training.stopping import Ending, Pruning
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Job:
     """What a worker is told of a trial.
 
     config: resolved, with the trial's values and seed. driver: `this_process` of the sweep. came_from: id of the run
-    whose head the fit goes on with (Hyperband), at initial_epoch. medians: of the other trials, when hopeless ones end.
+    whose head the fit goes on with (Hyperband), at initial_epoch. limits: by epoch, where pruner ends hopeless ones.
     repeats: of the fit, with other seeds. max_seconds: of all its fits.
     """
 
@@ -40,9 +41,19 @@ class Job:
     direction: str
     came_from: str | None = None
     initial_epoch: int = 0
-    medians: Sequence[float] | None = None
     repeats: int = 1
+    pruner: str = "none"
+    limits: Sequence[float] = ()
     max_seconds: float | None = None
+
+
+def limits(sweep: SweepConfig, ended: Sequence[Trial]) -> list[float]:
+    """What a sweep's pruner asks of a trial that begins now, by epoch; ended: the trials whose scores are known."""
+    if sweep.pruner == "median":
+        return medians([trial.curve for trial in ended if trial.finished], sweep.direction)
+    if sweep.pruner == "asha":
+        return rungs([trial.curve for trial in ended], sweep.direction, sweep.min_epochs, sweep.factor)
+    return []
 
 
 def run_trial(shared: Shared, job: Job) -> Outcome:
@@ -109,7 +120,8 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
         done.run_id = run.id
         describe_run(run, prepared.dataset, recorded(config))
         monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
-        ending = Ending(monitor, job.direction, job.medians, job.max_seconds, job.repeats * len(prepared.parts))
+        pruning = Pruning(job.pruner, monitor, job.direction, job.limits) if job.pruner != "none" else None
+        ending = Ending(pruning, job.max_seconds, job.repeats * len(prepared.parts))
         fits, final = fit_and_record(
             run,
             prepared,
@@ -135,12 +147,12 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
 
 def _note_ending(run: tracking.Run, ending: Ending, done: Outcome) -> None:
     """Whether its fits were ended before their time, on the run and in what its sweep keeps."""
-    median = ending.median
-    if median is not None:
-        done.curve = median.curve
-        if median.epoch is not None:
+    pruning = ending.pruning
+    if pruning is not None:
+        done.curve = pruning.curve
+        if pruning.epoch is not None:
             done.status = "pruned"
-            run.set_tags({"fer.pruned": f"worse than the median of the other trials after epoch {median.epoch}"})
+            run.set_tags({"fer.pruned": f"{REASONS[pruning.pruner]} after epoch {pruning.epoch}"})
     if ending.seconds is not None and any(deadline.over for deadline in ending.deadlines):
         done.out_of_time = True
         run.set_tags({"fer.out_of_time": f"sweep.max_trial_minutes={ending.seconds / 60:g}"})

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from fer_experiments.training.pruning import hopeless
+from fer_experiments.training.pruning import WARMUP, hopeless
 
 
 class Deadline(keras.callbacks.Callback):
@@ -25,22 +25,22 @@ class Deadline(keras.callbacks.Callback):
             self.over = self.model.stop_training = True
 
 
-class Median(keras.callbacks.Callback):
-    """Ends a fit that is worse than the median of the other trials (see `pruning`); `epoch` is the last one then.
+class Pruning(keras.callbacks.Callback):
+    """Ends a fit that is hopeless beside the other trials (see `pruning`); `epoch` is the last one then.
 
     monitor: a key of Keras' logs, val_accuracy or val_loss. curve: its values.
     """
 
-    def __init__(self, monitor: str, direction: str, medians: Sequence[float]) -> None:
+    def __init__(self, pruner: str, monitor: str, direction: str, limits: Sequence[float]) -> None:
         super().__init__()
-        self.monitor, self.direction, self.medians = monitor, direction, medians
+        self.pruner, self.monitor, self.direction, self.limits = pruner, monitor, direction, limits
         self.curve: list[float] = []
         self.epoch: int | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Compares the curve so far."""
         self.curve.append(float((logs or {})[self.monitor]))
-        if hopeless(self.curve, self.medians, self.direction):
+        if hopeless(self.curve, self.limits, self.direction, WARMUP[self.pruner]):
             self.epoch = epoch
             self.model.stop_training = True
 
@@ -48,22 +48,20 @@ class Median(keras.callbacks.Callback):
 class Ending:
     """What ends the fits of a trial early, which come one after another.
 
-    Its first fit alone is compared with the medians (None: it is not), and where it is hopeless no other is begun. Of
+    Its first fit alone is compared with the other trials (pruning), and where it is hopeless no other is begun. Of
     seconds (None: without end) a fit may take an equal share of what those before it have left.
     """
 
-    def __init__(
-        self, monitor: str, direction: str, medians: Sequence[float] | None, seconds: float | None, fits: int
-    ) -> None:
-        self.median = None if medians is None else Median(monitor, direction, medians)
+    def __init__(self, pruning: Pruning | None, seconds: float | None, fits: int) -> None:
+        self.pruning = pruning
         self.deadlines: list[Deadline] = []
         self.seconds, self._fits, self._started = seconds, fits, time.monotonic()
 
     def callbacks(self, number: int) -> list[keras.callbacks.Callback] | None:
         """Those of the fit with this number, from 0; None: no more fits."""
-        if self.median is not None and self.median.epoch is not None:
+        if self.pruning is not None and self.pruning.epoch is not None:
             return None
-        made: list[keras.callbacks.Callback] = [self.median] if self.median is not None and number == 0 else []
+        made: list[keras.callbacks.Callback] = [self.pruning] if self.pruning is not None and number == 0 else []
         if self.seconds is not None:
             left = self.seconds - (time.monotonic() - self._started)
             self.deadlines.append(Deadline(left / (self._fits - number)))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from small_sweeps import quick, run, runs_of, with_space
+
+from fer_experiments.report.report import write_report
+from fer_experiments.search.sweep import run_sweep
+from fer_experiments.training.pruning import REASONS
 
 
 def test_a_target_ends_the_sweep(paths: list[str]):
@@ -39,17 +45,43 @@ def test_max_trial_minutes_keeps_the_epoch_in_which_time_ran_out(paths: list[str
     assert child.tags["fer.out_of_time"] == "sweep.max_trial_minutes=1e-09"
 
 
-def test_a_hopeless_trial_is_pruned_and_is_never_the_best(paths: list[str]):
+@pytest.mark.parametrize(("pruner", "least"), [("median", 3), ("asha", 2)])
+def test_a_hopeless_trial_is_pruned_and_is_never_the_best(paths: list[str], pruner: str, least: int):
     """Six trials with a chance, then one that cannot learn: its rate is next to nothing."""
     rates = "[1.0e-2, 5.0e-3, 4.0e-3, 3.0e-3, 2.0e-3, 1.0e-3, 1.0e-9]"
     folder = Path(paths[0].partition("=")[2]).parent
     config = with_space(
         folder, paths, f"training.learning_rate: {{type: choice, values: {rates}}}",
-        "sweep.pruner=median", "training.epochs=8", "training.patience=8", "training.seed=1",
+        f"sweep.pruner={pruner}", "sweep.min_epochs=2", "training.epochs=8", "training.patience=8", "training.seed=1",
     )  # fmt: skip
     state, said = run(config)
     last = state.trials[-1]
-    assert last.status == "pruned" and last.epochs < 8, [(t.status, t.score) for t in state.trials]
-    assert any(line.startswith("trial 6:") and "pruned" in line for line in said)
+    assert last.status == "pruned" and last.epochs is not None and least <= last.epochs < 8, [
+        (t.status, t.score) for t in state.trials
+    ]
+    assert any(line.startswith("trial 6:") and f", {REASONS[pruner]}: pruned" in line for line in said)
+    assert f"pruned</td><td>{REASONS[pruner]}" in write_report(config, state.id).read_text()
     best = state.best()
     assert best is not None and best.number != 6
+
+
+def test_a_sweep_that_is_stopped_after_each_trial_prunes_the_same(paths: list[str], tmp_path: Path):
+    """Halving from the first epoch on: the second trial cannot learn, and ends there."""
+    entry = "training.learning_rate: {type: choice, values: [1.0e-2, 1.0e-9, 5.0e-3]}"
+    settings = ["sweep.pruner=asha", "sweep.min_epochs=1", "sweep.factor=2", "training.epochs=4", "training.seed=1"]
+    config = with_space(tmp_path, paths, entry, *settings, "training.patience=4", "training.deterministic=true")
+    whole, _ = run(config)
+    assert [t.status for t in whole.trials][:2] == ["finished", "pruned"] and whole.trials[1].epochs == 1
+    elsewhere = replace(config, paths=replace(config.paths, mlruns=str(tmp_path / "mlruns")))
+
+    def stopping(line: str) -> None:
+        if line.startswith("trial "):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(elsewhere, stopping)
+    resumed, _ = run(elsewhere)
+    assert [(t.status, t.curve, t.score) for t in resumed.trials] == [
+        (t.status, t.curve, t.score) for t in whole.trials
+    ]

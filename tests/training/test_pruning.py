@@ -1,4 +1,4 @@
-"""The median rule, and that it decides as Optuna's where both are defined alike."""
+"""The median rule and successive halving, and that they decide as Optuna's where both are defined alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from fer_experiments.training.pruning import best_so_far, hopeless, medians
+from fer_experiments.training.pruning import best_so_far, hopeless, medians, rungs
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -93,6 +93,50 @@ def test_decisions_on_curves_of_one_length_are_those_of_the_median_pruner(direct
         state = optuna.trial.TrialState.PRUNED if stopped else optuna.trial.TrialState.COMPLETE
         theirs.tell(trial, None if stopped else curve[-1], state=state)
     assert 0 < pruned < 40
+
+
+def test_the_limit_of_a_rung_is_what_the_best_share_has():
+    curves = [[0.1, 0.5, 0.2], [0.3, 0.1, 0.1], [0.2, 0.4, 0.6], [0.6, 0.1], [0.5]]
+    assert rungs(curves, "max", 1, 2) == [0.3, 0.5]  # 3 of 6 go on, 2 of 5
+    assert rungs(curves, "min", 1, 2) == [0.3, 0.1]
+    later = rungs(curves, "max", 3, 2)
+    assert [math.isnan(limit) for limit in later] == [True, True, False] and later[2] == 0.5
+    assert rungs(curves, "max", 4, 2) == [] == rungs([], "max", 1, 2)
+
+
+def test_what_is_no_rung_ends_nothing():
+    limits = rungs([[0.5] * 9] * 4, "max", 3, 3)
+    for epochs in range(1, 12):
+        assert hopeless([0.4] * epochs, limits, "max", warmup=0) == (epochs in (3, 9))
+        assert not hopeless([0.5] * epochs, limits, "max", warmup=0)
+    diverged = rungs([[math.nan] * 9, [0.5] * 9], "max", 3, 3)
+    assert diverged[2] == 0.5, "a value that is no number is the worst"
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+@pytest.mark.parametrize(("least", "factor"), [(1, 2), (2, 3), (3, 3)])
+def test_halving_is_that_of_optunas_pruner(direction: str, least: int, factor: int):
+    """On curves that only get better, one trial after another: what is best so far is then the value at the rung."""
+    random = np.random.default_rng(2)
+    better = np.maximum.accumulate if direction == "max" else np.minimum.accumulate
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=factor)
+    theirs = optuna.create_study(direction=f"{direction}imize", pruner=pruner)
+    curves: list[list[float]] = []
+    pruned = 0
+    for _ in range(60):
+        trial, curve = theirs.ask(), []
+        for value in random.normal(size=random.integers(1, 30)).tolist():
+            curve = better([*curve, value]).tolist()
+            trial.report(curve[-1], len(curve))
+            stopped = hopeless(curve, rungs(curves, direction, least, factor), direction, warmup=0)
+            assert stopped == trial.should_prune()
+            if stopped:
+                break
+        pruned += stopped
+        curves.append(curve)
+        state = optuna.trial.TrialState.PRUNED if stopped else optuna.trial.TrialState.COMPLETE
+        theirs.tell(trial, None if stopped else curve[-1], state=state)
+    assert 5 < pruned < 60
 
 
 def test_the_best_so_far_overlooks_what_is_no_number():
