@@ -36,11 +36,11 @@ def check_sweep(config: Config) -> None:
             f"sweep.warm_start={sweep.warm_start}: the {sweep.oracle} oracle learns from no trial; say "
             "sweep.oracle=tpe or bayesian"
         )
-    if isinstance(sweep.enqueue, list):
+    if sweep.enqueue is not None and not isinstance(sweep.enqueue, str):
         _check_given(sweep)
     if any(sweeps.glob(f"{sweep.name}-*")):
         return  # it may have been begun, and has what it needs of the others
-    if sweep.enqueue is not None and not isinstance(sweep.enqueue, list):
+    if isinstance(sweep.enqueue, str):
         _named(sweeps, sweep.enqueue)
     if sweep.warm_start is not None:
         _found(sweeps, sweep.warm_start, "warm_start")
@@ -57,19 +57,14 @@ def begin(state: State, folder: Path, config: Config) -> list[str]:
     if (folder / "state.json").exists():
         return []
     said = []
-    if isinstance(sweep.enqueue, list):
+    if isinstance(sweep.enqueue, str):
+        said.append(_enqueue(state, *_named(folder.parent, sweep.enqueue)))
+    elif sweep.enqueue is not None:
         queue = _drawn(sweep, sweep.enqueue)
         state.queue = [raw for place, raw in enumerate(queue) if raw not in queue[:place]]
-    elif sweep.enqueue is not None:
-        said.append(_enqueue(state, *_named(folder.parent, sweep.enqueue)))
     if sweep.warm_start is not None:
         said.append(_warm(state, _found(folder.parent, sweep.warm_start, "warm_start"), sweep.warm_start))
     return said
-
-
-def begins_with(state: State) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What `make_oracle` takes besides the settings of a sweep."""
-    return state.queue, state.warm
 
 
 def words(state: State) -> str:
@@ -89,12 +84,13 @@ def tags_of(state: State) -> dict[str, str]:
 
 def _check_given(sweep: SweepConfig) -> None:
     """Refuses given configs that are not in the space."""
-    if not sweep.enqueue or not all(isinstance(given, Mapping) and given for given in sweep.enqueue):
+    queue = sweep.enqueue
+    if not isinstance(queue, list) or not queue or not all(isinstance(given, Mapping) and given for given in queue):
         raise UserError(
             f"sweep.enqueue={sweep.enqueue}: say a list of configs, each {{<key of the space>: <its value>}}, or a "
             "recorded sweep, <id or name>:<how many of its best>"
         )
-    for given in sweep.enqueue:
+    for given in queue:
         for path, value in given.items():
             if path not in sweep.space:
                 raise UserError(f"sweep.enqueue: {path}={value}: no key of sweep.space{close(str(path), sweep.space)}")
@@ -120,9 +116,9 @@ def _drawn(sweep: SweepConfig, configs: Sequence[Mapping[str, Any]]) -> list[dic
     return drawn
 
 
-def _named(sweeps: Path, text: Any) -> tuple[State, int]:
+def _named(sweeps: Path, text: str) -> tuple[State, int]:
     """The recorded sweep that `sweep.enqueue` names, and how many of its best trials are wanted."""
-    name, _, number = str(text).rpartition(":") if ":" in str(text) else (str(text), "", str(BEST))
+    name, _, number = text.rpartition(":") if ":" in text else (text, "", str(BEST))
     if not number.isdecimal() or not int(number) or not name:
         raise UserError(f"sweep.enqueue={text}: say <id or name of a sweep>:<how many of its best trials>")
     return _found(sweeps, name, "enqueue"), int(number)

@@ -20,7 +20,7 @@ from fer_experiments.search.identity import exact_for_all, identity_of, of_all_t
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
-from fer_experiments.search.start import begin, begins_with, check_sweep, tags_of
+from fer_experiments.search.start import begin, check_sweep, tags_of
 from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.trial import Job, impossible_trial, limits, run_trial
 from fer_experiments.search.trials import Outcome, Trial
@@ -200,9 +200,9 @@ def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
 
 def _bring_back(sweep: Sweep) -> Any:
     """The oracle as it was when the sweep stopped."""
-    oracle = make_oracle(replace(sweep.sweep, max_trials=None), *begins_with(sweep.state))  # the budget is the sweep's
-    told = [(trial.raw, trial.told) for trial in sweep.state.trials]
-    sweep.trials = replay(oracle, told, sweep.state.order)
+    state = sweep.state
+    oracle = make_oracle(replace(sweep.sweep, max_trials=None), state.queue, state.warm)  # the budget is the sweep's
+    sweep.trials = replay(oracle, [(trial.raw, trial.told) for trial in state.trials], state.order)
     return oracle
 
 

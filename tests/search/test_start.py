@@ -122,6 +122,7 @@ def test_what_a_sweep_began_with_is_checked_when_its_state_is_read(enqueued: tup
         (["sweep.enqueue=[]"], "say a list of configs, each {<key of the space>: <its value>}, or a recorded sweep"),
         (["sweep.enqueue=[{}]"], "say a list of configs"),
         (["sweep.enqueue=[3]"], "say a list of configs"),
+        (["sweep.enqueue={head.l2:1e-3}"], "say a list of configs"),
         (["sweep.enqueue=quick:x"], "say <id or name of a sweep>:<how many"),
         (["sweep.enqueue=nowhere"], "sweep.enqueue: no sweeps in "),
         ([GIVEN, "sweep.oracle=grid"], "sweep.enqueue: grid tries every value anyway; leave it out, or say"),
