@@ -35,7 +35,8 @@ class Verb:
 
     needs: what is looked for before anything heavy is imported: data, a backbone with them, or a space with all its
     backbones. backend: Keras is imported next. prints: what the function returns; a number is the exit code. own:
-    arguments besides overrides, and its names for them. chosen: groups, where no override chooses.
+    arguments besides overrides, and its names for them. chosen: groups, where no override chooses. several: of values
+    parted by commas each makes a config.
     """
 
     summary: str
@@ -46,6 +47,7 @@ class Verb:
     prints: bool = False
     own: Mapping[str, str] = field(default_factory=dict)
     chosen: tuple[str, ...] = ()
+    several: bool = False
 
 
 # fmt: off
@@ -54,11 +56,14 @@ VERBS = {
         "count, clean and split the faces, and draw a sheet of them", "fer data data.split=stratified",
         "experiment.look:show_data", needs="data"),
     "download": Verb(
-        "get FER2013 into data/ through kagglehub, and check it", "fer download",
-        "data.download:fetch", prints=True),
+        "get FER2013 into data/ through kagglehub, and check it", "fer download", "data.download:fetch", prints=True),
     "features": Verb(
         "forward all images through the frozen backbone, once", "fer features backbone=facenet",
         "experiment.prepare:prepare_features", needs="backbone", backend=True),
+    "probe": Verb(
+        "say what features are worth, by nearest neighbours and logistic regression; several values are compared",
+        "fer probe backbone=pocket,facenet", "experiment.probe:probe", needs="backbone", backend=True, several=True,
+        chosen=("head=linear",)),
     "train": Verb(
         "train one head and record the run", "fer train data=fer2013 backbone=facenet head=conv head.l2=1e-4",
         "experiment.train:train", needs="backbone", backend=True),
@@ -70,16 +75,15 @@ VERBS = {
         "search.recorded:list_sweeps", prints=True),
     "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
-        "fer report sweep=facenet",
-        "report.report:write_report", prints=True, own={"sweep": "sweep"}),
+        "fer report sweep=facenet", "report.report:write_report", prints=True, own={"sweep": "sweep"}),
     "promote": Verb(
         "refit a sweep's best configs, test the winner once, and register it; sweep= as in report, or run=<id>",
         "fer promote sweep=facenet gate=strict promote.dry_run=true",
         "registry.promote:promote", backend=True, own={"sweep": "sweep", "run": "run_id"},
         chosen=("promote=default", "gate=default")),
     "rollback": Verb(
-        "make the previous model the champion again, or version=<number>", "fer rollback",
-        "registry.versions:rollback", prints=True, own={"version": "number"}),
+        "make the previous model the champion again, or version=<number>", "fer rollback", "registry.versions:rollback",
+        prints=True, own={"version": "number"}),
     "models": Verb(
         "list the registered models: versions, aliases, test metrics; trust version=<number> shows whose files a "
         "version's are, and records what they are", "fer models",
@@ -89,23 +93,20 @@ VERBS = {
         "no face is looked for, every picture is taken for one", "fer predict face.jpg photos/ --json",
         "serving.predict:predict", own={"version": "version"}),
     "serve": Verb(
-        "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080",
-        "serving.serve:serve",
+        "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080", "serving.serve:serve",
         own={"version": "version", "host": "host", "port": "port", "allowed_hosts": "allowed_hosts"}),
     "export": Verb(
         "write the champion as format=savedmodel, onnx or openvino to output=<path>, checked against it",
         "fer export format=onnx output=face.onnx",
         "serving.export:export", own={"version": "version", "format": "form", "output": "output"}),
     "pretrain": Verb(
-        "train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2",
-        "experiment.pretrain:run_pretrain", needs="data", backend=True,
-        chosen=("data=fer2013_seven", "pretrain=pocket")),
+        "train the pocket backbone from scratch", "fer pretrain pretrain.epochs=2", "experiment.pretrain:run_pretrain",
+        needs="data", backend=True, chosen=("data=fer2013_seven", "pretrain=pocket")),
     "ui": Verb(
-        "compare runs in MLflow's UI, in your browser alone; port=5000", "fer ui port=0",
-        "tracking.ui:show", own={"port": "port"}),
+        "compare runs in MLflow's UI, in your browser alone; port=5000", "fer ui port=0", "tracking.ui:show",
+        own={"port": "port"}),
     "doctor": Verb(
-        "say what this machine has and what is missing", "fer doctor",
-        "doctor:report", backend=True, prints=True),
+        "say what this machine has and what is missing", "fer doctor", "doctor:report", backend=True, prints=True),
 }
 # fmt: on
 MANY = replace(VERBS["train"], room="experiment.train:train_many")  # with --multirun
@@ -217,13 +218,13 @@ def _run(parsed: argparse.Namespace) -> int:
     from fer_experiments.config.overrides import split_multirun
 
     own, overrides = _own(verb, parsed)
-    configs = [compose(job) for job in (split_multirun(overrides) if multirun else [overrides])]
+    configs = [compose(job) for job in (split_multirun(overrides) if multirun or verb.several else [overrides])]
     for config in configs if verb.needs else []:
         _check(config, verb.needs)
     if verb.backend:
         with silenced():
             import keras  # noqa: F401  takes seconds
-    return _hand_over(verb, configs) if multirun else _hand_over(verb, configs[0], **own)
+    return _hand_over(verb, configs) if multirun else _hand_over(verb, *configs, **own)
 
 
 def _hand_over(verb: Verb, *arguments: Any, **own: Any) -> int:
