@@ -23,7 +23,7 @@ from fer_experiments.search.spread import taken
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import connect
-from fer_experiments.training.stopping import Ending
+from fer_experiments.training.stopping import Ending, Pruning
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +119,15 @@ def test_repeats_that_cannot_be_are_refused_in_a_line(override: str, said: str):
 
 
 def test_a_trial_whose_first_fit_is_hopeless_is_fitted_no_more():
-    ending = Ending("val_accuracy", "max", [0.5, 0.5, 0.5, 0.5], None, fits=3)
+    ending = Ending(Pruning("median", "val_accuracy", "max", [0.5, 0.5, 0.5, 0.5]), None, fits=3)
     first = ending.callbacks(0)
-    assert first == [ending.median] and ending.callbacks(1) == []
-    ending.median.epoch = 3  # type: ignore[union-attr]
+    assert first == [ending.pruning] and ending.callbacks(1) == []
+    ending.pruning.epoch = 3  # type: ignore[union-attr]
     assert ending.callbacks(1) is None
 
 
 def test_fits_share_the_time_of_their_trial():
-    ending = Ending("val_accuracy", "max", None, 90.0, fits=3)
+    ending = Ending(None, 90.0, fits=3)
     shares = []
     for number in range(3):
         ending.callbacks(number)
