@@ -241,13 +241,15 @@ class PretrainConfig:
 class PromoteConfig:
     """How the model to register is chosen: the `top_k` best configs of a sweep, each fitted with `seeds` seeds.
 
-    dry_run: everything but the registration. resamples: of the bootstrap. note: a sentence for the model card.
+    temperature: scales its probabilities, fitted on the validation split. dry_run: everything but the registration.
+    resamples: of the bootstrap. note: a sentence for the model card.
     """
 
     name: str = MISSING
     top_k: int = given(3, above=0)
     seeds: int = given(3, above=0)
     resamples: int = given(2000, above=0)
+    temperature: bool = given(True, younger=False)
     dry_run: bool = False
     note: str = literal("", several=False)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset
 from fer_experiments.evaluation.bootstrap import Interval
+from fer_experiments.registry.assembly import MEASURED, Calibration
 from fer_experiments.registry.candidates import Choice, Refitted
 from fer_experiments.registry.gate import Condition
 from fer_experiments.registry.sealed import Outcome
@@ -30,7 +31,7 @@ OTHER = ("Nothing is known here about how the data were gathered; look at them b
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card is about. seed: of the refit that was taken; agreement: see `assemble`; latency in ms."""
+    """What a card is about. seed: of the refit that was taken; latency in ms; calibration: None without temperature."""
 
     name: str
     config: Config
@@ -42,6 +43,7 @@ class Subject:
     conditions: list[Condition]
     mb: float
     latency_ms: float
+    calibration: Calibration | None = None
 
 
 def card(subject: Subject) -> str:
@@ -80,6 +82,7 @@ def card(subject: Subject) -> str:
                 for _, row in tested.emotions.iterrows()
             ],
         ),
+        *_probabilities(subject.calibration),
         "## Known biases and limits\n\n" + "\n".join(f"- {line}" for line in LIMITS.get(config.data.source, OTHER)),
         "## How it was chosen\n\n"
         f"Backbone {config.backbone.name} (frozen), head {config.head.name}. Out of {subject.choice.name}, ranked by "
@@ -101,6 +104,24 @@ def card(subject: Subject) -> str:
         f"Promoted {datetime.now(UTC):%Y-%m-%d}.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _probabilities(calibration: Calibration | None) -> list[str]:
+    """A section: what the temperature has changed."""
+    if calibration is None:
+        return []
+    whens = [(split, when) for split in ("val", "test") for when in ("before", "after")]
+    shown = {"val": "validation", "test": "test"}
+    return [
+        "## Probabilities\n\n"
+        f"Their logarithms are divided by a temperature of {calibration.temperature:.3f}, fitted on the validation "
+        "split; no label changes by it. On its run, `plots/calibration_before_test.png` and "
+        "`plots/calibration_test.png` show how often they are right.\n\n"
+        + _table(
+            ("metric", *(f"{shown[split]}, {when}" for split, when in whens)),
+            [(name, *(f"{calibration.scores[s][when][name]:.4f}" for s, when in whens)) for name in MEASURED],
+        )
+    ]
 
 
 def score_line(name: str, score: Interval) -> str:

@@ -20,7 +20,7 @@ from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
-from fer_experiments.features.cache import exact_features
+from fer_experiments.registry.assembly import choose_answering, record_calibration, write_model
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
@@ -30,8 +30,7 @@ from fer_experiments.terminal import fit, say
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.digests import digests
 from fer_experiments.tracking.models import CHAMPION, Version
-from fer_experiments.training.fit import predict
-from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, compare
+from fer_experiments.training.whole import compare
 
 Echo = Callable[[str], None]
 
@@ -95,18 +94,22 @@ def _promote(
     run.set_tags(prepared.tags)
     _record_choice(refits, choice, seed, run, echo)
     describe_run(run, prepared.dataset, recorded(taken))
+    answering = choose_answering(run, taken, prepared, refits[0], seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        images, said = _write(taken, prepared, store, refits[0].runs[seed], folder, echo)
+        images, said = write_model(taken, prepared, answering, folder, echo)
         classifier = models.load_classifier(folder)
         mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
         run.log_metrics({"model/mb": mb, "model/latency_ms": median, "model/latency_p95_ms": p95})
         tested = open_and_test(run, taken, prepared.dataset, classifier.probabilities)
         _show_test(tested, echo)
+        calibration = record_calibration(run, answering, tested, echo)
         conditions = _ask_gate(config, tested, mb, median, before, run, echo)
         failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]
-        described = card(Subject(name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median))
+        described = card(
+            Subject(name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median, calibration)
+        )
         run.log_text(described, "model_card.md")
         if failed:
             return None, failed
@@ -151,8 +154,6 @@ def _record_choice(refits: list[Refitted], choice: Choice, seed: int, run: track
     echo(f"taken: {best.candidate.name} with seed {seed}, its best on the validation split")
     rows = [{"config": r.candidate.name, "run_id": r.candidate.run_id, "mean": r.mean, **vars(r)} for r in refits]
     run.log_json([{k: v for k, v in row.items() if k != "candidate"} for row in rows], "refits.json")
-    scores = tracking.Run(run.store, best.runs[seed]).metrics
-    run.log_metrics({k: v for k, v in scores.items() if k.startswith("final/val_")})
     run.log_params(flatten(experiment(to_dict(best.candidate.config))) | {"training.seed": seed})
 
 
@@ -188,36 +189,6 @@ def _ask_gate(
     run.log_json([vars(condition) for condition in conditions], "gate.json")
     run.set_tags({"fer.gate": verdict, "fer.dry_run": str(config.promote.dry_run).lower()})
     return conditions
-
-
-def _write(
-    config: Config, prepared: Prepared, store: Store, run_id: str, folder: Path, echo: Echo
-) -> tuple[np.ndarray, np.ndarray]:
-    """Writes the model; returns at least CHECKED images and what it says of them, which stored features say too.
-
-    Raises:
-        UserError: it says something else, or there are too few images to tell.
-    """
-    dataset = prepared.dataset
-    rows = np.concatenate([dataset.val, dataset.train])
-    if len(rows) < CHECKED:
-        raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
-    rows = np.sort(rows[: 2 * CHECKED])
-    head = tracking.load_head(store, run_id)
-    network = assemble(config.backbone, dataset.images.shape[1:], head, prepared.features.views, len(dataset.classes))
-    models.save_classifier(network, dataset.classes, folder)
-    said = models.load_classifier(folder).probabilities(dataset.images[rows])
-    stored, rough = predict(head, prepared.features, rows), config.features.precision != "float32"
-    if rough:  # what is assembled is told from what is not by features that are as exact as it
-        exact = exact_features(dataset.images[rows], config.backbone, config.features)
-        compare("the assembled model", said, predict(head, exact, np.arange(len(rows))))
-    agreement = compare("the assembled model", said, stored, ROUGH if rough else TOLERANCE, mean=rough)
-    limit = f"; with features in float32 within {TOLERANCE:g}" if rough else f", allowed {TOLERANCE:g}"
-    echo(
-        f"assembled: agrees with the stored features on {agreement.images} images (largest difference of a "
-        f"probability {agreement.largest:.2g}, mean {agreement.mean:.2g}{limit})"
-    )
-    return dataset.images[rows], said
 
 
 def _latency(call: Callable[[], object]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""One Keras model from uint8 pixels to class probabilities: preprocessing, frozen backbone, head.
+"""One Keras model from uint8 pixels to class probabilities: preprocessing, frozen backbone, head, temperature.
 
 It consists of Keras' own layers and operations alone, so that a saved one is loaded without this package.
 """
@@ -15,6 +15,7 @@ from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.backbones.preprocessing import LUMA
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.calibration import LEAST
 
 if TYPE_CHECKING:
     import keras
@@ -48,6 +49,7 @@ def assemble(
     head: keras.Model,
     views: Sequence[str],
     classes: int,
+    temperature: float = 1.0,
 ) -> keras.Model:
     """One model from uint8 pixels [n, *image_shape] to probabilities float32 [n, classes], in float32 throughout.
 
@@ -59,6 +61,7 @@ def assemble(
         head: from features to probabilities, one sigmoid unit for two classes; it is copied.
         views: those of its features (original, flip); the probabilities are averaged over them.
         classes: their number.
+        temperature: of the probabilities; see `calibration.tempered`.
 
     Raises:
         UserError: what `load_backbone` raises; a head for other features, or for another number of classes.
@@ -84,6 +87,10 @@ def assemble(
     if classes == 2 and probabilities.shape[-1] == 1:
         other = keras.layers.Rescaling(-1.0, 1.0, name="other_class", dtype="float32")(probabilities)
         probabilities = keras.layers.Concatenate(name="both_classes")([other, probabilities])
+    if temperature != 1:
+        logs = keras.ops.log(keras.ops.maximum(probabilities, LEAST))
+        logits = keras.layers.Rescaling(1 / temperature, name="inverse_temperature", dtype="float32")(logs)
+        probabilities = keras.layers.Activation("softmax", name="tempered", dtype="float32")(logits)
     return keras.Model(pixels, probabilities, name=f"{backbone.model.name}_{head.name}")
 
 

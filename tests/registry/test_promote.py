@@ -23,7 +23,9 @@ from fer_experiments.config.compose import compose
 from fer_experiments.data import open_test_split
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import metrics
+from fer_experiments.evaluation.calibration import untempered
 from fer_experiments.experiment.train import train
+from fer_experiments.registry.assembly import MEASURED
 from fer_experiments.registry.promote import promote
 from fer_experiments.registry.sealed import recorded_probabilities
 from fer_experiments.registry.versions import crown, list_models, rollback
@@ -89,6 +91,28 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
     plots = {Path(f.path).name for f in client_of(room.store).list_artifacts(version.run_id, "plots")}
     names = ("confusion_matrix", "roc_curve", "precision_recall", "calibration", "emotion_errors", "worst_mistakes")
     assert {f"{name}_test.png" for name in names} <= plots
+
+
+def test_the_temperature_is_in_the_model_and_its_scores_before_and_after_on_record(room: Room):
+    version = models.find_version(room.store, MODEL, "1")
+    assert version is not None
+    run = client_of(room.store).get_run(version.run_id)
+    temperature = run.data.metrics["calibration/temperature"]
+    network = models.load_network(models.fetch_model(room.store, version, Path("/nonexistent")))
+    assert network.get_layer("inverse_temperature").scale == pytest.approx(1 / temperature)
+    test = open_test_split(data_of(room))
+    after = recorded_probabilities(room.store, version.run_id, test)
+    assert after is not None
+    before = untempered(after, temperature)
+    for name in MEASURED:
+        for when, probabilities in (("before", before), ("after", after)):
+            (value,) = metrics.scores(test.labels, probabilities, [name]).values()
+            assert run.data.metrics[f"calibration/test_{name}_{when}"] == pytest.approx(value, abs=1e-5)
+            assert f"| {name}" in client_of(room.store).get_model_version(MODEL, "1").description
+    val = {when: run.data.metrics[f"calibration/val_log_loss_{when}"] for when in ("before", "after")}
+    assert val["after"] <= val["before"] and val["after"] == pytest.approx(run.data.metrics["final/val_loss"])
+    plots = {Path(f.path).name for f in client_of(room.store).list_artifacts(version.run_id, "plots")}
+    assert {"calibration_before_test.png", "calibration_test.png"} <= plots
 
 
 def test_a_version_says_what_it_is(room: Room):

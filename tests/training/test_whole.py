@@ -15,6 +15,7 @@ from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.config import BackboneConfig, FeaturesConfig, HeadConfig
 from fer_experiments.data.images import read_picture
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.calibration import tempered
 from fer_experiments.features.cache import FeatureSet, extract_features
 from fer_experiments.training.fit import feature_moments, predict
 from fer_experiments.training.heads import build_head
@@ -95,6 +96,21 @@ def test_pixels_give_the_probabilities_that_stored_features_give(
     probabilities = model.predict(IMAGES, verbose=0)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_a_temperature_scales_what_the_features_give(
+    tmp_path: Path, backbone: BackboneConfig, features: FeatureSet, classes: int
+) -> None:
+    head = head_for(features, classes)
+    plain = assemble(backbone, (12, 12), head, BOTH, classes).predict(IMAGES, verbose=0)
+    model = assemble(backbone, (12, 12), head, BOTH, classes, temperature=2.5)
+    got = model.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(got, tempered(plain, 2.5), atol=1e-5)
+    assert np.abs(got - plain).max() > 0.1
+    model.save(tmp_path / "whole.keras")
+    loaded = keras.models.load_model(tmp_path / "whole.keras", compile=False, safe_mode=True)
+    np.testing.assert_array_equal(loaded.predict(IMAGES, verbose=0), got)
 
 
 def test_only_the_rounding_of_stored_features_makes_a_difference(tmp_path: Path, backbone: BackboneConfig) -> None:
