@@ -59,5 +59,6 @@ def promoted_sweep(folder: Path) -> Room:
     room = Room(options, store_in(folder / "mlruns"), state, said, opened)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "open_test_split", counted)  # the only door
-        promote(room.config("promote.top_k=2", "promote.seeds=2", "promote.note=Made in a test."), echo=said.append)
+        how = ["promote.ensemble=seeds", "promote.abstain=0.1", "promote.note=Made in a test."]
+        promote(room.config("promote.top_k=2", "promote.seeds=2", *how), echo=said.append)
     return room

@@ -112,7 +112,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, n
     folder = tmp_path_factory.mktemp("saved") / "model"
     config = compose(["data=demo", "backbone=pocket", "head=conv", "head.normalize=false"])
     head = build_head(config.head, [(6, 6, 160)], 2, precision="mixed_bfloat16")
-    save_classifier(assemble(config.backbone, (48, 48), head, ["original", "flip"], 2, 1.5), ["a", "b"], folder)
+    save_classifier(assemble(config.backbone, (48, 48), [head], ["original", "flip"], 2, 1.5), ["a", "b"], folder)
     images = np.random.default_rng(0).integers(0, 256, (40, 48, 48), dtype=np.uint8)
     return folder, images, predict_fresh("the model", ALONE, [str(folder)], images)
 

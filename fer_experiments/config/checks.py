@@ -35,6 +35,11 @@ def check(config: Config) -> None:
     each = config.compute.gpus_per_trial
     if each > 1 and each != int(each):
         raise UserError(f"compute.gpus_per_trial={each}: must be a whole number, or less than 1 to share a GPU")
+    chosen = config.promote
+    if chosen and chosen.ensemble != "none" and getattr(chosen, chosen.ensemble) < 2:
+        raise UserError(
+            f"promote.ensemble={chosen.ensemble}: it takes two heads; set promote.{chosen.ensemble} above 1"
+        )
     recipe = config.pretrain
     if recipe and (len(recipe.widths) != len(recipe.blocks) or not recipe.widths):
         raise UserError(f"pretrain.widths={recipe.widths}, pretrain.blocks={recipe.blocks}: one number a stage in each")

@@ -241,15 +241,20 @@ class PretrainConfig:
 class PromoteConfig:
     """How the model to register is chosen: the `top_k` best configs of a sweep, each fitted with `seeds` seeds.
 
-    temperature: scales its probabilities, fitted on the validation split. dry_run: everything but the registration.
-    resamples: of the bootstrap. note: a sentence for the model card.
+    ensemble: whose heads are averaged in it, if they have less log loss on the validation split than the best seed's
+    alone: those of the best config's seeds, or of the best seed of each config on the same features. temperature:
+    scales its probabilities, fitted on the validation split. abstain: the error among what it answers at most, by a
+    threshold found on the validation split. dry_run: everything but the registration. resamples: of the bootstrap.
+    note: a sentence for the model card.
     """
 
     name: str = MISSING
     top_k: int = given(3, above=0)
     seeds: int = given(3, above=0)
     resamples: int = given(2000, above=0)
+    ensemble: str = choice("none", "none", "seeds", "top_k", younger="none")
     temperature: bool = given(True, younger=False)
+    abstain: Optional[float] = given(None, least=0, below=1, younger=None)
     dry_run: bool = False
     note: str = literal("", several=False)
 

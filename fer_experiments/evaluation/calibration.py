@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature scaling (Guo et al., arXiv:1706.04599).
+"""Probabilities that mean what they say: temperature scaling (Guo et al., arXiv:1706.04599), and when to say nothing.
 
 Labels and probabilities as in `metrics`: int [n], and float [n, k] with rows that sum to 1.
 """
@@ -32,6 +32,28 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def untempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """What these were before `tempered`, float32 [n, k]."""
     return _scaled(probabilities, temperature, float(np.finfo("float32").tiny))
+
+
+def answer_threshold(labels: np.ndarray, probabilities: np.ndarray, error: float) -> float | None:
+    """The least top probability to answer at for an error of at most that among what is answered.
+
+    0 where it may answer everything, None where it may answer nothing.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum((probabilities.argmax(axis=1) != labels)[order])
+    ends = np.append(np.flatnonzero(np.diff(confidence[order])), len(order) - 1)  # equally sure: both answered or none
+    held = ends[wrong[ends] <= error * (ends + 1)]
+    if not len(held):
+        return None
+    return 0.0 if held[-1] == len(order) - 1 else float(confidence[order][held[-1]])
+
+
+def answered(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> tuple[float, float]:
+    """The share of images that is answered at a threshold, and the error among those; nan where none is."""
+    sure = probabilities.max(axis=1) >= threshold
+    wrong = (probabilities.argmax(axis=1) != labels)[sure]
+    return float(sure.mean()), float(wrong.mean()) if len(wrong) else float("nan")
 
 
 def _scaled(probabilities: np.ndarray, factor: float, least: float) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""The model that is tested and registered: the head of the best refit, its temperature, and what is made of them."""
+"""The model that is tested and registered: which refits' heads answer in it, at which temperature."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,9 @@ from fer_experiments import tracking
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves
-from fer_experiments.evaluation.calibration import fit_temperature, tempered, untempered
+from fer_experiments.evaluation.calibration import answer_threshold, answered, fit_temperature, tempered, untempered
 from fer_experiments.evaluation.metrics import scores
+from fer_experiments.evaluation.style import counted
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import log_scores
 from fer_experiments.features.cache import exact_features
@@ -22,6 +25,7 @@ from fer_experiments.registry.candidates import Refitted
 from fer_experiments.registry.sealed import Outcome
 from fer_experiments.tracking import models
 from fer_experiments.training.fit import predict
+from fer_experiments.training.rows import Features
 from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, compare
 
 if TYPE_CHECKING:
@@ -33,99 +37,196 @@ MEASURED = ("log_loss", "brier_score", "expected_calibration_error")  # that a t
 
 
 @dataclass(frozen=True)
-class Answering:
+class Ensemble:
     """What answers in the model.
 
-    labels: of the validation split. plain: what the head says of it, float32 [n, classes]. temperature: of its
-    probabilities, 1 leaves them as they are.
+    runs: of the refits whose heads are averaged. labels: of the validation split. plain: what the heads say of it,
+    float32 [n, classes]. temperature: of their probabilities, 1 leaves them as they are. threshold: of
+    `models.labels`, 0 where it answers always.
     """
 
-    head: keras.Model
+    runs: tuple[str, ...]
+    heads: list[keras.Model]
     labels: np.ndarray
     plain: np.ndarray
     temperature: float
+    threshold: float = 0.0
 
-    @property
+    @cached_property
     def said(self) -> np.ndarray:
         """What the model says of the validation split, float32 [n, classes]."""
         return tempered(self.plain, self.temperature)
 
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Accuracy and log loss on the validation split."""
+        return scores(self.labels, self.said, ("accuracy", "log_loss"))
 
-def choose_answering(run: tracking.Run, config: Config, prepared: Prepared, taken: Refitted, seed: int) -> Answering:
-    """The head of a refit with its temperature; its scores on the validation split go on the promotion's run."""
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of a registered version."""
+        said = {"fer.heads": json.dumps(self.runs), "fer.temperature": f"{self.temperature:.4f}"}
+        return {**said, "fer.threshold": f"{self.threshold:.4f}"} if self.threshold else said
+
+
+def choose_ensemble(
+    run: tracking.Run, config: Config, prepared: Prepared, refits: list[Refitted], direction: str, echo: Echo
+) -> list[Ensemble]:
+    """The best seed's head of the best config, and the ensemble that is asked for; the first has the least log loss.
+
+    refits: the best first. Scores on the validation split go on the promotion's run.
+
+    Raises:
+        UserError: no threshold that holds promote.abstain.
+    """
     assert config.promote is not None
-    head, dataset = tracking.load_head(run.store, taken.runs[seed]), prepared.dataset
-    labels, plain = dataset.labels[dataset.val], predict(head, prepared.features, dataset.val)
-    answering = Answering(head, labels, plain, fit_temperature(labels, plain) if config.promote.temperature else 1.0)
-    log_scores(run, "val", labels, answering.said, dataset.classes)
-    return answering
+    dataset, best = prepared.dataset, refits[0]
+    own, members = best.runs[best.best_seed(direction)], _members(config.promote.ensemble, refits, direction)
+    heads = {name: tracking.load_head(run.store, name) for name in (own, *members)}
+    answers = {name: predict(head, prepared.features, dataset.val) for name, head in heads.items()}
+    labels = dataset.labels[dataset.val]
+
+    def together(names: tuple[str, ...]) -> Ensemble:
+        plain = np.mean([answers[name] for name in names], axis=0)
+        temperature = fit_temperature(labels, plain) if config.promote and config.promote.temperature else 1.0
+        return Ensemble(names, [heads[name] for name in names], labels, plain, temperature)
+
+    options = [together(names) for names in dict.fromkeys(((own,), members or (own,)))]
+    options.sort(key=lambda option: option.scores["log_loss"])
+    if config.promote.ensemble != "none":
+        _record_ensemble(run, options, echo)
+    log_scores(run, "val", labels, options[0].said, dataset.classes)
+    return [_abstaining(options[0], config.promote.abstain, dataset.classes, echo), *options[1:]]
 
 
-def write_model(
-    config: Config, prepared: Prepared, answering: Answering, folder: Path, echo: Echo
-) -> tuple[np.ndarray, np.ndarray]:
-    """Writes the model; returns at least CHECKED images and what it says of them, which stored features say too.
+def _abstaining(ensemble: Ensemble, error: float | None, classes: tuple[str, ...], echo: Echo) -> Ensemble:
+    """The same with the threshold that holds promote.abstain."""
+    if error is None:
+        return ensemble
+    if models.UNCERTAIN in classes:
+        raise UserError(f"promote.abstain={error:g}: a class is called {models.UNCERTAIN} already; name it otherwise")
+    threshold = answer_threshold(ensemble.labels, ensemble.said, error)
+    if threshold is None:
+        raise UserError(
+            f"promote.abstain={error:g}: it errs more often in its surest answers on the validation split; allow more"
+        )
+    if not threshold:
+        echo(f"promote.abstain={error:g}: it errs less often than that on the validation split, and answers always")
+    return replace(ensemble, threshold=threshold)
+
+
+def _members(asked: str, refits: list[Refitted], direction: str) -> tuple[str, ...]:
+    """The runs whose heads are averaged: see PromoteConfig."""
+    best = refits[0]
+    if asked == "seeds":
+        return tuple(best.runs.values())
+    features = best.candidate.tags.get("fer.features")
+    same = [refit for refit in refits if refit.candidate.tags.get("fer.features") == features]
+    return tuple(refit.runs[refit.best_seed(direction)] for refit in same) if asked == "top_k" else ()
+
+
+def _record_ensemble(run: tracking.Run, options: list[Ensemble], echo: Echo) -> None:
+    echo("on the validation split:")
+    for option in options:
+        count, told = len(option.runs), "  ".join(f"{name} {value:.4f}" for name, value in option.scores.items())
+        echo(f"  {counted(count, 'head'):12} {told}{', taken' if option is options[0] else ''}")
+    if len(options) == 1:
+        echo("  no other refit stands on the same features: there is nothing to average")
+    run.log_json([{"runs": option.runs, **option.scores} for option in options], "ensemble.json")
+
+
+def _plain(heads: list[keras.Model], features: Features, rows: np.ndarray) -> np.ndarray:
+    """What heads say together of these rows, float32 [rows, classes]."""
+    return np.mean([predict(head, features, rows) for head in heads], axis=0)
+
+
+def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: Path, echo: Echo) -> np.ndarray:
+    """Writes the model; returns at least CHECKED images, of which it says what stored features say.
 
     Both are compared without the temperature, which would make differences smaller or larger.
 
     Raises:
         UserError: it says something else, or there are too few images to tell.
     """
-    dataset, head, views = prepared.dataset, answering.head, prepared.features.views
+    dataset, heads, views = prepared.dataset, ensemble.heads, prepared.features.views
     rows = np.concatenate([dataset.val, dataset.train])
     if len(rows) < CHECKED:
         raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
     rows = np.sort(rows[: 2 * CHECKED])
     shape, classes = dataset.images.shape[1:], dataset.classes
-    network = assemble(config.backbone, shape, head, views, len(classes), answering.temperature)
-    models.save_classifier(network, classes, folder)
+    network = assemble(config.backbone, shape, heads, views, len(classes), ensemble.temperature)
+    models.save_classifier(network, classes, folder, ensemble.threshold)
     said = models.load_classifier(folder).probabilities(dataset.images[rows])
-    plain = untempered(said, answering.temperature)
-    stored, rough = predict(head, prepared.features, rows), config.features.precision != "float32"
+    plain = untempered(said, ensemble.temperature)
+    stored, rough = _plain(heads, prepared.features, rows), config.features.precision != "float32"
     if rough:  # what is assembled is told from what is not by features that are as exact as it
         exact = exact_features(dataset.images[rows], config.backbone, config.features)
-        compare("the assembled model", plain, predict(head, exact, np.arange(len(rows))))
+        compare("the assembled model", plain, _plain(heads, exact, np.arange(len(rows))))
     agreement = compare("the assembled model", plain, stored, ROUGH if rough else TOLERANCE, mean=rough)
     limit = f"; with features in float32 within {TOLERANCE:g}" if rough else f", allowed {TOLERANCE:g}"
     echo(
         f"assembled: agrees with the stored features on {agreement.images} images (largest difference of a "
         f"probability {agreement.largest:.2g}, mean {agreement.mean:.2g}{limit})"
     )
-    return dataset.images[rows], said
+    images: np.ndarray = dataset.images[rows]
+    return images
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """MEASURED metrics by split ("val", "test"), and by "before" and "after" the temperature."""
+    """How honest the probabilities are.
 
-    temperature: float
+    scores: MEASURED metrics by split ("val", "test"), and by "before" and "after" the temperature; empty without one.
+    answered: by split, the share that is answered with a threshold, and the error in that; empty without one.
+    """
+
     scores: dict[str, dict[str, dict[str, float]]]
+    answered: dict[str, tuple[float, float]]
 
 
-def record_calibration(run: tracking.Run, answering: Answering, tested: Outcome, echo: Echo) -> Calibration | None:
-    """What the temperature has changed goes on the run, and is said; None without one."""
-    if answering.temperature == 1:
-        return None
-    labels, before = tested.test.labels, untempered(tested.probabilities, answering.temperature)
-    said = {
-        "val": (answering.labels, {"before": answering.plain, "after": answering.said}),
-        "test": (labels, {"before": before, "after": tested.probabilities}),
+def record_calibration(run: tracking.Run, ensemble: Ensemble, tested: Outcome, echo: Echo) -> Calibration:
+    """What the temperature has changed, and what is answered, on validation and test split: on the run, and said."""
+    splits = {
+        "val": (ensemble.labels, ensemble.plain, ensemble.said),
+        "test": (tested.test.labels, untempered(tested.probabilities, ensemble.temperature), tested.probabilities),
     }
-    found = {
-        split: {when: scores(true, probabilities, MEASURED) for when, probabilities in of_it.items()}
-        for split, (true, of_it) in said.items()
-    }
-    run.log_metrics(
-        {"calibration/temperature": answering.temperature}
-        | {
-            f"calibration/{split}_{name}_{when}": value
-            for split, whens in found.items()
-            for when, values in whens.items()
-            for name, value in values.items()
-        }
-    )
-    run.log_figure(curves.calibration_curve(labels, before), "plots/calibration_before_test.png")
-    echo(f"temperature {answering.temperature:.3f}, fitted on the validation split; on the test split:")
-    for name in MEASURED:
-        echo(f"  {name:28}{found['test']['before'][name]:.4f} before, {found['test']['after'][name]:.4f} after")
-    return Calibration(answering.temperature, found)
+    calibration = Calibration({}, {})
+    for split, (labels, before, after) in splits.items():
+        if ensemble.temperature != 1:
+            calibration.scores[split] = {
+                when: scores(labels, said, MEASURED) for when, said in (("before", before), ("after", after))
+            }
+        if ensemble.threshold:
+            calibration.answered[split] = answered(labels, after, ensemble.threshold)
+    if calibration.scores:
+        labels, before, _ = splits["test"]
+        run.log_figure(curves.calibration_curve(labels, before), "plots/calibration_before_test.png")
+    _record(run, ensemble, calibration)
+    _show(ensemble, calibration, echo)
+    return calibration
+
+
+def _record(run: tracking.Run, ensemble: Ensemble, calibration: Calibration) -> None:
+    values = {"calibration/temperature": ensemble.temperature}
+    for split, whens in calibration.scores.items():
+        for when, found in whens.items():
+            values |= {f"calibration/{split}_{name}_{when}": value for name, value in found.items()}
+    if ensemble.threshold:
+        values["abstain/threshold"] = ensemble.threshold
+    for split, (coverage, error) in calibration.answered.items():
+        values |= {f"abstain/{split}_coverage": coverage, f"abstain/{split}_error": error}
+    run.log_metrics(values)
+
+
+def _show(ensemble: Ensemble, calibration: Calibration, echo: Echo) -> None:
+    if calibration.scores:
+        echo(f"temperature {ensemble.temperature:.3f}, fitted on the validation split; on the test split:")
+        before, after = (calibration.scores["test"][when] for when in ("before", "after"))
+        for name in MEASURED:
+            echo(f"  {name:28}{before[name]:.4f} before, {after[name]:.4f} after")
+    if ensemble.threshold:
+        coverage, error = calibration.answered["test"]
+        echo(
+            f"{models.UNCERTAIN} below a probability of {ensemble.threshold:.4f}: on the test split it answers "
+            f"{coverage:.1%}, {error:.2%} of that wrong"
+        )

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset
 from fer_experiments.evaluation.bootstrap import Interval
-from fer_experiments.registry.assembly import MEASURED, Calibration
+from fer_experiments.registry.assembly import MEASURED, Calibration, Ensemble
 from fer_experiments.registry.candidates import Choice, Refitted
 from fer_experiments.registry.gate import Condition
 from fer_experiments.registry.sealed import Outcome
 from fer_experiments.terminal import markdown, number
+from fer_experiments.tracking.models import UNCERTAIN
 
 LIMITS = {
     "fer2013": (
@@ -26,12 +27,16 @@ LIMITS = {
     ),
     "demo": ("The faces are drawn by this program: nothing here says anything about people.",),
 }
+SPLITS = {"val": "validation", "test": "test"}
 OTHER = ("Nothing is known here about how the data were gathered; look at them before the model is used.",)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card is about. seed: of the refit that was taken; latency in ms; calibration: None without temperature."""
+    """What a card is about. seed: of the refit that was taken; latency in ms.
+
+    ensemble: what answers, and what else was tried.
+    """
 
     name: str
     config: Config
@@ -43,7 +48,8 @@ class Subject:
     conditions: list[Condition]
     mb: float
     latency_ms: float
-    calibration: Calibration | None = None
+    ensemble: list[Ensemble]
+    calibration: Calibration
 
 
 def card(subject: Subject) -> str:
@@ -82,7 +88,8 @@ def card(subject: Subject) -> str:
                 for _, row in tested.emotions.iterrows()
             ],
         ),
-        *_probabilities(subject.calibration),
+        *_probabilities(subject),
+        *_abstention(subject),
         "## Known biases and limits\n\n" + "\n".join(f"- {line}" for line in LIMITS.get(config.data.source, OTHER)),
         "## How it was chosen\n\n"
         f"Backbone {config.backbone.name} (frozen), head {config.head.name}. Out of {subject.choice.name}, ranked by "
@@ -97,7 +104,8 @@ def card(subject: Subject) -> str:
                 )
                 for r in subject.refits
             ],
-        ),
+        )
+        + _ensemble(subject.ensemble),
         f"## Gate: {gate.name}\n\n"
         + "\n".join(f"- {condition.asked}: {condition.found}" for condition in subject.conditions)
         + f"\n- {subject.mb:.1f} MB, {subject.latency_ms:.1f} ms for one image (median, where it was promoted)",
@@ -106,20 +114,50 @@ def card(subject: Subject) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _probabilities(calibration: Calibration | None) -> list[str]:
+def _ensemble(ensemble: list[Ensemble]) -> str:
+    """What answers, where heads were tried together."""
+    if len(ensemble) == 1:
+        return ""
+    count = len(ensemble[0].runs)
+    taken = f"The probabilities of {count} heads are averaged." if count > 1 else "One head alone answers."
+    return f"\n\n{taken} On the validation split:\n\n" + _table(
+        ("heads", *ensemble[0].scores),
+        [(str(len(option.runs)), *(f"{value:.4f}" for value in option.scores.values())) for option in ensemble],
+    )
+
+
+def _probabilities(subject: Subject) -> list[str]:
     """A section: what the temperature has changed."""
-    if calibration is None:
+    found, whens = subject.calibration.scores, [(split, when) for split in SPLITS for when in ("before", "after")]
+    if not found:
         return []
-    whens = [(split, when) for split in ("val", "test") for when in ("before", "after")]
-    shown = {"val": "validation", "test": "test"}
     return [
         "## Probabilities\n\n"
-        f"Their logarithms are divided by a temperature of {calibration.temperature:.3f}, fitted on the validation "
-        "split; no label changes by it. On its run, `plots/calibration_before_test.png` and "
+        f"Their logarithms are divided by a temperature of {subject.ensemble[0].temperature:.3f}, fitted on the "
+        "validation split; no label changes by it. On its run, `plots/calibration_before_test.png` and "
         "`plots/calibration_test.png` show how often they are right.\n\n"
         + _table(
-            ("metric", *(f"{shown[split]}, {when}" for split, when in whens)),
-            [(name, *(f"{calibration.scores[s][when][name]:.4f}" for s, when in whens)) for name in MEASURED],
+            ("metric", *(f"{SPLITS[split]}, {when}" for split, when in whens)),
+            [(name, *(f"{found[split][when][name]:.4f}" for split, when in whens)) for name in MEASURED],
+        )
+    ]
+
+
+def _abstention(subject: Subject) -> list[str]:
+    """A section: when it does not answer."""
+    promoting, threshold = subject.config.promote, subject.ensemble[0].threshold
+    if not threshold or promoting is None:
+        return []
+    return [
+        f"## When it does not answer\n\nBelow a probability of {threshold:.4f} for every class its label is "
+        f"`{UNCERTAIN}`: chosen on the validation split for an error of {promoting.abstain:g} at most in what it "
+        "answers. The probabilities are given all the same.\n\n"
+        + _table(
+            ("split", "answered", "of that wrong"),
+            [
+                (SPLITS[split], f"{coverage:.1%}", f"{error:.2%}")
+                for split, (coverage, error) in subject.calibration.answered.items()
+            ],
         )
     ]
 

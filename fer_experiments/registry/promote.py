@@ -10,32 +10,36 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer_experiments import environment, tracking
-from fer_experiments.config import Config, experiment, flatten, project_root, recorded, to_dict
+from fer_experiments.config import Config, DataConfig, experiment, flatten, project_root, recorded, to_dict
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
-from fer_experiments.registry.assembly import choose_answering, record_calibration, write_model
+from fer_experiments.registry.assembly import choose_ensemble, record_calibration, write_model
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
+from fer_experiments.registry.rehearsal import rehearse
 from fer_experiments.registry.sealed import Outcome, open_and_test, recorded_probabilities
 from fer_experiments.registry.versions import crown, only_one_promotes
 from fer_experiments.terminal import fit, say
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.digests import digests
 from fer_experiments.tracking.models import CHAMPION, Version
-from fer_experiments.training.whole import compare
+
+if TYPE_CHECKING:
+    from fer_experiments.tracking.classifier import FaceClassifier
 
 Echo = Callable[[str], None]
 
 WARM_UP, TIMED = 5, 50  # single images
-SAME = 1e-4  # of probabilities of one model in two processes, in float32
+ASKED = 16  # images that `fer serve` is asked about
 
 
 def promote(config: Config, *, sweep: str | None = None, run_id: str | None = None, echo: Echo = say) -> Version | None:
@@ -94,22 +98,23 @@ def _promote(
     run.set_tags(prepared.tags)
     _record_choice(refits, choice, seed, run, echo)
     describe_run(run, prepared.dataset, recorded(taken))
-    answering = choose_answering(run, taken, prepared, refits[0], seed)
+    options = choose_ensemble(run, taken, prepared, refits, choice.direction, echo)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        images, said = write_model(taken, prepared, answering, folder, echo)
+        images = write_model(taken, prepared, options[0], folder, echo)
         classifier = models.load_classifier(folder)
         mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
         run.log_metrics({"model/mb": mb, "model/latency_ms": median, "model/latency_p95_ms": p95})
         tested = open_and_test(run, taken, prepared.dataset, classifier.probabilities)
         _show_test(tested, echo)
-        calibration = record_calibration(run, answering, tested, echo)
+        calibration = record_calibration(run, options[0], tested, echo)
         conditions = _ask_gate(config, tested, mb, median, before, run, echo)
         failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]
-        described = card(
-            Subject(name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median, calibration)
+        subject = Subject(
+            name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median, options, calibration
         )
+        described = card(subject)
         run.log_text(described, "model_card.md")
         if failed:
             return None, failed
@@ -119,12 +124,10 @@ def _promote(
             return None, []
         files = digests(folder)
         run.log_folder(folder, "model")
-    tags = _tags(taken, prepared, choice, seed) | {
-        f"fer.test_{metric}": f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
-        for metric, score in tested.scores.items()
-    }
+    tags = _tags(taken, prepared, choice, seed, tested) | options[0].tags
     version = models.add_version(store, name, run.id, files, tags, described)
-    _check_registered(store, version, images, said, echo)
+    _check_served(config, taken.data, version, store, classifier, images[:ASKED])
+    echo(f"registered as {version.uri}: `fer serve` says of {ASKED} images what was tested")
     try:
         crown(store, version, before)
     except UserError:
@@ -203,7 +206,7 @@ def _latency(call: Callable[[], object]) -> tuple[float, float]:
     return statistics.median(times), float(np.quantile(times, 0.95))
 
 
-def _tags(config: Config, prepared: Prepared, choice: Choice, seed: int) -> dict[str, str]:
+def _tags(config: Config, prepared: Prepared, choice: Choice, seed: int, tested: Outcome) -> dict[str, str]:
     git = environment.git_state(project_root())
     sections = experiment(to_dict(config))
     tags = {
@@ -217,15 +220,19 @@ def _tags(config: Config, prepared: Prepared, choice: Choice, seed: int) -> dict
         "fer.user": tracking.user(),
         "fer.promoted": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return {key: value for key, value in tags.items() if value}
+    scores = {
+        f"fer.test_{metric}": f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
+        for metric, score in tested.scores.items()
+    }
+    return {key: value for key, value in tags.items() if value} | scores
 
 
-def _check_registered(store: Store, version: Version, images: np.ndarray, expected: np.ndarray, echo: Echo) -> None:
-    """Loads the registered version in a fresh process; one that is not what was tested leaves the registry again."""
+def _check_served(
+    config: Config, data: DataConfig, version: Version, store: Store, classifier: FaceClassifier, images: np.ndarray
+) -> None:
+    """Asks the registered version through `fer serve`; one that is not what was tested leaves the registry again."""
     try:
-        got = models.predict_registered(store, version, images)
-        compare(f"{version.uri}, loaded in a fresh process,", got, expected, SAME)
+        rehearse(config, data, version, classifier, images)
     except BaseException:
         models.drop_version(store, version)
         raise
-    echo(f"registered as {version.uri}: loaded in a fresh process, it gives the same on {len(images)} images")

@@ -35,13 +35,14 @@ class Answering(NamedTuple):
     """What answers.
 
     engine: its name. classes: their names. size: (height, width) of pixels. probabilities: float32 [n, classes] of
-    uint8 [n, h, w], by one thread at once.
+    uint8 [n, h, w], by one thread at once. threshold: see `models.labels`.
     """
 
     engine: str
     classes: list[str]
     size: tuple[int, int]
     probabilities: Callable[[np.ndarray], np.ndarray]
+    threshold: float = 0.0
 
 
 def load_answering(config: Config, which: str) -> Answering:
@@ -75,7 +76,7 @@ def answering(classifier: FaceClassifier, place: Path | None = None) -> Answerin
     """
     import keras
 
-    own = Answering("keras", classifier.classes, classifier.size, classifier.probabilities)
+    own = Answering("keras", classifier.classes, classifier.size, classifier.probabilities, classifier.threshold)
     images = check_images(classifier.size)
     expected = own.probabilities(images)  # also so that no client waits for TensorFlow's graph
     if keras.config.backend() != "tensorflow" or keras.distribution.list_devices("gpu"):
@@ -94,8 +95,8 @@ def answering(classifier: FaceClassifier, place: Path | None = None) -> Answerin
         logging.getLogger("uvicorn.error").error("OpenVINO is not used (%s): Keras answers", problem)
         return own
     if place is not None:
-        _keep(model, classifier.classes, place)
-    return Answering("openvino", classifier.classes, classifier.size, call)
+        _keep(model, classifier, place)
+    return own._replace(engine="openvino", probabilities=call)
 
 
 def _asked(model: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -111,7 +112,7 @@ def _asked(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     return call
 
 
-def _keep(model: Any, classes: list[str], place: Path) -> None:
+def _keep(model: Any, classifier: FaceClassifier, place: Path) -> None:
     """Writes what is read by `_kept`, there whole or not; a cache that cannot be written keeps nothing."""
     import openvino
 
@@ -121,7 +122,8 @@ def _keep(model: Any, classes: list[str], place: Path) -> None:
             folder = temporary / "made"
             folder.mkdir()
             openvino.save_model(model, folder / GRAPH, compress_to_fp16=False)
-            (folder / CLASSES).write_text(json.dumps(classes), encoding="utf-8")
+            said = models.written_answers(classifier.classes, classifier.threshold)
+            (folder / CLASSES).write_text(said, encoding="utf-8")
             (folder / MADE).write_text(json.dumps(digests.digests(folder)), encoding="utf-8")
             shutil.rmtree(place, ignore_errors=True)  # of a damaged one
             folder.rename(place)  # fails where another process was faster
@@ -131,12 +133,13 @@ def _kept(place: Path) -> Answering | None:
     """What is kept there, if it is what was written."""
     try:
         if digests.changed((place / MADE).read_text(encoding="utf-8"), place) is None:
-            classes = json.loads((place / CLASSES).read_text(encoding="utf-8"))
+            classes, threshold = models.read_answers((place / CLASSES).read_text(encoding="utf-8"))
             import openvino
 
             model = openvino.Core().read_model(place / GRAPH)
             _, height, width, *_ = model.inputs[0].partial_shape
-            return Answering("openvino", classes, (height.get_length(), width.get_length()), _asked(model))
+            size = height.get_length(), width.get_length()
+            return Answering("openvino", classes, size, _asked(model), threshold)
     except Exception:  # whatever its parts raise of what is damaged: it is made anew
         pass
     return None

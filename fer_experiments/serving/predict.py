@@ -20,6 +20,7 @@ from fer_experiments.data.folders import read_plain, walk
 from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture
 from fer_experiments.errors import UserError
 from fer_experiments.terminal import DASHES, fit, say
+from fer_experiments.tracking.models import UNCERTAIN, labels
 
 BATCH = 64  # pictures that are held at once
 FORMS = ("table", "json", "csv")
@@ -32,9 +33,10 @@ Echo = Callable[[str], None]
 
 
 class Row(NamedTuple):
-    """A picture's name and the probability of each class, float32 [classes]."""
+    """A picture's name, its label (see `models.labels`) and the probability of each class, float32 [classes]."""
 
     name: str
+    label: str
     probabilities: np.ndarray
 
 
@@ -87,7 +89,8 @@ def predict(
         pictures = _pictures(present, model.size, said)
         while batch := list(itertools.islice(pictures, BATCH)):
             names, pixels = zip(*batch, strict=True)
-            yield from map(Row, names, model.probabilities(np.stack(pixels)))
+            probabilities = model.probabilities(np.stack(pixels))
+            yield from map(Row, names, labels(probabilities, model.classes, model.threshold), probabilities)
 
     {"table": _table, "json": _json, "csv": _csv}[form](rows(), model.classes, echo)
     said.end(form)
@@ -200,20 +203,16 @@ def _limited(content: bytes, name: str) -> bytes:
     return content
 
 
-def _label(row: Row, classes: Sequence[str]) -> str:
-    return classes[int(row.probabilities.argmax())]
-
-
 def _table(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
     """Aligned columns, as wide as the first batch needs."""
     first = list(itertools.islice(rows, BATCH))
     file = max((len(fit(row.name)) for row in first), default=0)
-    label, number = max(map(len, ("label", *classes))), [max(6, len(name)) for name in classes]
+    label, number = max(map(len, ("label", UNCERTAIN, *classes))), [max(6, len(name)) for name in classes]
     if first:
         echo("  ".join(["file".ljust(file), "label".ljust(label), *map(str.rjust, classes, number)]))
     for row in itertools.chain(first, rows):
         values = (f"{p:{width}.4f}" for p, width in zip(row.probabilities, number, strict=True))
-        echo("  ".join([fit(row.name).ljust(file), _label(row, classes).ljust(label), *values]))
+        echo("  ".join([fit(row.name).ljust(file), row.label.ljust(label), *values]))
 
 
 def _json(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
@@ -224,7 +223,7 @@ def _json(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
         if last:
             echo(f"{last},")
         values = {name: _plain(p) for name, p in zip(classes, row.probabilities, strict=True)}
-        last = json.dumps({"file": row.name, "label": _label(row, classes), "probabilities": values})
+        last = json.dumps({"file": row.name, "label": row.label, "probabilities": values})
     echo(f"{last}\n]" if last else "]")
 
 
@@ -238,7 +237,7 @@ def _csv(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
 
     echo(line(["file", "label", *(f"probability_{name}" for name in classes)]))
     for row in rows:
-        echo(line([row.name, _label(row, classes), *map(_plain, row.probabilities)]))
+        echo(line([row.name, row.label, *map(_plain, row.probabilities)]))
 
 
 def _plain(probability: np.float32) -> float:

@@ -140,6 +140,7 @@ class ServedModel:
             "version": version.number,
             "alias": alias,
             "classes": classifier.classes,
+            "uncertain_below": classifier.threshold,
             "size": [height, width],
             "ask": f"POST /invocations with Content-Type application/json; {self.expected}",
             "limit": f"{LIMIT >> 20} MB",
@@ -200,7 +201,7 @@ class ServedModel:
                 asked.cancel()
                 gone.cancel()
                 del asked, gone  # a refusal, its frames and its task would keep each other, and the body
-        return {"predictions": predictions(probabilities, self.classifier.classes)}
+        return {"predictions": predictions(probabilities, self.classifier)}
 
     async def _probabilities(self, body: bytearray) -> np.ndarray:
         """Of the images of a request; others have their turns in between, and it can be cancelled."""
@@ -279,13 +280,12 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def predictions(probabilities: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
+def predictions(probabilities: np.ndarray, classifier: FaceClassifier) -> list[dict[str, Any]]:
     """The records of `FaceClassifier.table`, without the time that a data frame takes."""
-    names = [f"probability_{name}" for name in classes]
-    best = probabilities.argmax(axis=1)
+    names = [f"probability_{name}" for name in classifier.classes]
     return [
-        {"label": classes[i], **dict(zip(names, row, strict=True))}
-        for i, row in zip(best, probabilities.tolist(), strict=True)
+        {"label": label, **dict(zip(names, row, strict=True))}
+        for label, row in zip(classifier.labels(probabilities), probabilities.tolist(), strict=True)
     ]
 
 

@@ -19,7 +19,6 @@ from fer_experiments.config.commands import command, override
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.quiet import silenced
 from fer_experiments.tracking import digests
-from fer_experiments.tracking.fresh import predict_fresh
 from fer_experiments.tracking.moved import present
 from fer_experiments.tracking.outages import is_lost
 from fer_experiments.tracking.queries import every
@@ -32,18 +31,9 @@ if TYPE_CHECKING:
 
     from fer_experiments.tracking.classifier import FaceClassifier
 
+UNCERTAIN = "uncertain"  # the label where a model does not answer
 CHAMPION, PREVIOUS = "champion", "previous"
 PREFIX = "fer-"
-
-# A fresh process, as of somebody who has MLflow and not this package: <folder> <images> <probabilities>
-FRESH = """
-import sys
-import mlflow, numpy
-table = mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.load(sys.argv[2]))
-numpy.save(sys.argv[3], table.filter(regex="^probability_").to_numpy())
-if any(name.startswith("fer_experiments") for name in sys.modules):
-    sys.exit("the model needs this package")
-"""
 
 
 @dataclass(frozen=True)
@@ -69,10 +59,11 @@ def model_name(data: DataConfig) -> str:
     return PREFIX + ("demo" if data.source == "demo" else re.sub(r"[/:]", "-", data.task))
 
 
-def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path) -> None:
+def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path, threshold: float = 0.0) -> None:
     """Writes an MLflow model: uint8 pixels [n, h, w] in; label and the probability of each class out.
 
-    network: from uint8 pixels to probabilities [n, classes]; see `assemble`. folder: must not exist.
+    network: from uint8 pixels to probabilities [n, classes]; see `assemble`. folder: must not exist. threshold: see
+    `labels`.
     """
     import keras
     import mlflow.pyfunc
@@ -87,7 +78,7 @@ def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path) 
     columns += [ColSpec("float", f"probability_{name}") for name in classes]
     with tempfile.TemporaryDirectory() as parts, silenced():  # of MLflow's advice on type hints and examples
         network.save(Path(parts) / "network.keras")
-        (Path(parts) / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
+        (Path(parts) / "classes.json").write_text(written_answers(classes, threshold), encoding="utf-8")
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(Path(__file__).with_name("classifier.py")),
@@ -95,6 +86,24 @@ def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path) 
             signature=ModelSignature(Schema([TensorSpec(np.dtype("uint8"), shape)]), Schema(columns)),
             conda_env={"name": "fer", "dependencies": [f"python={known['python']}", "pip", {"pip": pip}]},
         )
+
+
+def written_answers(classes: Sequence[str], threshold: float) -> str:
+    """The text of classes.json: what a model answers with. In one file: what is added to a version has no digest."""
+    names = list(classes)
+    return json.dumps({"classes": names, "threshold": threshold, "uncertain": UNCERTAIN} if threshold else names)
+
+
+def read_answers(text: str) -> tuple[list[str], float]:
+    """Classes and threshold out of a classes.json; a list, as in older models, has no threshold."""
+    said = json.loads(text)
+    return (said["classes"], said["threshold"]) if isinstance(said, dict) else (said, 0.0)
+
+
+def labels(probabilities: np.ndarray, classes: Sequence[str], threshold: float) -> list[str]:
+    """The most probable class of each row, UNCERTAIN where its probability is below the threshold."""
+    sure = probabilities.max(axis=1) >= threshold
+    return [classes[i] if s else UNCERTAIN for i, s in zip(probabilities.argmax(axis=1), sure, strict=True)]
 
 
 def load_classifier(folder: Path) -> FaceClassifier:
@@ -256,17 +265,6 @@ def drop_version(store: Store, version: Version) -> None:
 def set_alias(store: Store, version: Version, alias: str) -> None:
     """Moves an alias to a version, in one transaction of the store."""
     client_of(store).set_registered_model_alias(version.name, alias, str(version.number))
-
-
-def predict_registered(store: Store, version: Version, images: np.ndarray) -> np.ndarray:
-    """Probabilities [n, classes] of a registered version, loaded by MLflow in a fresh process without this package.
-
-    Raises:
-        UserError: a version that cannot be loaded there.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        fetched = fetch_model(store, version, Path(folder))
-        return predict_fresh(f"{version.uri}:", FRESH, [fetched.as_uri()], images)
 
 
 def _model(client: MlflowClient, name: str) -> Any:

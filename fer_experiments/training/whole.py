@@ -1,4 +1,4 @@
-"""One Keras model from uint8 pixels to class probabilities: preprocessing, frozen backbone, head, temperature.
+"""One Keras model from uint8 pixels to class probabilities: preprocessing, frozen backbone, heads, temperature.
 
 It consists of Keras' own layers and operations alone, so that a saved one is loaded without this package.
 """
@@ -46,7 +46,7 @@ class Agreement:
 def assemble(
     backbone_cfg: BackboneConfig,
     image_shape: tuple[int | None, ...],
-    head: keras.Model,
+    heads: Sequence[keras.Model],
     views: Sequence[str],
     classes: int,
     temperature: float = 1.0,
@@ -56,10 +56,11 @@ def assemble(
     Colour becomes gray first, as in the data that heads are trained on (ITU-R BT.601, rounded, as PIL's convert("L")).
 
     Args:
-        backbone_cfg: the backbone that the head's features came from.
+        backbone_cfg: the backbone that the heads' features came from.
         image_shape: (h, w), (h, w, 1) or (h, w, 3); None as h and w takes images of any size.
-        head: from features to probabilities, one sigmoid unit for two classes; it is copied.
-        views: those of its features (original, flip); the probabilities are averaged over them.
+        heads: from features to probabilities, one sigmoid unit for two classes; they are copied, and their
+            probabilities averaged.
+        views: those of their features (original, flip); the probabilities are averaged over them.
         classes: their number.
         temperature: of the probabilities; see `calibration.tempered`.
 
@@ -71,8 +72,9 @@ def assemble(
     if len(image_shape) not in (2, 3) or image_shape[2:] not in ((), (1,), (3,)):
         raise UserError(f"image shape {image_shape}: must be (h, w), (h, w, 1) or (h, w, 3)")
     backbone = load_backbone(backbone_cfg, (*image_shape[:2], 1))  # type: ignore[arg-type]  # None is any size
-    copy = _in_float32(head)
-    _check_fit(backbone.model, copy, classes)
+    copies = [_in_float32(head, f"{head.name}_{i}" if i else head.name) for i, head in enumerate(heads)]
+    for copy in copies:
+        _check_fit(backbone.model, copy, classes)
     pixels = keras.Input(image_shape, dtype="uint8", name="pixels")
     gray = _gray(pixels)
     seen = [_seen(gray, view) for view in dict.fromkeys(views)]
@@ -80,7 +82,8 @@ def assemble(
     batch = keras.ops.concatenate(seen, axis=0) if len(seen) > 1 else seen[0]
     # training=False: without it an exported MobileNetV2 gave other features than predict, without a warning.
     features = keras.tree.flatten(backbone.model(batch, training=False))
-    probabilities = copy(features if len(features) > 1 else features[0], training=False)
+    answers = [copy(features if len(features) > 1 else features[0], training=False) for copy in copies]
+    probabilities = keras.layers.Average(name="heads", dtype="float32")(answers) if len(answers) > 1 else answers[0]
     if len(seen) > 1:
         by_view = keras.ops.reshape(probabilities, (len(seen), -1, probabilities.shape[-1]))
         probabilities = keras.ops.mean(by_view, axis=0)
@@ -91,7 +94,7 @@ def assemble(
         logs = keras.ops.log(keras.ops.maximum(probabilities, LEAST))
         logits = keras.layers.Rescaling(1 / temperature, name="inverse_temperature", dtype="float32")(logs)
         probabilities = keras.layers.Activation("softmax", name="tempered", dtype="float32")(logits)
-    return keras.Model(pixels, probabilities, name=f"{backbone.model.name}_{head.name}")
+    return keras.Model(pixels, probabilities, name=f"{backbone.model.name}_{heads[0].name}")
 
 
 def compare(
@@ -150,7 +153,7 @@ def _seen(pixels: Any, view: str) -> Any:
     return pixels if view == "original" else ops.flip(pixels, axis=2)
 
 
-def _in_float32(head: keras.Model) -> keras.Model:
+def _in_float32(head: keras.Model, name: str) -> keras.Model:
     """A copy of the head that computes in float32 whatever it was trained in, without optimizer and loss."""
     import keras
 
@@ -158,7 +161,7 @@ def _in_float32(head: keras.Model) -> keras.Model:
         return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
 
     copy = keras.models.clone_model(head, clone_function=convert)
-    copy = keras.Model(copy.input, copy.output, name=head.name)  # a clone is compiled as the head was
+    copy = keras.Model(copy.input, copy.output, name=name)  # a clone is compiled as the head was
     copy.set_weights([np.asarray(weight, "float32") for weight in head.get_weights()])
     copy.trainable = False
     return copy

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_experiments.evaluation.calibration import COLDEST, HOTTEST, fit_temperature, tempered, untempered
+from fer_experiments.evaluation.calibration import (
+    COLDEST,
+    HOTTEST,
+    answer_threshold,
+    answered,
+    fit_temperature,
+    tempered,
+    untempered,
+)
 from fer_experiments.evaluation.metrics import scores
 
 
@@ -49,3 +57,24 @@ def test_what_was_tempered_is_found_again_and_keeps_its_labels(temperature: floa
     np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_array_equal(got.argmax(axis=1), probabilities.argmax(axis=1))
     np.testing.assert_allclose(untempered(got, temperature), probabilities, atol=1e-5)
+
+
+CONFIDENCE = np.array([0.95, 0.9, 0.9, 0.8, 0.7, 0.6])
+SURE = np.stack([CONFIDENCE, 1 - CONFIDENCE], axis=1)
+TRUE = np.array([0, 0, 1, 0, 0, 1])  # wrong of one of those that are sure at 0.9, and of the last
+
+
+@pytest.mark.parametrize(
+    ("error", "threshold", "coverage"), [(0.0, 0.95, 1 / 6), (0.2, 0.7, 5 / 6), (0.34, 0.0, 1.0), (0.1, 0.95, 1 / 6)]
+)
+def test_the_threshold_answers_as_much_as_the_error_allows(error: float, threshold: float, coverage: float):
+    found = answer_threshold(TRUE, SURE, error)
+    assert found == threshold
+    share, wrong = answered(TRUE, SURE, threshold)
+    assert share == pytest.approx(coverage) and wrong <= error
+
+
+def test_there_is_no_threshold_where_the_surest_answer_is_wrong_too_often():
+    assert answer_threshold(1 - TRUE, SURE, 0.1) is None
+    coverage, error = answered(TRUE, SURE, 0.99)
+    assert coverage == 0 and np.isnan(error)

@@ -30,7 +30,6 @@ from fer_experiments.registry.promote import promote
 from fer_experiments.registry.sealed import recorded_probabilities
 from fer_experiments.registry.versions import crown, list_models, rollback
 from fer_experiments.tracking import models, openings
-from fer_experiments.tracking.digests import TAG, digests
 from fer_experiments.tracking.store import client_of
 
 
@@ -115,31 +114,43 @@ def test_the_temperature_is_in_the_model_and_its_scores_before_and_after_on_reco
     assert {"calibration_before_test.png", "calibration_test.png"} <= plots
 
 
+def test_the_ensemble_is_taken_where_it_is_better_on_the_validation_split(room: Room):
+    version = models.find_version(room.store, MODEL, "1")
+    assert version is not None
+    tried = json.loads(tracking.artifact_text(room.store, version.run_id, "ensemble.json") or "")
+    assert sorted(len(option["runs"]) for option in tried) == [1, 2]
+    assert tried[0]["log_loss"] <= tried[1]["log_loss"]
+    assert json.loads(version.tags["fer.heads"]) == tried[0]["runs"]
+    network = models.load_network(models.fetch_model(room.store, version, Path("/nonexistent")))
+    assert sum(layer.name.startswith("head_") for layer in network.layers) == len(tried[0]["runs"])
+    values = client_of(room.store).get_run(version.run_id).data.metrics
+    for name, metric in (("accuracy", "accuracy"), ("loss", "log_loss")):
+        assert values[f"final/val_{name}"] == pytest.approx(tried[0][metric])
+
+
+def test_the_registered_model_is_uncertain_below_the_threshold(room: Room):
+    version = models.find_version(room.store, MODEL, "1")
+    assert version is not None
+    values = client_of(room.store).get_run(version.run_id).data.metrics
+    classifier = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent")))
+    assert values["abstain/val_error"] <= 0.1
+    test = open_test_split(data_of(room))
+    labels = np.array(classifier.labels(classifier.probabilities(test.images)))
+    sure = labels != models.UNCERTAIN
+    assert classifier.threshold == values["abstain/threshold"] and sure.mean() == values["abstain/test_coverage"]
+    right = np.array(test.classes)[test.labels]
+    assert np.mean(labels[sure] != right[sure]) == pytest.approx(values["abstain/test_error"])
+
+
 def test_a_version_says_what_it_is(room: Room):
     version = models.find_version(room.store, MODEL, "1")
     assert version is not None
-    for tag in (
-        "dataset",
-        "backbone",
-        "features",
-        "sweep_id",
-        "config",
-        "test_accuracy",
-        "git_commit",
-        "user",
-        "promoted",
-    ):
-        assert version.tags[f"fer.{tag}"], tag
+    tags = ("dataset", "backbone", "features", "sweep_id", "config", "test_accuracy", "git_commit", "user", "promoted")
+    assert all(version.tags[f"fer.{tag}"] for tag in tags)
     assert version.tags["fer.sweep_id"] == room.state.id
     described = client_of(room.store).get_model_version(MODEL, "1").description
-    for part in (
-        "# fer-demo",
-        "Made in a test.",
-        "## Intended use",
-        "## Known biases and limits",
-        "| accuracy",
-        "happy",
-    ):
+    sections = ("# fer-demo", "## Intended use", "## Known biases and limits", "## When it does not answer")
+    for part in (*sections, "Made in a test.", "| accuracy", "happy"):
         assert part in described, part
     from mlflow.models import get_model_info
 
@@ -192,7 +203,7 @@ def test_a_worse_model_is_refused_with_each_reason(room: Room, first_again: None
     assert (refused.status, refused.tags["fer.gate"]) == ("FINISHED", "refused")
 
 
-def test_a_model_that_does_not_load_in_a_fresh_process_leaves_the_registry(
+def test_a_model_that_cannot_be_served_leaves_the_registry(
     room: Room, first_again: None, monkeypatch: pytest.MonkeyPatch
 ):
     add_version = models.add_version
@@ -201,11 +212,11 @@ def test_a_model_that_does_not_load_in_a_fresh_process_leaves_the_registry(
         version = add_version(*args)
         network = next(models.fetch_model(room.store, version, Path("/nonexistent")).rglob("network.keras"))
         network.write_bytes(network.read_bytes()[:1000])
-        return replace(version, tags={**version.tags, TAG: json.dumps(digests(network.parents[1]))})
+        return version
 
     monkeypatch.setattr(models, "add_version", broken)
     before, aliases = models.versions(room.store, MODEL), room.aliases()
-    with pytest.raises(UserError, match="cannot be used in a fresh process"):
+    with pytest.raises(UserError, match=r"cannot be served \(.*network.keras is not what was registered"):
         promote(room.config("promote.seeds=1", "gate=none"), run_id=room.state.trials[0].run_id, echo=lambda line: None)
     assert (models.versions(room.store, MODEL), room.aliases()) == (before, aliases)
 

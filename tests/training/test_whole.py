@@ -56,9 +56,11 @@ def stored(cache: Path, images: np.ndarray, backbone: BackboneConfig, views: lis
     return extract_features(images, "images", backbone, config, cache, echo=lambda line: None)
 
 
-def head_for(features: FeatureSet, classes: int, config: HeadConfig = CONV, precision: str = "float32") -> keras.Model:
+def head_for(
+    features: FeatureSet, classes: int, config: HeadConfig = CONV, precision: str = "float32", seed: int = 0
+) -> keras.Model:
     """A head that is sure of something: random weights on standardised features."""
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     moments = feature_moments(features, np.arange(features.count)) if config.normalize else None
     head = build_head(config, features.shapes, classes, moments=moments, precision=precision)
     head.layers[-1].set_weights([15 * weight for weight in head.layers[-1].get_weights()])
@@ -86,7 +88,7 @@ def test_pixels_give_the_probabilities_that_stored_features_give(
 ) -> None:
     config = replace(head, filters=head.filters or [8], dense_widths=head.dense_widths or [8])
     trained = head_for(features, classes, config)
-    model = assemble(backbone, (12, 12), trained, BOTH, classes)
+    model = assemble(backbone, (12, 12), [trained], BOTH, classes)
     want = expected(trained, features)
     agreement = check_agreement(model, IMAGES, want)
     assert (model.output_shape, agreement.images) == ((None, classes), CHECKED)
@@ -99,12 +101,28 @@ def test_pixels_give_the_probabilities_that_stored_features_give(
 
 
 @pytest.mark.parametrize("classes", [2, 7])
+def test_heads_are_averaged_on_one_backbone(
+    tmp_path: Path, backbone: BackboneConfig, features: FeatureSet, classes: int
+) -> None:
+    heads = [head_for(features, classes, seed=seed) for seed in range(3)]
+    single = [expected(head, features) for head in heads]
+    model = assemble(backbone, (12, 12), heads, BOTH, classes)
+    check_agreement(model, IMAGES, np.mean(single, axis=0))
+    assert all(np.abs(one - np.mean(single, axis=0)).max() > 0.1 for one in single)
+    weights = len(load_backbone(backbone, (12, 12)).model.weights)
+    assert len(model.weights) == weights + 3 * len(heads[0].weights)
+    model.save(tmp_path / "whole.keras")
+    loaded = keras.models.load_model(tmp_path / "whole.keras", compile=False, safe_mode=True)
+    np.testing.assert_array_equal(loaded.predict(IMAGES, verbose=0), model.predict(IMAGES, verbose=0))
+
+
+@pytest.mark.parametrize("classes", [2, 7])
 def test_a_temperature_scales_what_the_features_give(
     tmp_path: Path, backbone: BackboneConfig, features: FeatureSet, classes: int
 ) -> None:
     head = head_for(features, classes)
-    plain = assemble(backbone, (12, 12), head, BOTH, classes).predict(IMAGES, verbose=0)
-    model = assemble(backbone, (12, 12), head, BOTH, classes, temperature=2.5)
+    plain = assemble(backbone, (12, 12), [head], BOTH, classes).predict(IMAGES, verbose=0)
+    model = assemble(backbone, (12, 12), [head], BOTH, classes, temperature=2.5)
     got = model.predict(IMAGES, verbose=0)
     np.testing.assert_allclose(got, tempered(plain, 2.5), atol=1e-5)
     assert np.abs(got - plain).max() > 0.1
@@ -116,7 +134,9 @@ def test_a_temperature_scales_what_the_features_give(
 def test_only_the_rounding_of_stored_features_makes_a_difference(tmp_path: Path, backbone: BackboneConfig) -> None:
     features = stored(tmp_path, IMAGES, backbone, BOTH, dtype="float32")
     head = head_for(features, 7)
-    assert check_agreement(assemble(backbone, (12, 12), head, BOTH, 7), IMAGES, expected(head, features)).largest < 1e-5
+    assert (
+        check_agreement(assemble(backbone, (12, 12), [head], BOTH, 7), IMAGES, expected(head, features)).largest < 1e-5
+    )
 
 
 def test_a_face_and_its_mirror_image_are_one_when_the_features_had_both(
@@ -124,17 +144,17 @@ def test_a_face_and_its_mirror_image_are_one_when_the_features_had_both(
 ) -> None:
     head, mirrored = head_for(features, 2), np.ascontiguousarray(IMAGES[:, :, ::-1])
     for views, atol in ((BOTH, 1e-6), (["original"], 0.02)):
-        model = assemble(backbone, (12, 12), head, views, 2)
+        model = assemble(backbone, (12, 12), [head], views, 2)
         difference = np.abs(model.predict(IMAGES, verbose=0) - model.predict(mirrored, verbose=0)).max()
         assert (difference <= atol) == (views == BOTH)
 
 
 def test_any_size_is_taken_as_if_the_model_were_built_for_it(backbone: BackboneConfig, features: FeatureSet) -> None:
     head = head_for(features, 2)
-    any_size = assemble(backbone, (None, None), head, BOTH, 2)
+    any_size = assemble(backbone, (None, None), [head], BOTH, 2)
     for shape in ((9, 31), (16, 16), (60, 40)):
         images = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
-        wanted = assemble(backbone, shape, head, BOTH, 2).predict(images, verbose=0)
+        wanted = assemble(backbone, shape, [head], BOTH, 2).predict(images, verbose=0)
         np.testing.assert_allclose(any_size.predict(images, verbose=0), wanted, atol=1e-6)
 
 
@@ -142,9 +162,9 @@ def test_colour_becomes_gray_as_in_the_data(backbone: BackboneConfig, features: 
     head = head_for(features, 2)
     coloured = np.random.default_rng(1).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
     gray = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in coloured])
-    wanted = assemble(backbone, (12, 12), head, BOTH, 2).predict(gray, verbose=0)
-    one = assemble(backbone, (None, None, 1), head, BOTH, 2).predict(gray[..., None], verbose=0)
-    three = assemble(backbone, (None, None, 3), head, BOTH, 2)
+    wanted = assemble(backbone, (12, 12), [head], BOTH, 2).predict(gray, verbose=0)
+    one = assemble(backbone, (None, None, 1), [head], BOTH, 2).predict(gray[..., None], verbose=0)
+    three = assemble(backbone, (None, None, 3), [head], BOTH, 2)
     np.testing.assert_allclose(one, wanted, atol=1e-6)
     np.testing.assert_allclose(three.predict(np.repeat(gray[..., None], 3, -1), verbose=0), wanted, atol=1e-6)
     # A gray level that PIL's fixed-point arithmetic rounds the other way is allowed.
@@ -153,7 +173,7 @@ def test_colour_becomes_gray_as_in_the_data(backbone: BackboneConfig, features: 
 
 def test_a_head_of_mixed_precision_computes_in_float32(backbone: BackboneConfig, features: FeatureSet) -> None:
     trained = head_for(features, 7, precision="mixed_bfloat16")
-    model = assemble(backbone, (12, 12), trained, BOTH, 7)
+    model = assemble(backbone, (12, 12), [trained], BOTH, 7)
     assert {layer.compute_dtype for layer in flat(model) if layer.weights} == {"float32"}
     assert not model.trainable_variables
     same = head_for(features, 7)
@@ -170,8 +190,8 @@ def test_a_mismatch_stops_with_how_far_apart_they_are(backbone: BackboneConfig, 
     head = head_for(features, 2)
     want = expected(head, features)
     wrong = {
-        "one view": assemble(backbone, (12, 12), head, ["original"], 2),
-        "another scaling": assemble(replace(backbone, scaling="raw255"), (12, 12), head, BOTH, 2),
+        "one view": assemble(backbone, (12, 12), [head], ["original"], 2),
+        "another scaling": assemble(replace(backbone, scaling="raw255"), (12, 12), [head], BOTH, 2),
     }
     for model in wrong.values():
         with pytest.raises(UserError, match=r"disagree by up to 0\.\d+ .* of 256 images in another class") as caught:
@@ -179,7 +199,7 @@ def test_a_mismatch_stops_with_how_far_apart_they_are(backbone: BackboneConfig, 
         assert "\n" not in str(caught.value)
         with pytest.raises(UserError, match=r"allowed: mean 0\.02"):
             check_agreement(model, IMAGES, want, ROUGH, mean=True)
-    model = assemble(backbone, (12, 12), head, BOTH, 2)
+    model = assemble(backbone, (12, 12), [head], BOTH, 2)
     near = want + np.where(np.arange(len(want)) % 50 == 0, 0.09, 0.001)[:, None] * [1, -1]
     assert check_agreement(model, IMAGES, near, ROUGH, mean=True).largest > 0.08, "as bfloat16 makes them"
     with pytest.raises(UserError, match="disagree by up to nan"):
@@ -190,7 +210,7 @@ def test_a_mismatch_stops_with_how_far_apart_they_are(backbone: BackboneConfig, 
 
 def test_too_few_images_prove_nothing(backbone: BackboneConfig, features: FeatureSet) -> None:
     head = head_for(features, 2)
-    model, want = assemble(backbone, (12, 12), head, BOTH, 2), expected(head, features)
+    model, want = assemble(backbone, (12, 12), [head], BOTH, 2), expected(head, features)
     with pytest.raises(ValueError, match="at least 256"):
         check_agreement(model, IMAGES[:255], want[:255])
     assert check_agreement(model, IMAGES[:20], want[:20], least=20).images == 20
@@ -199,13 +219,13 @@ def test_too_few_images_prove_nothing(backbone: BackboneConfig, features: Featur
 def test_parts_that_are_no_pair_are_refused(backbone: BackboneConfig, features: FeatureSet) -> None:
     head = head_for(features, 7)
     with pytest.raises(UserError, match="7 outputs, which do not fit 2 classes"):
-        assemble(backbone, (12, 12), head, BOTH, 2)
+        assemble(backbone, (12, 12), [head], BOTH, 2)
     with pytest.raises(UserError, match="not a pair"):
-        assemble(replace(backbone, layers=["first"]), (12, 12), head, BOTH, 7)
+        assemble(replace(backbone, layers=["first"]), (12, 12), [head], BOTH, 7)
     with pytest.raises(UserError, match=r"must be \(h, w\)"):
-        assemble(backbone, (12, 12, 4), head, BOTH, 7)
+        assemble(backbone, (12, 12, 4), [head], BOTH, 7)
     with pytest.raises(UserError, match="turned is unknown"):
-        assemble(backbone, (12, 12), head, ["turned"], 7)
+        assemble(backbone, (12, 12), [head], ["turned"], 7)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +250,7 @@ def test_real_faces_agree_and_so_does_an_export(name: str, shared: Path, faces: 
     features = stored(tmp_path / "cache", faces, backbone, BOTH)
     head = head_for(features, 7)
     want = expected(head, features)
-    model = assemble(backbone, (48, 48), head, BOTH, 7)
+    model = assemble(backbone, (48, 48), [head], BOTH, 7)
     assert check_agreement(model, faces, want).largest < TOLERANCE
     # An exported MobileNetV2 gave features near zero while predict was right.
     model.export(tmp_path / "exported", verbose=False)
@@ -239,7 +259,7 @@ def test_real_faces_agree_and_so_does_an_export(name: str, shared: Path, faces: 
 
 
 def test_the_backbone_in_the_model_is_frozen(backbone: BackboneConfig, features: FeatureSet) -> None:
-    model = assemble(backbone, (12, 12), head_for(features, 2), BOTH, 2)
+    model = assemble(backbone, (12, 12), [head_for(features, 2)], BOTH, 2)
     before = [np.array(weight) for weight in model.weights]
     model(IMAGES[:32], training=True)
     for weight, old in zip(model.weights, before, strict=True):
