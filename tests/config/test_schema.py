@@ -57,6 +57,7 @@ UNUSABLE = [
     *["backbone.channels=2", "backbone.input_size=0", "backbone.seed=-1", "backbone.layers=['']", "data.task=''"],
     *["features.views=[flip,flip]", "features.views=[]", "compute.gpus_per_trial=1.5", "compute.cpus_per_trial=0"],
     *["sweep.factor=1", "sweep.max_hours=nan", "sweep.target=nan", "sweep.seed=-1", "gate.alpha=0", "gate.alpha=1"],
+    *["promote.ensemble=all", "promote.abstain=1", "promote.abstain=-0.1"],
     *["gate.alpha=nan", "promote.seeds=0", "pretrain.widths=[48,0,160]", "pretrain.blocks=[1]"],
     *[
         f"{key}={value}"
@@ -79,6 +80,20 @@ def test_a_value_that_no_room_could_use_is_refused(override: str):
 def test_the_limits_of_a_gate_are_numbers():
     with pytest.raises(UserError, match=r"gate.floors=.*: each must be a finite number"):
         compose([*EVERYTHING, "+gate.floors.accuracy=nan"])
+
+
+@pytest.mark.parametrize("key", ["seeds", "top_k"])
+def test_an_ensemble_of_one_head_is_refused(key: str):
+    with pytest.raises(UserError, match=f"promote.ensemble={key}: it takes two heads; set promote.{key} above 1"):
+        compose([*EVERYTHING, f"promote.ensemble={key}", f"promote.{key}=1"])
+
+
+def test_a_promotion_on_record_from_before_a_temperature_had_none():
+    container = to_dict(compose(EVERYTHING))
+    assert container["promote"]["temperature"] is True
+    del container["promote"]["temperature"], container["promote"]["ensemble"], container["promote"]["abstain"]
+    older = from_dict(container).promote
+    assert older is not None and (older.temperature, older.ensemble, older.abstain) == (False, "none", None)
 
 
 def test_a_value_of_a_space_is_checked_as_one_that_is_typed():
