@@ -52,12 +52,20 @@ def rehearse(
     """
     with _serving(config, data, version) as port:
         answers = _ask(port, images)
+    check_answers(f"{version.uri}, as it is served,", answers, classifier, images)
+
+
+def check_answers(what: str, answers: list[dict[str, Any]], classifier: FaceClassifier, images: np.ndarray) -> None:
+    """That records of `FaceClassifier.table`, which `what` has given, are those of the classifier.
+
+    Raises:
+        UserError: another probability or label.
+    """
     names = [f"probability_{name}" for name in classifier.classes]
     got = np.array([[answer.get(name, np.nan) for name in names] for answer in answers], "float32")
-    compare(f"{version.uri}, as it is served,", got, classifier.probabilities(images), SAME, least=len(images))
-    labels = classifier.labels(got)
-    if [answer["label"] for answer in answers] != labels:
-        raise UserError(f"{version.uri}, as it is served, names other labels than {', '.join(labels)}; not promoted")
+    compare(what, got, classifier.probabilities(images), SAME, least=len(images))
+    if [answer["label"] for answer in answers] != (expected := classifier.labels(got)):
+        raise UserError(f"{what} gives other labels than {', '.join(expected)}; not promoted")
 
 
 @contextmanager
