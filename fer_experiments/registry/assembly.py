@@ -77,26 +77,35 @@ def choose_ensemble(
     refits: the best first. Scores on the validation split go on the promotion's run.
 
     Raises:
-        UserError: no threshold that holds promote.abstain.
+        UserError: no threshold that holds promote.abstain; choices on a validation split that is none.
     """
     assert config.promote is not None
-    dataset, best = prepared.dataset, refits[0]
-    own, members = best.runs[best.best_seed(direction)], _members(config.promote.ensemble, refits, direction)
+    dataset, best, promoting = prepared.dataset, refits[0], config.promote
+    if dataset.folds and (promoting.ensemble != "none" or promoting.abstain is not None):
+        raise UserError(
+            "data.fold=all: its heads have learned from each other's folds; promote.ensemble and .abstain "
+            "choose on a validation split that none has learned from: leave them out"
+        )
+    own, members = best.runs[best.best_seed(direction)], _members(promoting.ensemble, refits, direction)
     heads = {name: tracking.load_head(run.store, name) for name in (own, *members)}
     answers = {name: predict(head, prepared.features, dataset.val) for name, head in heads.items()}
     labels = dataset.labels[dataset.val]
 
     def together(names: tuple[str, ...]) -> Ensemble:
         plain = np.mean([answers[name] for name in names], axis=0)
-        temperature = fit_temperature(labels, plain) if config.promote and config.promote.temperature else 1.0
+        temperature = fit_temperature(labels, plain) if promoting.temperature and not dataset.folds else 1.0
         return Ensemble(names, [heads[name] for name in names], labels, plain, temperature)
 
     options = [together(names) for names in dict.fromkeys(((own,), members or (own,)))]
     options.sort(key=lambda option: option.scores["log_loss"])
-    if config.promote.ensemble != "none":
+    if promoting.ensemble != "none":
         _record_ensemble(run, options, echo)
-    log_scores(run, "val", labels, options[0].said, dataset.classes)
-    return [_abstaining(options[0], config.promote.abstain, dataset.classes, echo), *options[1:]]
+    if dataset.folds:  # what the head says of them is partly what it was taught: those of the refit are out of fold
+        found = tracking.Run(run.store, own).metrics
+        run.log_metrics({name: value for name, value in found.items() if name.startswith("final/val_")})
+    else:
+        log_scores(run, "val", [(labels, options[0].said)], dataset.classes)
+    return [_abstaining(options[0], promoting.abstain, dataset.classes, echo), *options[1:]]
 
 
 def _abstaining(ensemble: Ensemble, error: float | None, classes: tuple[str, ...], echo: Echo) -> Ensemble:
