@@ -233,13 +233,16 @@ class PretrainConfig:
 class PromoteConfig:
     """How the model to register is chosen: the `top_k` best configs of a sweep, each fitted with `seeds` seeds.
 
-    dry_run: everything but the registration. resamples: of the bootstrap. note: a sentence for the model card.
+    dry_run: everything but the registration. resamples: of the bootstrap. corruptions: test images, drawn with a fixed
+    seed, on which it is asked once more with each corruption; 0 asks for none, None takes all. note: a sentence for the
+    model card.
     """
 
     name: str = MISSING
     top_k: int = given(3, above=0)
     seeds: int = given(3, above=0)
     resamples: int = given(2000, above=0)
+    corruptions: Optional[int] = given(500, least=0)
     dry_run: bool = False
     note: str = literal("", several=False)
 
@@ -249,18 +252,22 @@ class GateConfig:
     """What a model must hold on the test split before it is registered.
 
     floors, ceilings: metric -> limit, out of `metrics.METRICS`. recall: the least recall of each class, by name; the
-    key "every" is for those that are not named. compare: with the champion, none, mcnemar (exact) or bootstrap (paired,
-    of `metric`); worse with p < alpha is refused. max_mb: of the model's files, in 10^6 bytes. max_latency_ms: the
-    median for one image on this machine.
+    key "every" is for those that are not named. slices: the least accuracy on slices and corruptions, by name; "every"
+    is for slices that are not named. compare: with the champion, none, mcnemar (exact) or bootstrap (paired, of
+    `metric`); worse with p < alpha is refused. worse: by how much the accuracy on slices and corruptions, named as in
+    `slices`, may be under the champion's; more with p < alpha over the number of these is refused. max_mb: of the
+    model's files, in 10^6 bytes. max_latency_ms: the median for one image on this machine.
     """
 
     name: str = MISSING
     floors: dict[str, float] = given({})
     ceilings: dict[str, float] = given({})
     recall: dict[str, float] = given({})
+    slices: dict[str, float] = given({}, least=0, most=1)
     compare: str = choice("mcnemar", "none", "mcnemar", "bootstrap")
     metric: str = "accuracy"
     alpha: float = given(0.05, above=0, below=1)
+    worse: dict[str, float] = given({}, least=0, below=1)
     max_mb: Optional[float] = given(None, above=0)
     max_latency_ms: Optional[float] = given(None, above=0)
 
