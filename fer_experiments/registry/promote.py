@@ -24,7 +24,7 @@ from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.features.cache import exact_features
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
-from fer_experiments.registry.card import Subject, card, score_line
+from fer_experiments.registry.card import Subject, card, fitted, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
 from fer_experiments.registry.sealed import Outcome, open_and_test
 from fer_experiments.registry.versions import crown, only_one_promotes
@@ -113,7 +113,9 @@ def _promote(
         parts = find_weaknesses(run, config.promote, tested, classifier.probabilities, rival, echo)
         conditions = _ask_gate(config, tested, mb, median, rival, parts, run, echo)
         failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]
-        described = card(Subject(name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median))
+        described = card(
+            Subject(name, taken, prepared.dataset, choice, refits, seed, tested, parts, conditions, mb, median)
+        )
         run.log_text(described, "model_card.md")
         if failed:
             return None, failed
@@ -127,7 +129,7 @@ def _promote(
         f"fer.test_{metric}": f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
         for metric, score in tested.scores.items()
     }
-    version = models.add_version(store, name, run.id, files, tags, described)
+    version = models.add_version(store, name, run.id, files, tags, fitted(described, run.id))
     _check_registered(store, version, images, said, echo)
     try:
         crown(store, version, before)
