@@ -21,6 +21,15 @@ from fer_experiments.terminal import markdown, number
 from fer_experiments.tracking import FoundRun
 
 LONGEST = 5000  # characters: of a version's description in MLflow's databases; PostgreSQL refuses more
+SECTION = "\n\n## "
+KEPT = (
+    "Intended use",
+    "In the European Union",
+    "Data",
+    "Test split",
+    "Known biases and limits",
+    "How it is made again",
+)
 OPENINGS = 10  # of the test split that are listed
 LIMITS = {
     "fer2013": (
@@ -74,18 +83,22 @@ class Subject:
 
 def card(subject: Subject) -> str:
     """The card as Markdown."""
-    sections = (_head, _use, _data, _test, _emotions, _slices, _corruptions, _limits, _chosen, _gate, _again)
+    sections = (
+        *(_head, _use, _data, _test, _emotions, _slices, _corruptions, _openings),
+        *(_limits, _chosen, _gate, _again),
+    )
     return "\n\n".join(text for section in sections if (text := section(subject))) + "\n"
 
 
 def fitted(text: str, run_id: str) -> str:
-    """A card that a registry takes: in the place of its longest sections, where they are found, until it is short."""
-    sections = text.split("\n\n## ")
-    while len("\n\n## ".join(sections)) > LONGEST:
-        longest = max(range(1, len(sections)), key=lambda place: len(sections[place]))
-        title = sections[longest].partition("\n")[0]
-        sections[longest] = f"{title}\n\nSee `model_card.md` among the artifacts of run `{run_id}`."
-    return "\n\n## ".join(sections)
+    """A card that a registry takes: in the place of the longest sections stands where they are, until it is short."""
+    sections = text.split(SECTION)
+    titles = [section.partition("\n")[0] for section in sections]
+    for place in sorted(range(1, len(sections)), key=lambda i: (titles[i] in KEPT, -len(sections[i]))):
+        if len(SECTION.join(sections)) <= LONGEST:
+            break
+        sections[place] = f"{titles[place]}\n\nIn `model_card.md` among the artifacts of run `{run_id}`."
+    return SECTION.join(sections)[:LONGEST]
 
 
 def _head(subject: Subject) -> str:
@@ -122,8 +135,6 @@ def _data(subject: Subject) -> str:
 
 def _test(subject: Subject) -> str:
     tested = subject.tested
-    last = tested.ledger[-OPENINGS:]
-    shown = f", the last {len(last)}" if len(last) < tested.openings else ""
     return (
         "## Test split\n\n"
         f"{len(tested.test.labels):,} sealed images, opened {_times(tested.openings)} so far, this time included. "
@@ -132,9 +143,14 @@ def _test(subject: Subject) -> str:
             ("metric", "value", "95 % interval"),
             [(name, f"{s.value:.4f}", _interval(s)) for name, s in tested.scores.items()],
         )
-        + f"\n\nThe ledger of its openings{shown}:\n\n"
-        + _table(("opened", "by run", "kind", "user"), [_opening(run) for run in last])
     )
+
+
+def _openings(subject: Subject) -> str:
+    last = subject.tested.ledger[-OPENINGS:]
+    shown = f", the last {len(last)} of {subject.tested.openings}" if len(last) < subject.tested.openings else ""
+    rows = [_opening(run) for run in last]
+    return f"## Openings of the test split{shown}\n\n" + _table(("opened", "by run", "kind", "user"), rows)
 
 
 def _opening(run: FoundRun) -> tuple[str, ...]:

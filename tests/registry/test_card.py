@@ -84,11 +84,11 @@ def test_without_a_champion_and_without_corruptions_it_says_less():
 
 
 def test_the_last_openings_of_the_test_split_are_listed():
-    text = section(card(subject(openings=12)), "Test split")
-    assert "opened 12 times so far" in text and "The ledger of its openings, the last 10:" in text
-    listed = [row for row in rows(text) if row[-1] == "ada"]
+    text = card(subject(openings=12))
+    assert "opened 12 times so far" in section(text, "Test split")
+    listed = rows(section(text, "Openings of the test split, the last 10 of 12\n"))[2:]
     assert len(listed) == 10 and listed[0] == ["2023-11-16 22:13", "`00000000`", "promotion", "ada"]
-    assert "The ledger of its openings:" in card(subject(openings=2))
+    assert "Openings of the test split\n" in card(subject(openings=2))
 
 
 def test_what_a_european_user_and_a_user_of_the_data_must_know_is_there():
@@ -122,7 +122,10 @@ def test_a_registry_takes_it_however_much_there_is_to_say():
     text = card(subject())
     assert len(text) > LONGEST >= len(short := fitted(text, "r" * 32))
     assert short.count("\n## ") == text.count("\n## ") and "Article 5(1)(f)" in short
-    left_out = f"See `model_card.md` among the artifacts of run `{'r' * 32}`."
-    assert left_out in short
+    left_out = f"In `model_card.md` among the artifacts of run `{'r' * 32}`."
+    assert left_out in section(short, "Slices of the test split") and "| accuracy" in section(short, "Test split")
+    endless = text.replace("ada", "a" * 9000)
+    assert len(fitted(endless, "r")) <= LONGEST and "| accuracy" in fitted(endless, "r")
+    assert len(fitted(f"# x\n\n## Data\n\n{'a' * 9000}\n\n## Gate\n", "r")) < 150
     small = "# x\n\n## a\n\ntext\n"
     assert fitted(small, "r") == small
