@@ -242,7 +242,7 @@ class PromoteConfig:
     top_k: int = given(3, above=0)
     seeds: int = given(3, above=0)
     resamples: int = given(2000, above=0)
-    corruptions: Optional[int] = given(500, least=0)
+    corruptions: Optional[int] = given(500, least=0, younger=0)
     dry_run: bool = False
     note: str = literal("", several=False)
 
@@ -263,11 +263,11 @@ class GateConfig:
     floors: dict[str, float] = given({})
     ceilings: dict[str, float] = given({})
     recall: dict[str, float] = given({})
-    slices: dict[str, float] = given({}, least=0, most=1)
+    slices: dict[str, float] = given({}, least=0, most=1, younger={})
     compare: str = choice("mcnemar", "none", "mcnemar", "bootstrap")
     metric: str = "accuracy"
     alpha: float = given(0.05, above=0, below=1)
-    worse: dict[str, float] = given({}, least=0, below=1)
+    worse: dict[str, float] = given({}, least=0, below=1, younger={})
     max_mb: Optional[float] = given(None, above=0)
     max_latency_ms: Optional[float] = given(None, above=0)
 

@@ -287,5 +287,5 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    gap = "\N{NO-BREAK SPACE}" * 4  # MLflow's page leaves no space between columns
-    return markdown([[f"{cell}{gap}" for cell in row] for row in (head, *rows)])
+    gap = "\N{NO-BREAK SPACE}"  # MLflow's page leaves no space between columns, nor after a table
+    return markdown([[f"{cell}{4 * gap}" for cell in row] for row in (head, *rows)]) + f"\n\n{gap}"
