@@ -35,7 +35,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Rival:
-    """The champion, to compare with. probabilities: [n, classes] on the same test images; None: not to be had."""
+    """The champion, to compare with. probabilities: [n, classes] on the same test images; None: not to be had.
+
+    version: to ask it about other images.
+    """
 
     name: str
     probabilities: np.ndarray | None
