@@ -60,7 +60,8 @@ class Room:
 
     def command(self, run: str) -> list[str]:
         """Arguments that promote a run."""
-        return ["promote", f"run={run}", "promote.seeds=1", "gate=none", "tracking.system_metrics=false", *self.places]
+        given = ["promote.seeds=1", "promote.corruptions=20", "gate=none", "tracking.system_metrics=false"]
+        return ["promote", f"run={run}", *given, *self.places]
 
     def start(self, run: str) -> Command:
         """A promotion at work, in a session of its own."""

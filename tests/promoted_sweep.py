@@ -19,6 +19,7 @@ from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import Store, find_runs, models
 
 MODEL = "fer-demo"
+FEW = ["promote.corruptions=0"]  # each image that is corrupted is asked about 41 times
 
 
 class Room(NamedTuple):
@@ -34,7 +35,7 @@ class Room(NamedTuple):
     def config(self, *overrides: str) -> Config:
         given = [o.partition("=")[0] for o in overrides]
         gate = [] if "gate" in given else ["gate=default"]
-        return compose(["promote=default", *gate, *self.options, *overrides])
+        return compose(["promote=default", *gate, *FEW, *self.options, *overrides])
 
     def aliases(self) -> dict[str, int]:
         return {alias: v.number for v in models.versions(self.store, MODEL) for alias in v.aliases}
@@ -59,6 +60,13 @@ def promoted_sweep(folder: Path) -> Room:
     room = Room(options, store_in(folder / "mlruns"), state, said, opened)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "open_test_split", counted)  # the only door
-        how = ["promote.ensemble=seeds", "promote.abstain=0.1", "promote.note=Made in a test."]
-        promote(room.config("promote.top_k=2", "promote.seeds=2", *how), echo=said.append)
+        how = [
+            "promote.ensemble=seeds",
+            "promote.abstain=0.1",
+            "promote.note=Made in a test.",
+            "promote.corruptions=16",
+        ]
+        promote(
+            room.config("promote.top_k=2", "promote.seeds=2", "promote.note=Made in a test.", *how), echo=said.append
+        )
     return room

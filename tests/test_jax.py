@@ -55,7 +55,14 @@ def test_a_sweep_its_promotion_and_predictions_need_no_tensorflow(tmp_path: Path
     Image.fromarray(face).save(tmp_path / "face.png")
     sweep, _, table = by_jax(
         ["sweep", "sweep=quick", *SMALL, "data.limit=300", "data.demo_size=900", "sweep.max_trials=2"],
-        ["promote", "promote.seeds=1", "promote.top_k=1", "gate=none", "tracking.system_metrics=false"],
+        [
+            "promote",
+            "promote.seeds=1",
+            "promote.top_k=1",
+            "promote.corruptions=2",
+            "gate=none",
+            "tracking.system_metrics=false",
+        ],
         ["predict", "data=demo", str(tmp_path / "face.png"), "--csv"],
         places=[f"paths.mlruns={tmp_path / 'mlruns'}", f"paths.cache={tmp_path / 'cache'}"],
     )

@@ -52,7 +52,7 @@ def room(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Room:  # the
     options = ["tracking.system_metrics=false", f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
     made = ["sweep=quick", "data.demo_size=1500", "training.epochs=6", "sweep.max_trials=3"]
     state = sweep(compose([*made, *options]), lambda line: None)
-    taken = ["promote=default", "gate=none", "promote.top_k=1", "promote.seeds=1"]
+    taken = ["promote=default", "gate=none", "promote.top_k=1", "promote.seeds=1", "promote.corruptions=0"]
     promote(compose([*taken, *options]), sweep=state.id, echo=lambda line: None)
     return Room(store_in(folder / "mlruns"), folder, state)
 

@@ -21,7 +21,7 @@ from fer_experiments.config.schema import EVERY
 from fer_experiments.errors import UserError
 
 FILE_GROUPS = ("experiment", "sweep")  # take the path of a YAML file too
-OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall")  # of any keys
+OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall", "gate.slices", "gate.worse")  # of any keys
 MAY_BE_EMPTY = ("promote.note",)
 LITERAL = marked("several")  # config paths taken as they stand; whether a multirun may name several
 OPEN = (*OPEN_DICTS, "data.classes", "backbone.scaling")

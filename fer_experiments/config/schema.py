@@ -244,8 +244,9 @@ class PromoteConfig:
     ensemble: whose heads are averaged in it, if they have less log loss on the validation split than the best seed's
     alone: those of the best config's seeds, or of the best seed of each config on the same features. temperature:
     scales its probabilities, fitted on the validation split. abstain: the error among what it answers at most, by a
-    threshold found on the validation split. dry_run: everything but the registration. resamples: of the bootstrap.
-    note: a sentence for the model card.
+    threshold found on the validation split. corruptions: test images, drawn with a fixed seed, on
+    which it is asked once more with each corruption; 0 asks for none, None takes all. dry_run: everything but the
+    registration. resamples: of the bootstrap. note: a sentence for the model card.
     """
 
     name: str = MISSING
@@ -255,6 +256,7 @@ class PromoteConfig:
     ensemble: str = choice("none", "none", "seeds", "top_k", younger="none")
     temperature: bool = given(True, younger=False)
     abstain: Optional[float] = given(None, least=0, below=1, younger=None)
+    corruptions: Optional[int] = given(500, least=0, younger=0)
     dry_run: bool = False
     note: str = literal("", several=False)
 
@@ -264,18 +266,22 @@ class GateConfig:
     """What a model must hold on the test split before it is registered.
 
     floors, ceilings: metric -> limit, out of `metrics.METRICS`. recall: the least recall of each class, by name; the
-    key "every" is for those that are not named. compare: with the champion, none, mcnemar (exact) or bootstrap (paired,
-    of `metric`); worse with p < alpha is refused. max_mb: of the model's files, in 10^6 bytes. max_latency_ms: the
-    median for one image on this machine.
+    key "every" is for those that are not named. slices: the least accuracy on slices and corruptions, by name; "every"
+    is for slices that are not named. compare: with the champion, none, mcnemar (exact) or bootstrap (paired, of
+    `metric`); worse with p < alpha is refused. worse: by how much the accuracy on slices and corruptions, named as in
+    `slices`, may be under the champion's; more with p < alpha over the number of these is refused. max_mb: of the
+    model's files, in 10^6 bytes. max_latency_ms: the median for one image on this machine.
     """
 
     name: str = MISSING
     floors: dict[str, float] = given({})
     ceilings: dict[str, float] = given({})
     recall: dict[str, float] = given({})
+    slices: dict[str, float] = given({}, least=0, most=1, younger={})
     compare: str = choice("mcnemar", "none", "mcnemar", "bootstrap")
     metric: str = "accuracy"
     alpha: float = given(0.05, above=0, below=1)
+    worse: dict[str, float] = given({}, least=0, below=1, younger={})
     max_mb: Optional[float] = given(None, above=0)
     max_latency_ms: Optional[float] = given(None, above=0)
 

@@ -80,7 +80,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class TestSplit:
-    """The sealed part, opened. Rows as in Dataset; fingerprint is the Dataset's."""
+    """The sealed part, opened. Rows as in Dataset; fingerprint is the Dataset's. near_training: as there."""
 
     __test__ = False  # pytest: no test class
 
@@ -91,6 +91,7 @@ class TestSplit:
     usage: np.ndarray
     classes: tuple[str, ...]
     fingerprint: str
+    near_training: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,9 @@ def open_test_split(cfg: DataConfig, *, smoke: bool = False, cache: Path | None 
     parts = _load_parts(cfg, smoke, cache)
     rows = parts.rows["test"]
     faces = parts.faces.take(rows)
-    labels = parts.labels[rows]
-    return TestSplit(
-        faces.images, labels, faces.emotion, faces.ids, faces.usage, parts.classes, fingerprint=parts.fingerprint
-    )
+    near = None if parts.near_training is None else parts.near_training[rows]
+    told = (faces.images, parts.labels[rows], faces.emotion, faces.ids, faces.usage, parts.classes)
+    return TestSplit(*told, fingerprint=parts.fingerprint, near_training=near)
 
 
 def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:

@@ -18,16 +18,19 @@ from fer_experiments import environment, tracking
 from fer_experiments.config import Config, DataConfig, experiment, flatten, project_root, recorded, to_dict
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
+from fer_experiments.evaluation.robustness import Part
+from fer_experiments.evaluation.slices import slice_names
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.registry.assembly import choose_ensemble, record_calibration, write_model
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
-from fer_experiments.registry.card import Subject, card, score_line
+from fer_experiments.registry.card import Subject, card, fitted, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
 from fer_experiments.registry.rehearsal import rehearse
-from fer_experiments.registry.sealed import Outcome, open_and_test, recorded_probabilities
+from fer_experiments.registry.sealed import Outcome, open_and_test
 from fer_experiments.registry.versions import crown, only_one_promotes
+from fer_experiments.registry.weaknesses import find_weaknesses, rival_of
 from fer_experiments.terminal import fit, say
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.digests import digests
@@ -70,8 +73,10 @@ def _run(config: Config, store: Store, sweep: str | None, run_id: str | None, ec
             echo(f"{fit(orphan.name)}: left running by a process that died, closed as KILLED")
         executor = stack.enter_context(open_executor(config.compute, echo))
         preparations = Preparations(executor, echo)
+        dataset = preparations.dataset(chosen)
+        names = slice_names(dataset.emotions, dataset.near_training is not None)
+        check_gate(config.gate, dataset.classes, names, corrupt=config.promote.corruptions != 0)
         check_inputs(choice, preparations)
-        check_gate(config.gate, preparations.dataset(chosen).classes)
         with tracking.start_run(
             store,
             "promotion",
@@ -109,11 +114,14 @@ def _promote(
         tested = open_and_test(run, taken, prepared.dataset, classifier.probabilities)
         _show_test(tested, echo)
         calibration = record_calibration(run, options[0], tested, echo)
-        conditions = _ask_gate(config, tested, mb, median, before, run, echo)
+        rival = rival_of(store, before, tested)
+        parts = find_weaknesses(run, config.promote, tested, classifier.probabilities, rival, echo)
+        conditions = _ask_gate(config, tested, mb, median, rival, parts, run, echo)
         failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]
         subject = Subject(
-            name, taken, prepared.dataset, choice, refits, seed, tested, conditions, mb, median, options, calibration
-        )
+            name, taken, prepared.dataset, choice, refits, seed, tested, parts, conditions, mb, median, options,
+            calibration,
+        )  # fmt: skip
         described = card(subject)
         run.log_text(described, "model_card.md")
         if failed:
@@ -125,7 +133,7 @@ def _promote(
         files = digests(folder)
         run.log_folder(folder, "model")
     tags = _tags(taken, prepared, choice, seed, tested) | options[0].tags
-    version = models.add_version(store, name, run.id, files, tags, described)
+    version = models.add_version(store, name, run.id, files, tags, fitted(described, run.id))
     _check_served(config, taken.data, version, store, classifier, images[:ASKED])
     echo(f"registered as {version.uri}: `fer serve` says of {ASKED} images what was tested")
     try:
@@ -173,18 +181,14 @@ def _ask_gate(
     tested: Outcome,
     mb: float,
     latency_ms: float,
-    champion: Version | None,
+    rival: Rival | None,
+    parts: list[Part],
     run: tracking.Run,
     echo: Echo,
 ) -> list[Condition]:
     """The conditions, shown and recorded."""
     assert config.promote is not None and config.gate is not None
-    rival = None
-    if champion is not None:
-        same = champion.tags.get("fer.dataset") == tested.test.fingerprint
-        theirs = recorded_probabilities(run.store, champion.run_id, tested.test) if same else None
-        rival = Rival(f"version {champion.number}", theirs)
-    conditions = judge(config.gate, tested, mb, latency_ms, rival)
+    conditions = judge(config.gate, tested, mb, latency_ms, rival, parts)
     echo(f"gate={config.gate.name}:")
     for condition in conditions:
         echo(f"  {condition}")

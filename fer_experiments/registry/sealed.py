@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,8 @@ class Outcome:
     """What a model came to on the test split.
 
     probabilities: float32 [n, classes]. scores: by name, see `bootstrap.evaluate`. recall: by class. emotions: see
-    `metrics.emotion_errors`. openings: how often the split of this dataset was opened, this time included.
+    `metrics.emotion_errors`. openings: how often the split of this dataset was opened, this time included;
+    ledger: by which runs, the oldest first.
     """
 
     test: TestSplit
@@ -35,6 +36,7 @@ class Outcome:
     recall: dict[str, float]
     emotions: pd.DataFrame
     openings: int
+    ledger: Sequence[tracking.FoundRun] = ()
 
 
 def open_and_test(
@@ -52,7 +54,7 @@ def open_and_test(
     """
     assert config.promote is not None
     test = open_sealed_test(run, config, dataset)
-    count = len(tracking.openings(run.store, dataset.fingerprint))
+    ledger = tracking.openings(run.store, dataset.fingerprint)
     check_part_not_seen(config.backbone, config.data.source, test.images, test.usage, "test")
     probabilities = predict(test.images)
     tested = Outcome(
@@ -61,7 +63,8 @@ def open_and_test(
         scores=evaluate(test.labels, probabilities, resamples=config.promote.resamples),
         recall=_recall(test, probabilities),
         emotions=metrics.emotion_errors(test.emotions, test.labels, probabilities, test.classes),
-        openings=count,
+        openings=len(ledger),
+        ledger=ledger,
     )
     _record(run, tested)
     return tested

@@ -60,10 +60,16 @@ def identity_of(config: Config, tags: dict[str, str]) -> dict[str, Any]:
     """What makes two sweeps the same, flat: space, oracle, objective, base config, fingerprints of all its trials."""
     flat = flatten(to_dict(config))
     kept = {k: v for k, v in flat.items() if k not in BUDGET_PATHS and not is_place(k)}
-    kept = {k: v for k, v in kept.items() if k not in YOUNGER or v != YOUNGER[k]}
+    kept = {k: v for k, v in kept.items() if not _makes_none_other(k, v)}
     if kept["data.clean"] == CLEAN_ALL:  # the dataset's fingerprint tells it from what `all` means now
         kept["data.clean"] = "all"
     return {**kept, **tags}
+
+
+def _makes_none_other(path: str, value: Any) -> bool:
+    """Whether sweeps older than this path go on with the value: it was so then, or it is asked of models alone."""
+    key = ".".join(path.split(".")[:2])
+    return key in YOUNGER and (value == YOUNGER[key] or path.startswith(("promote.", "gate.")))
 
 
 def seed_of(seed: int, number: int) -> int:

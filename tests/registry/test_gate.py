@@ -12,6 +12,7 @@ from fer_experiments.config import GateConfig
 from fer_experiments.data import TestSplit
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.bootstrap import evaluate
+from fer_experiments.evaluation.robustness import UNCHANGED, Part, measured
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
 from fer_experiments.registry.sealed import Outcome
 
@@ -103,6 +104,58 @@ def test_a_champion_of_another_test_split_cannot_be_compared():
     assert not condition.holds and "gate.compare=none" in condition.found
 
 
+def on(name: str, wrong: int, champions: np.ndarray | None = None) -> Part:
+    return measured(name, LABELS, answers(wrong), champions, resamples=20)
+
+
+def test_a_floor_on_a_slice_and_on_a_corruption():
+    parts = [on("emotion_sad", 40), on("emotion_fear", 20), on("noise_5", 200), on(UNCHANGED, 0)]
+    gate = replace(OPEN, slices={"every": 0.92, "emotion_fear": 0.95, "noise_5": 0.6, "blur_1": 0.1})
+    conditions = judge(gate, outcome(answers(0)), 1, 1, None, parts)
+    assert [(c.asked, c.found, c.holds) for c in conditions] == [
+        ("accuracy on emotion_sad at least 0.92", "0.9000 of 400 images", False),
+        ("accuracy on emotion_fear at least 0.95", "0.9500 of 400 images", True),
+        ("accuracy on noise_5 at least 0.6", "0.5000 of 400 images", False),
+        ("accuracy on blur_1 at least 0.1", "the test split has no image of it", False),
+    ]
+
+
+def test_a_model_that_is_better_on_average_and_worse_on_one_emotion_is_refused():
+    """With that sentence."""
+    gate = replace(OPEN, compare="mcnemar", worse={"every": 0.02})
+    parts = [on("emotion_sad", 40, answers(10, first=100)), on("emotion_fear", 10, answers(90))]
+    whole, sad, fear = judge(gate, outcome(answers(20)), 1, 1, Rival("version 3", answers(80)), parts)
+    assert whole.holds and fear.holds and not sad.holds
+    assert sad.asked == "on emotion_sad at most 0.02 worse than the champion, version 3 (p < 0.025)"
+    assert sad.found.startswith("0.0750 (0.0") and sad.found.endswith(") on 400 images, McNemar's exact p = 2.39e-05")
+
+
+@pytest.mark.parametrize(("wrong", "limit", "holds"), [(40, 0.08, True), (40, 0.07, False), (18, 0.01, True)])
+def test_worse_is_what_lies_beyond_the_limit_and_is_not_by_chance(wrong: int, limit: float, holds: bool):
+    gate = replace(OPEN, compare="mcnemar", worse={"noise_5": limit})
+    parts = [on("noise_5", wrong, answers(10, first=100)), on("emotion_sad", 100, answers(0))]
+    condition = judge(gate, outcome(answers(0)), 1, 1, Rival("version 3", answers(0)), parts)[1]
+    assert condition.holds == holds
+
+
+def test_the_more_slices_are_looked_at_the_less_a_single_one_says():
+    champion = answers(20, first=100)
+    parts = [on(f"emotion_{number}", 40, champion) for number in range(12)]
+    for limits, holds in (({"emotion_3": 0.02}, False), ({"every": 0.02}, True)):
+        gate = replace(OPEN, compare="mcnemar", worse=limits)
+        conditions = judge(gate, outcome(answers(0)), 1, 1, Rival("version 3", answers(0)), parts)[1:]
+        assert len(conditions) == len(parts) or len(limits) == 1
+        assert all(condition.holds == holds for condition in conditions)
+
+
+def test_a_champion_that_could_not_be_asked_is_no_reason_to_pass():
+    gate = replace(OPEN, compare="mcnemar", worse={"noise_5": 0.1})
+    parts = [on("noise_5", 0)]
+    condition = judge(gate, outcome(answers(0)), 1, 1, Rival("version 3", answers(0)), parts)[1]
+    assert not condition.holds and "version 3 could not be asked; gate.compare=none goes without" in condition.found
+    assert judge(replace(gate, compare="none"), outcome(answers(0)), 1, 1, Rival("version 3", answers(0)), parts) == []
+
+
 def test_the_first_champion_has_nobody_to_beat():
     assert judge(replace(OPEN, compare="mcnemar"), outcome(answers(0)), 1, 1, None) == []
 
@@ -114,9 +167,16 @@ def test_the_first_champion_has_nobody_to_beat():
         ({"ceilings": {"x": 1}}, "gate.ceilings: x is no metric; take accuracy"),
         ({"metric": "speed"}, "gate.metric: speed"),
         ({"recall": {"happy": 0.9}}, "gate.recall: happy is no class; take negative, positive or every"),
+        (
+            {"slices": {"emotion_sat": 0.9}},
+            r"gate.slices: emotion_sat is no slice and no .*mean emotion_sad or emotion_",
+        ),
+        ({"worse": {"9": 0.1}}, "gate.worse: 9 is no slice and no corruption; take emotion_fear, emotion_sad, a corr"),
+        ({"worse": {"noise_6": 0.1}}, r"gate.worse: noise_6 .*did you mean noise_"),
+        ({"slices": {"noise_5": 0.1}}, "gate.slices: noise_5 is not asked for with promote.corruptions=0"),
         ({"alpha": 0.0}, "gate.alpha=0.0"),
     ],
 )
 def test_conditions_that_cannot_be_asked_for_are_named(gate: dict[str, object], said: str):
     with pytest.raises(UserError, match=said):
-        check_gate(replace(OPEN, **gate), CLASSES)  # type: ignore[arg-type]
+        check_gate(replace(OPEN, **gate), CLASSES, ["emotion_fear", "emotion_sad"], corrupt=False)  # type: ignore[arg-type]

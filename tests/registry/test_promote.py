@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from forked import Command
 from forked import run as fer
 from PIL import Image
-from promoted_sweep import MODEL, Room, promoted_sweep
+from promoted_sweep import FEW, MODEL, Room, promoted_sweep
 
 from fer_experiments import cli, tracking
 from fer_experiments.config import DataConfig
@@ -27,7 +29,7 @@ from fer_experiments.evaluation.calibration import untempered
 from fer_experiments.experiment.train import train
 from fer_experiments.registry.assembly import MEASURED
 from fer_experiments.registry.promote import promote
-from fer_experiments.registry.sealed import recorded_probabilities
+from fer_experiments.registry.sealed import PROBABILITIES, recorded_probabilities
 from fer_experiments.registry.versions import crown, list_models, rollback
 from fer_experiments.tracking import models, openings
 from fer_experiments.tracking.store import client_of
@@ -89,6 +91,7 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
     assert run.data.params["head.name"] == "pooled" and run.data.tags["fer.kind"] == "promotion"
     plots = {Path(f.path).name for f in client_of(room.store).list_artifacts(version.run_id, "plots")}
     names = ("confusion_matrix", "roc_curve", "precision_recall", "calibration", "emotion_errors", "worst_mistakes")
+    names += ("slices", "corruptions", "corrupted_faces")
     assert {f"{name}_test.png" for name in names} <= plots
 
 
@@ -149,8 +152,18 @@ def test_a_version_says_what_it_is(room: Room):
     assert all(version.tags[f"fer.{tag}"] for tag in tags)
     assert version.tags["fer.sweep_id"] == room.state.id
     described = client_of(room.store).get_model_version(MODEL, "1").description
-    sections = ("# fer-demo", "## Intended use", "## Known biases and limits", "## When it does not answer")
-    for part in (*sections, "Made in a test.", "| accuracy", "happy"):
+    for part in (
+        "# fer-demo",
+        "Made in a test.",
+        "## Intended use",
+        "## Known biases and limits",
+        "## In the European Union",
+        "## Slices of the test split",
+        "## How it is made again",
+        "## When it does not answer",
+        "| accuracy",
+        "happy",
+    ):
         assert part in described, part
     from mlflow.models import get_model_info
 
@@ -164,7 +177,7 @@ def test_another_run_is_promoted_the_old_champion_is_previous_and_rollback_swaps
     trial = room.state.trials[0].run_id
     before = len(openings(room.store, open_test_split(data_of(room)).fingerprint))
     said: list[str] = []
-    options = [f"run={trial}", "promote.seeds=1", "gate=none", *room.options]
+    options = [f"run={trial}", "promote.seeds=1", "gate=none", *FEW, *room.options]
     assert cli.main(["promote", *options]) == 0
     newest = models.versions(room.store, MODEL)[0].number
     assert room.aliases() == {"champion": newest, "previous": 1}
@@ -180,7 +193,14 @@ def test_another_run_is_promoted_the_old_champion_is_previous_and_rollback_swaps
 
 def test_a_dry_run_says_what_would_happen_and_registers_nothing(room: Room, capsys: pytest.CaptureFixture[str]):
     before, aliases = models.versions(room.store, MODEL), room.aliases()
-    options = [f"sweep={room.state.id}", "promote.top_k=2", "promote.seeds=2", "promote.dry_run=true", *room.options]
+    options = [
+        f"sweep={room.state.id}",
+        "promote.top_k=2",
+        "promote.seeds=2",
+        "promote.dry_run=true",
+        *FEW,
+        *room.options,
+    ]
     assert cli.main(["promote", *options]) == 0
     told = capsys.readouterr().out
     assert "dry run: it would be registered as fer-demo" in told
@@ -193,7 +213,7 @@ def test_a_worse_model_is_refused_with_each_reason(room: Room, first_again: None
     train(compose([*bad, "training.learning_rate=1e-6", *room.options]), echo=lambda line: None)
     worse = [run for run in room.runs(kind="train") if "fer.refit" not in run.tags][-1]
     before, aliases = models.versions(room.store, MODEL), room.aliases()
-    options = [f"run={worse.run_id}", "promote.seeds=1", "+gate.ceilings.brier_score=0.01", *room.options]
+    options = [f"run={worse.run_id}", "promote.seeds=1", "+gate.ceilings.brier_score=0.01", *FEW, *room.options]
     assert cli.main(["promote", *options]) == 3
     error = capsys.readouterr().err
     assert "not worse than the champion, version 1" in error and "McNemar" in error
@@ -201,6 +221,38 @@ def test_a_worse_model_is_refused_with_each_reason(room: Room, first_again: None
     assert (models.versions(room.store, MODEL), room.aliases()) == (before, aliases)
     refused = room.runs(kind="promotion")[-1]
     assert (refused.status, refused.tags["fer.gate"]) == ("FINISHED", "refused")
+
+
+def test_a_model_that_is_better_on_average_and_worse_on_one_emotion_is_refused(
+    room: Room, first_again: None, capsys: pytest.CaptureFixture[str]
+):
+    """The champion's record says that it is right about the emotion on which the model itself is weakest."""
+    champion = models.find_version(room.store, MODEL, "1")
+    assert champion is not None
+    run = tracking.Run(room.store, champion.run_id)
+    recorded = tracking.artifact_text(room.store, run.id, PROBABILITIES)
+    assert recorded is not None
+    test, table = open_test_split(data_of(room)), pd.read_csv(io.StringIO(recorded))
+    wrong = (table["probability_positive"] > 0.5) != (test.labels == 1)
+    weakest = wrong.groupby(test.emotions).mean().idxmax()
+    right = np.where(test.emotions == weakest, True, np.arange(len(wrong)) % 2 == 0)
+    table["probability_positive"] = np.where(right, test.labels, 1 - test.labels)
+    table["probability_negative"] = 1 - table["probability_positive"]
+    asked = ["gate=none", "gate.compare=mcnemar", "gate.alpha=0.9", f"+gate.worse.emotion_{weakest}=0.001"]
+    options = [f"sweep={room.state.id}", "promote.top_k=2", "promote.seeds=2", *FEW, *room.options]
+    before, aliases = models.versions(room.store, MODEL), room.aliases()
+    try:
+        run.log_csv(table, PROBABILITIES)
+        assert cli.main(["promote", *asked, *options]) == 3
+    finally:
+        run.log_text(recorded, PROBABILITIES)
+    (told,) = capsys.readouterr().err.strip().splitlines()
+    sentence = told.partition("the registry is as it was: ")[2]
+    assert sentence.startswith(
+        f"on emotion_{weakest} at most 0.001 worse than the champion, version 1 (p < 0.9) (it is 0."
+    )
+    assert sentence.count("worse than the champion") == 1 and "McNemar's exact p = " in sentence
+    assert (models.versions(room.store, MODEL), room.aliases()) == (before, aliases)
 
 
 def test_a_model_that_cannot_be_served_leaves_the_registry(
@@ -223,7 +275,7 @@ def test_a_model_that_cannot_be_served_leaves_the_registry(
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(room: Room):
     before = models.versions(room.store, MODEL)[0].number
-    command = ["promote", f"run={room.state.trials[0].run_id}", "promote.seeds=1", "gate=none", *room.options]
+    command = ["promote", f"run={room.state.trials[0].run_id}", "promote.seeds=1", "gate=none", *FEW, *room.options]
     said = {process.wait(): process.stderr for process in [Command(*command) for _ in range(2)]}
     assert said.keys() == {0, 2}
     assert "another process is promoting or rolling back; wait for it" in said[2]
@@ -252,6 +304,8 @@ def test_what_cannot_be_promoted_is_named(room: Room):
         rollback(room.config("data=demo"), "77")
     with pytest.raises(UserError, match="nothing is registered"):
         rollback(room.config("data=fer2013"))
+    with pytest.raises(UserError, match=r"gate\.slices: emotion_glad is no slice"):
+        promote(room.config("+gate.slices.emotion_glad=0.5"), sweep=room.state.id, echo=lambda line: None)
     with pytest.raises(UserError, match=r"gate\.recall: glad is no class"):
         promote(room.config("+gate.recall.glad=0.5"), sweep=room.state.id, echo=lambda line: None)
 
@@ -276,7 +330,7 @@ def test_a_store_that_was_moved_goes_on_where_it_is(room: Room, tmp_path: Path):
     shutil.move(old, new)
     where = [room.options[0], override("paths.mlruns", str(new)), room.options[2]]
     Image.fromarray(np.zeros((48, 48), "uint8")).save(tmp_path / "face.png")
-    once = ["promote.top_k=1", "promote.seeds=1", "gate=none", *where]
+    once = ["promote.top_k=1", "promote.seeds=1", "gate=none", *FEW, *where]
     verbs = [
         ["sweep", "sweep=quick", "data.demo_size=1500", "training.epochs=8", "sweep.max_trials=4", *where],
         ["report", f"sweep={room.state.run_id}", *where],

@@ -26,6 +26,8 @@ TAGS = {"fer.dataset": "d", "fer.backbone": "b", "fer.features": "f"}
         (["sweep=quick", "data.emotions={1:sad}"], "quick-838da7a9"),
         (["sweep=quick", "data.clean=[constant,conflicting,duplicates]"], "quick-754bd4d1"),
         (["sweep=quick", "gate=strict", "promote=default"], "quick-9e839a36"),
+        (["sweep=quick", "gate=strict", "promote=default", "promote.corruptions=7"], "quick-9e839a36"),
+        (["sweep=quick", "gate=strict", "promote=default", "+gate.worse.emotion_sad=0.1"], "quick-9e839a36"),
     ],
 )
 def test_a_sweep_has_the_id_that_it_had(overrides: list[str], sweep: str, tmp_path: Path):

@@ -164,7 +164,13 @@ def test_what_a_server_keeps_is_reported_promoted_and_predicted_with(
     common = [*at(server), *places(tmp_path)]
     run_sweep(compose([*SMALL, "data.limit=300", "data.demo_size=1500", "sweep.max_trials=2", *common]), print)
     assert cli.main(["report", *common]) == 0
-    options = ["promote.seeds=1", "promote.top_k=1", "gate=none", "tracking.system_metrics=false"]
+    options = [
+        "promote.seeds=1",
+        "promote.top_k=1",
+        "promote.corruptions=0",
+        "gate=none",
+        "tracking.system_metrics=false",
+    ]
     assert cli.main(["promote", *options, *common]) == 0
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)).save(tmp_path / "a.png")
     capsys.readouterr()

@@ -1,0 +1,45 @@
+"""How a registered model is made again, in the words of its card."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+from fer_experiments import environment
+from fer_experiments.config import Config, flatten, project_root, to_dict, yaml_of
+from fer_experiments.config.commands import command, override
+from fer_experiments.registry.candidates import Choice
+
+
+def how_again(config: Config, choice: Choice) -> str:
+    """A section of a card: the command that makes the model again, and what it was made with."""
+    of = f"sweep={choice.sweep_id}" if choice.sweep_id else f"run={choice.candidates[0].run_id}"
+    git, known = environment.git_state(project_root()), environment.versions()
+    code = f"fer-experiments {known.get('fer-experiments', '')}, commit {git.commit or 'unknown'}"
+    made = [f"{code}{', with uncommitted changes (`environment/git.diff` of the run)' if git.dirty else ''}"]
+    lock = project_root() / "requirements.lock"
+    if lock.is_file():
+        digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+        made.append(f"`environment/{lock.name}` of the run, sha256 `{digest[:16]}`")
+    words = " ".join(
+        f"{name} {known[name]}" for name in ("python", "keras", "tensorflow", "jax", "numpy") if name in known
+    )
+    lines = "\n".join(f"- {line}" for line in (*made, words))
+    again = command("promote", of, *_differing(config), config=config)
+    return (
+        f"## How it is made again\n\n    {again}\n\nRefits that are on record are taken from there.\n\n{lines}\n\n"
+        f"Promoted {datetime.now(UTC):%Y-%m-%d}."
+    )
+
+
+def _differing(config: Config) -> list[str]:
+    """The overrides of the sections promote and gate that a command does not have without them."""
+    words = []
+    for name in ("promote", "gate"):
+        section = to_dict(config)[name]
+        known = flatten(yaml_of(name, section["name"]))
+        words += [f"{name}={section['name']}"] if section["name"] != "default" else []
+        for key, value in flatten(section).items():
+            if key not in ("name", "dry_run") and value != {} and value != known.get(key):
+                words.append(("" if key in known else "+") + override(f"{name}.{key}", value))
+    return words
