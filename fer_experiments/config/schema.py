@@ -13,12 +13,12 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 from fer_experiments.config.folders import yaml_of
-from fer_experiments.config.marks import ASIDE, BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
+from fer_experiments.config.marks import BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
+from fer_experiments.config.pixels import SEED, PretrainConfig
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `given` makes a field.
 # ruff: noqa: UP045, RUF009
 
-SEED = 2**32 - 1  # the largest that NumPy takes
 AUTO = "auto"  # what is decided once for all that stands on it
 ALL_FOLDS = "all"
 PREFER = ("best", "simple", "fast")
@@ -196,37 +196,6 @@ class SweepConfig:
     max_epochs: int = given(20, above=0)  # hyperband
     factor: int = given(3, least=2)  # hyperband
     space: dict[str, Any] = given({})
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """The recipe of the pocket backbone, trained from scratch; see `augment` and `pocket`.
-
-    widths, blocks: filters and residual blocks of each stage. ema: decay of the averaged weights a step. The largest
-    augmentations, where 0 turns one off: shift (share of the side), rotation (degrees), zoom (share), gamma (log of the
-    exponent), erasing (share of the image).
-    """
-
-    name: str = given(MISSING, in_paths=True, part=ASIDE)
-    widths: list[int] = given([48, 96, 160], above=0)
-    blocks: list[int] = given([1, 2, 2], above=0)
-    epochs: int = given(60, above=0)
-    batch_size: int = given(128, above=0)
-    learning_rate: float = given(2e-3, above=0)
-    warmup_epochs: int = given(2, least=0)
-    weight_decay: float = given(0.05, least=0)
-    label_smoothing: float = given(0.1, least=0, below=1)
-    dropout: float = given(0.3, least=0, below=1)
-    shift: float = given(0.1, least=0, most=1)
-    rotation: float = given(15.0, least=0, most=180)
-    zoom: float = given(0.15, least=0, below=1)
-    gamma: float = given(0.4, least=0)
-    erasing: float = given(0.25, least=0, most=1)
-    ema: float = given(0.999, least=0, below=1)
-    precision: str = choice("mixed_bfloat16", "float32", "mixed_bfloat16")
-    seed: int = given(0, least=0, most=SEED)
-    output: Optional[str] = literal(None, part=ASIDE)  # where the float16 weights are written; None: into the run only
-    open_test: bool = given(False, part=ASIDE)  # score PrivateTest once, recorded as an opening of the test split
 
 
 @dataclass(frozen=True)

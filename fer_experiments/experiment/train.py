@@ -12,13 +12,16 @@ from fer_experiments.config import Config, flatten, recorded
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
+from fer_experiments.experiment.pretrain import run_pretrain
 from fer_experiments.experiment.record import describe_run, record
 from fer_experiments.experiment.repeats import Fits, fit_all
 from fer_experiments.terminal import say
 
 
 def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dict[str, float]:
-    """One logged run of kind `train`; returns its final metrics."""
+    """One logged run of kind `train`; returns its final metrics. With a recipe for pocket that is what is trained."""
+    if config.pretrain is not None:
+        return run_pretrain(config, parent=parent, echo=echo)
     config = smoke(config)
     started = time.perf_counter()
     store = tracking.connect(config)
