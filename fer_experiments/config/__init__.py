@@ -3,7 +3,7 @@
 from fer_experiments.config.checks import check, check_data
 from fer_experiments.config.folders import config_dir, options, project_root, read_yaml, sweeps_dir, yaml_of
 from fer_experiments.config.parts import cache_dir, decides_results, experiment, is_place, mlruns_dir
-from fer_experiments.config.pixels import PixelsConfig, PretrainConfig
+from fer_experiments.config.pixels import FinetuneConfig, PixelsConfig, PretrainConfig
 from fer_experiments.config.plain import (
     close,
     flatten,
@@ -41,6 +41,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "FeaturesConfig",
+    "FinetuneConfig",
     "GateConfig",
     "HeadConfig",
     "PathsConfig",

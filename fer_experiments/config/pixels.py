@@ -53,6 +53,19 @@ class PixelsConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig(PixelsConfig):
+    """How backbone and head are trained together, after the head alone.
+
+    Precision, seed, deterministic, monitor and patience of `training` hold for both. layer_decay: share of the rate
+    that the lowest unfrozen layer learns at; from there it grows geometrically up to the whole rate, the head's.
+    batch_norm: the backbone's normalisations learn too; else they stay as they are: statistics, scale and offset.
+    """
+
+    layer_decay: float = given(1.0, above=0, most=1)
+    batch_norm: bool = False
+
+
+@dataclass(frozen=True)
 class PretrainConfig(PixelsConfig):
     """The recipe of the pocket backbone, trained from scratch; see `pocket`.
 

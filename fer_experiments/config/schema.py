@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from fer_experiments.config.folders import yaml_of
 from fer_experiments.config.marks import BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
-from fer_experiments.config.pixels import SEED, PretrainConfig
+from fer_experiments.config.pixels import SEED, FinetuneConfig, PretrainConfig
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `given` makes a field.
 # ruff: noqa: UP045, RUF009
@@ -118,7 +118,10 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a head is fitted."""
+    """How a head is fitted; and, where `unfreeze` says so, how backbone and head are trained on pixels after that.
+
+    unfreeze: all, the number of upper layers of the backbone (of those with weights), or the name of the lowest one.
+    """
 
     learning_rate: float = given(1e-3, above=0)
     batch_size: int = given(128, above=0)
@@ -130,6 +133,8 @@ class TrainingConfig:
     seed: int = given(0, least=0, most=SEED)
     deterministic: bool = given(False, fixed="holds for a whole process, not for a trial in it")
     smoke: bool = given(False, fixed="is for trying a command, not a setting of a fit")
+    unfreeze: Optional[str] = given(None, younger=None)
+    finetune: Optional[FinetuneConfig] = given(None, younger=None)
 
 
 @dataclass(frozen=True)
@@ -252,4 +257,10 @@ class Config:
     gate: Optional[GateConfig] = given(None, part=TASK)
 
 
-EVERY = Config(sweep=SweepConfig(), pretrain=PretrainConfig(), promote=PromoteConfig(), gate=GateConfig())
+EVERY = Config(
+    training=TrainingConfig(finetune=FinetuneConfig()),
+    sweep=SweepConfig(),
+    pretrain=PretrainConfig(),
+    promote=PromoteConfig(),
+    gate=GateConfig(),
+)

@@ -87,7 +87,7 @@ class Live:
         """Logs the row of an epoch."""
         self.run.log_epochs(pd.DataFrame([row], index=[self.before + epoch]))
         self.epochs.append(self.before + epoch)
-        self.echo(f"epoch {epoch + 1} of {self.of}: " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
+        self.echo(f"epoch {epoch + 1} of {self.of}: " + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
 
     def tell_earlier(self, trained: int) -> None:
         """Says on the run how many of its epochs an earlier one has trained; trained: all that there are."""

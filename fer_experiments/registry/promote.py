@@ -10,12 +10,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer_experiments import environment, tracking
 from fer_experiments.config import Config, experiment, flatten, project_root, recorded, to_dict
 from fer_experiments.config.commands import command, model_words
+from fer_experiments.data import Dataset
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations, Prepared
@@ -32,6 +34,9 @@ from fer_experiments.tracking.digests import digests
 from fer_experiments.tracking.models import CHAMPION, Version
 from fer_experiments.training.fit import predict
 from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, compare
+
+if TYPE_CHECKING:
+    import keras
 
 Echo = Callable[[str], None]
 
@@ -203,6 +208,8 @@ def _write(
     if len(rows) < CHECKED:
         raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
     rows = np.sort(rows[: 2 * CHECKED])
+    if config.training.unfreeze is not None:  # what the run has is the whole network
+        return _write_tuned(tracking.load_head(store, run_id), dataset, dataset.images[rows], folder)
     head = tracking.load_head(store, run_id)
     network = assemble(config.backbone, dataset.images.shape[1:], head, prepared.features.views, len(dataset.classes))
     models.save_classifier(network, dataset.classes, folder)
@@ -218,6 +225,16 @@ def _write(
         f"probability {agreement.largest:.2g}, mean {agreement.mean:.2g}{limit})"
     )
     return dataset.images[rows], said
+
+
+def _write_tuned(
+    network: keras.Model, dataset: Dataset, images: np.ndarray, folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes a fine-tuned network, and returns what `_write` does: it says what the network of its run says."""
+    models.save_classifier(network, dataset.classes, folder)
+    said = models.load_classifier(folder).probabilities(images)
+    compare("the model", said, network.predict(images, batch_size=64, verbose=0), SAME)
+    return images, said
 
 
 def _latency(call: Callable[[], object]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Trains whole networks on augmented pixels; its state is on disk after each epoch, and the same call goes on from it.
 
-Knows nothing of MLflow, and not what the network is: `pretraining` makes it.
+Knows nothing of MLflow, and not what the network is: `pretraining` and `finetuning` make it.
 """
 
 from __future__ import annotations
