@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ from stores import store_in
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, HeadConfig, check, flatten, from_dict, to_dict, with_values
+from fer_experiments.config.commands import train_command
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.finetune import fit_digest
@@ -109,6 +111,7 @@ def test_what_is_older_than_fine_tuning_is_what_it_was():
 def test_a_fine_tuning_survives_the_way_to_plain_containers_and_is_searched_by_its_keys():
     config = compose(["sweep=quick", *TUNED])
     assert from_dict(to_dict(config)) == config
+    assert compose(shlex.split(train_command(to_dict(config)))[2:]).training == config.training
     changed = with_values(config, {"training.finetune.learning_rate": 1e-5, "training.unfreeze": "all"})
     check(changed)
     before, after = flatten(to_dict(config)), flatten(to_dict(changed))
