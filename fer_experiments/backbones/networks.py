@@ -44,12 +44,13 @@ CODE_VERSION = 1  # raise it when the same config and weights come to give other
 class Backbone:
     """A frozen network.
 
-    model: uint8 pixels [b, h, w] or [b, h, w, 3] to a list of float32 features, one tensor a cut layer.
-    layers: the names of the cut layers. fingerprint: see `backbone_fingerprint`.
+    model: uint8 pixels [b, h, w] or [b, h, w, 3] to a list of features, one tensor a cut layer; `trunk` is in it, from
+    scaled pixels. layers: the names of the cut layers. fingerprint: see `backbone_fingerprint`.
     """
 
     config: BackboneConfig
     model: keras.Model
+    trunk: keras.Model
     layers: tuple[str, ...]
     fingerprint: str
 
@@ -113,10 +114,10 @@ def seen_near_twins(cfg: BackboneConfig, dataset: Dataset) -> int:
     return int(dataset.near_training[dataset.val].sum())
 
 
-def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...]) -> Backbone:
+def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...], precision: str = "float32") -> Backbone:
     """Builds the network and loads its weights.
 
-    image_shape: (h, w) of gray or (h, w, 3) of RGB images.
+    image_shape: (h, w) of gray or (h, w, 3) of RGB images. precision: the dtype policy of its trunk.
 
     Raises:
         UserError: unknown architecture, scaling or cut layer; weights that are not there or are another network's; an
@@ -126,6 +127,8 @@ def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...]) -> Backbone
 
     fingerprint = backbone_fingerprint(cfg)
     trunk = _cut(_trunk(cfg), cfg)
+    if precision != "float32":
+        trunk = in_precision(trunk, precision)
     trunk.trainable = False
     pixels = keras.Input(image_shape, dtype="uint8", name="pixels")
     # training=False: without it a SavedModel of MobileNetV2 gave other features than predict, without a warning.
@@ -137,7 +140,20 @@ def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...]) -> Backbone
         ) from error
     outputs = [_pooled(tensor, cfg.pooling) for tensor in (features if isinstance(features, list) else [features])]
     model = keras.Model(pixels, outputs, name=f"{_identifier(cfg.name)}_from_pixels")
-    return Backbone(cfg, model, tuple(cfg.layers) or tuple(trunk.output_names), fingerprint)
+    return Backbone(cfg, model, trunk, tuple(cfg.layers) or tuple(trunk.output_names), fingerprint)
+
+
+def in_precision(model: keras.Model, precision: str) -> keras.Model:
+    """A copy that computes by a dtype policy, whatever the model was made in, without optimizer and loss."""
+    import keras
+
+    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return layer.__class__.from_config({**layer.get_config(), "dtype": precision})
+
+    copy = keras.models.clone_model(model, clone_function=convert)
+    copy = keras.Model(copy.input, copy.output, name=model.name)  # a clone is compiled as the model was
+    copy.set_weights([np.asarray(weight, "float32") for weight in model.get_weights()])
+    return copy
 
 
 def _pooled(tensor: Any, pooling: str) -> Any:

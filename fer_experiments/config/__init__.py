@@ -3,6 +3,7 @@
 from fer_experiments.config.checks import check, check_data
 from fer_experiments.config.folders import config_dir, options, project_root, read_yaml, sweeps_dir, yaml_of
 from fer_experiments.config.parts import cache_dir, decides_results, experiment, is_place, mlruns_dir
+from fer_experiments.config.pixels import FinetuneConfig, PixelsConfig, PretrainConfig
 from fer_experiments.config.plain import (
     close,
     flatten,
@@ -25,7 +26,6 @@ from fer_experiments.config.schema import (
     GateConfig,
     HeadConfig,
     PathsConfig,
-    PretrainConfig,
     PromoteConfig,
     SweepConfig,
     TrackingConfig,
@@ -41,9 +41,11 @@ __all__ = [
     "Config",
     "DataConfig",
     "FeaturesConfig",
+    "FinetuneConfig",
     "GateConfig",
     "HeadConfig",
     "PathsConfig",
+    "PixelsConfig",
     "PretrainConfig",
     "PromoteConfig",
     "SweepConfig",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import MISSING
 
 from fer_experiments.config.folders import options
 from fer_experiments.config.plain import close
-from fer_experiments.config.schema import ALL_FOLDS, Config, DataConfig
+from fer_experiments.config.schema import ALL_FOLDS, Config, DataConfig, TrainingConfig
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"
@@ -30,6 +30,7 @@ def check(config: Config) -> None:
         if value is not None:
             _check_fields(section.name, value)
     check_data(config.data)
+    _check_training(config.training)
     if config.head.spatial and config.backbone.pooling != "none":
         raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
     each = config.compute.gpus_per_trial
@@ -65,9 +66,24 @@ def check_data(data: DataConfig) -> None:
         raise UserError(f"data.per_class: needs data.balance=undersample, not {data.balance}; change one of them")
 
 
+def _check_training(training: TrainingConfig) -> None:
+    """Refuses half of a fine-tuning."""
+    unfreeze, how = training.unfreeze, training.finetune
+    if unfreeze is not None and how is None:
+        raise UserError(f"training.unfreeze={unfreeze}: is a key of training=finetune; say that too")
+    if how is not None and unfreeze is None:
+        raise UserError(
+            "training.unfreeze=null: say all, a number of layers, or a layer; or leave out training=finetune"
+        )
+    if unfreeze == "0":
+        raise UserError("training.unfreeze=0: say all, a number of layers of at least 1, or the name of a layer")
+
+
 def _check_fields(section: str, values: Any) -> None:
     for field in fields(values):
         value = getattr(values, field.name)
+        if is_dataclass(value):
+            _check_fields(f"{section}.{field.name}", value)
         said = next(_faults(value, field), None)
         if said is not None:
             raise UserError(f"{section}.{field.name}={value}: {said}")

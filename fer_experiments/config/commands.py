@@ -168,6 +168,8 @@ def train_command(container: Mapping[str, Any]) -> str:
     wanted = flatten(experiment(to_dict(from_dict(container))))
     named = {group: wanted.get(f"{group}.name") for group in GROUPS}
     groups = [f"{g}={name}" for g, name in named.items() if name in options(g)]
+    if wanted.get("training.unfreeze") is not None:
+        groups.append("training=finetune")
     base = flatten(to_dict(compose(groups)))
     changed = [override(path, value) for path, value in wanted.items() if base.get(path) != value]
     return shlex.join(["fer", "train", *groups, *changed])

@@ -71,6 +71,9 @@ def compose(overrides: Sequence[str]) -> Config:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_readable(error)) from error
     except AssertionError:  # what OmegaConf raises, unless under -O, for a key of a section that is None
+        keys = [word.key for word in words if word.key.startswith("training.finetune.")]
+        if keys and "training=finetune" not in given:
+            raise UserError(f"{keys[0]}: say training=finetune too") from None
         _refuse_unchosen(OmegaConf.create({}), sections)
         raise
     assert isinstance(config, Config)

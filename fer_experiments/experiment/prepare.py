@@ -193,10 +193,11 @@ def smoke(config: Config) -> Config:
     if not config.training.smoke:
         return config
     sweep = config.sweep and replace(config.sweep, max_trials=2, max_epochs=1)
+    finetune = config.training.finetune and replace(config.training.finetune, epochs=1, batch_size=16)
     return replace(
         config,
         data=replace(config.data, demo_size=min(config.data.demo_size, 400)),
-        training=replace(config.training, epochs=1, batch_size=16),
+        training=replace(config.training, epochs=1, batch_size=16, finetune=finetune),
         tracking=replace(config.tracking, system_metrics=False),
         sweep=sweep,
     )

@@ -1,4 +1,4 @@
-"""`fer pretrain`: trains the pocket backbone from scratch, records the run, and writes the weights."""
+"""`fer pretrain`, `fer train experiment=pocket`: the pocket backbone from scratch, and its run."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
 from fer_experiments import tracking
 from fer_experiments.backbones import pocket
 from fer_experiments.config import ALL_FOLDS, Config, PretrainConfig, cache_dir, check, recorded
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
-from fer_experiments.experiment.record import describe_run, log_scores, open_sealed_test, record
+from fer_experiments.experiment.record import Live, describe_run, log_scores, open_sealed_test, record
 from fer_experiments.terminal import say
-from fer_experiments.training.pixels import PretrainResult, predict, pretrain, recipe
+from fer_experiments.training.pretraining import PretrainResult, predict, pretrain, recipe
 
 SECTIONS = ("data", "pretrain", "tracking", "paths")  # of the config: what a pretraining depends on
 
 
-def run_pretrain(config: Config, *, echo: Callable[[str], None] = say) -> dict[str, float]:
+def run_pretrain(config: Config, *, parent: str | None = None, echo: Callable[[str], None] = say) -> dict[str, float]:
     """One logged run of kind `train`; returns its final metrics.
 
     A training that was stopped goes on, and one that is finished is only recorded: its state is in the cache, under
@@ -47,22 +45,14 @@ def run_pretrain(config: Config, *, echo: Callable[[str], None] = say) -> dict[s
         f"pretrain-{settings.name}",
         described,
         tags={"fer.dataset": dataset.fingerprint},
+        parent=parent,
     ) as run:
         describe_run(run, dataset, described)
-        live: list[int] = []
-
-        def on_epoch(epoch: int, row: dict[str, float]) -> None:
-            run.log_epochs(pd.DataFrame([row], index=[epoch]))
-            live.append(epoch)
-            echo(f"epoch {epoch + 1} of {settings.epochs}: " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()))
-
+        live = Live(run, settings.epochs, echo)
         echo(f"training {settings.epochs} epochs on {len(dataset.train):,} faces; state in {folder}")
-        result = pretrain(dataset, settings, checkpoint_dir=folder, on_epoch=on_epoch)
-        earlier = len(result.history) - len(live)
-        if earlier:
-            note = f"{earlier} of {len(result.history)} epochs were trained before this run and found in the cache: "
-            run.describe(f"{note}`time/fit_s` counts them, `time/total_s` does not.")
-        final = record(run, dataset, [result], result, logged=live)
+        result = pretrain(dataset, settings, checkpoint_dir=folder, on_epoch=live)
+        live.tell_earlier(len(result.history))
+        final = record(run, dataset, [result], result, logged=live.epochs)
         _write_weights(run, settings, result)
         if settings.open_test:
             final |= _open_test(run, config, dataset, result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,32 @@ def record(
     run.log_figure(curves.learning_curves(history, kept.best_epoch), "plots/learning_curves.png")
     run.log_csv(history.rename_axis("epoch").reset_index(), "metrics/history.csv")
     return final
+
+
+@dataclass
+class Live:
+    """Called with each epoch of a training on pixels, which takes minutes: logs and tells it at once.
+
+    of: their number. before: epochs of the run that came before them. epochs: those that have been logged.
+    """
+
+    run: tracking.Run
+    of: int
+    echo: Callable[[str], None]
+    before: int = 0
+    epochs: list[int] = field(default_factory=list)
+
+    def __call__(self, epoch: int, row: dict[str, float]) -> None:
+        """Logs the row of an epoch."""
+        self.run.log_epochs(pd.DataFrame([row], index=[self.before + epoch]))
+        self.epochs.append(self.before + epoch)
+        self.echo(f"epoch {epoch + 1} of {self.of}: " + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+    def tell_earlier(self, trained: int) -> None:
+        """Says on the run how many of its epochs an earlier one has trained; trained: all that there are."""
+        if earlier := trained - len(self.epochs):
+            note = f"{earlier} of {trained} epochs were trained before this run and found in the cache: "
+            self.run.describe(f"{note}`time/fit_s` counts them, `time/total_s` does not.")
 
 
 def log_scores(

@@ -1,4 +1,4 @@
-"""Fits a head and records it: for trials, refits, and `fer train`, one logged run or one for each job of a multirun."""
+"""Fits a head, fine-tunes it where asked, and records it: for trials, refits, `fer train` and its multiruns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from fer_experiments.backbones.networks import seen_near_twins
 from fer_experiments.config import Config, flatten, recorded
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
+from fer_experiments.experiment.finetune import fine_tune_live, unfrozen_backbone
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
+from fer_experiments.experiment.pretrain import run_pretrain
 from fer_experiments.experiment.record import describe_run, record
 from fer_experiments.experiment.repeats import Fits, fit_all
 from fer_experiments.terminal import say
 
 
 def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dict[str, float]:
-    """One logged run of kind `train`; returns its final metrics."""
+    """One logged run of kind `train`; returns its final metrics. With a recipe for pocket that is what is trained."""
+    if config.pretrain is not None:
+        return run_pretrain(config, parent=parent, echo=echo)
     config = smoke(config)
     started = time.perf_counter()
     store = tracking.connect(config)
@@ -28,23 +32,31 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dic
     name = f"{config.backbone.name}-{config.head.name}"
     with tracking.start_run(store, "train", name, recorded(config), tags=prepared.tags, parent=parent) as run:
         describe_run(run, prepared.dataset, recorded(config))
-        fits, final = fit_and_record(run, prepared, config, description=config.head.name)
+        fits, final = fit_and_record(run, prepared, config, echo, description=config.head.name)
         run.log_metrics({"time/total_s": time.perf_counter() - started})
     echo(summary(prepared.dataset, final, fits))
     return final
 
 
 def fit_and_record(
-    run: tracking.Run, prepared: Prepared, config: Config, **options: Any
+    run: tracking.Run, prepared: Prepared, config: Config, echo: Echo = say, **options: Any
 ) -> tuple[Fits, dict[str, float]]:
-    """Fits the config's head on the prepared features, with the options of `fit_all`; fits and head go on the run."""
+    """Fits the config's head on the prepared features, with the options of `fit_all`, and where the config says so
+    fine-tunes it with its backbone; the fits go on the run, with the head or the whole network."""
+    tuned = config.training.unfreeze is not None
+    if tuned and (len(prepared.parts) > 1 or options.get("repeats", 1) > 1):
+        raise UserError("training=finetune: is of one network; say data.fold=<number>, and sweep.repeats=1")
+    backbone = unfrozen_backbone(prepared.dataset, config) if tuned else None  # before hours, if it cannot be
     fits = fit_all(prepared, config, **options)
-    final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats)
+    logged: Sequence[int] = ()
+    if backbone is not None:
+        fits.results[0], logged = fine_tune_live(run, backbone, fits.kept, prepared, config, echo)
+    final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats, logged=logged)
     if len(fits.results) > 1:
         run.log_json(fits.table(), "metrics/fits.json")
     if near := seen_near_twins(config.backbone, prepared.dataset):
         run.set_tags({"fer.seen_near_twins": f"{near} of {len(prepared.dataset.val)} validation images"})
-    run.log_head(fits.kept.model, prepared.features.dtype)
+    run.log_head(fits.kept.model, "uint8" if tuned else prepared.features.dtype)
     return fits, final
 
 

@@ -25,8 +25,7 @@ from fer_experiments.registry.candidates import Refitted
 from fer_experiments.registry.sealed import Outcome
 from fer_experiments.tracking import models
 from fer_experiments.training.fit import predict
-from fer_experiments.training.rows import Features
-from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, compare
+from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, at_temperature, compare
 
 if TYPE_CHECKING:
     import keras
@@ -86,9 +85,13 @@ def choose_ensemble(
             "data.fold=all: its heads have learned from each other's folds; promote.ensemble and .abstain "
             "choose on a validation split that none has learned from: leave them out"
         )
+    if config.training.unfreeze is not None and promoting.ensemble != "none":
+        raise UserError(
+            f"promote.ensemble={promoting.ensemble}: fine-tuned networks have no backbone in common; leave it out"
+        )
     own, members = best.runs[best.best_seed(direction)], _members(promoting.ensemble, refits, direction)
     heads = {name: tracking.load_head(run.store, name) for name in (own, *members)}
-    answers = {name: predict(head, prepared.features, dataset.val) for name, head in heads.items()}
+    answers = {name: _said(config, prepared, head, dataset.val) for name, head in heads.items()}
     labels = dataset.labels[dataset.val]
 
     def together(names: tuple[str, ...]) -> Ensemble:
@@ -144,9 +147,11 @@ def _record_ensemble(run: tracking.Run, options: list[Ensemble], echo: Echo) -> 
     run.log_json([{"runs": option.runs, **option.scores} for option in options], "ensemble.json")
 
 
-def _plain(heads: list[keras.Model], features: Features, rows: np.ndarray) -> np.ndarray:
-    """What heads say together of these rows, float32 [rows, classes]."""
-    return np.mean([predict(head, features, rows) for head in heads], axis=0)
+def _said(config: Config, prepared: Prepared, head: keras.Model, rows: np.ndarray) -> np.ndarray:
+    """What a head says of stored features, or a fine-tuned network of images: float32 [rows, classes]."""
+    if config.training.unfreeze is None:
+        return predict(head, prepared.features, rows)
+    return np.asarray(head.predict(prepared.dataset.images[rows], batch_size=64, verbose=0))
 
 
 def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: Path, echo: Echo) -> np.ndarray:
@@ -157,27 +162,32 @@ def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: 
     Raises:
         UserError: it says something else, or there are too few images to tell.
     """
-    dataset, heads, views = prepared.dataset, ensemble.heads, prepared.features.views
+    dataset, heads = prepared.dataset, ensemble.heads
     rows = np.concatenate([dataset.val, dataset.train])
     if len(rows) < CHECKED:
         raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
     rows = np.sort(rows[: 2 * CHECKED])
-    shape, classes = dataset.images.shape[1:], dataset.classes
-    network = assemble(config.backbone, shape, heads, views, len(classes), ensemble.temperature)
-    models.save_classifier(network, classes, folder, ensemble.threshold)
-    said = models.load_classifier(folder).probabilities(dataset.images[rows])
-    plain = untempered(said, ensemble.temperature)
-    stored, rough = _plain(heads, prepared.features, rows), config.features.precision != "float32"
+    images: np.ndarray = dataset.images[rows]
+    tuned, count = config.training.unfreeze is not None, len(dataset.classes)
+    if tuned:
+        network = at_temperature(heads[0], ensemble.temperature)
+    else:
+        shape, views = images.shape[1:], prepared.features.views
+        network = assemble(config.backbone, shape, heads, views, count, ensemble.temperature)
+    models.save_classifier(network, dataset.classes, folder, ensemble.threshold)
+    plain = untempered(models.load_classifier(folder).probabilities(images), ensemble.temperature)
+    rough = config.features.precision != "float32" and not tuned
     if rough:  # what is assembled is told from what is not by features that are as exact as it
-        exact = exact_features(dataset.images[rows], config.backbone, config.features)
-        compare("the assembled model", plain, _plain(heads, exact, np.arange(len(rows))))
+        exact = exact_features(images, config.backbone, config.features)
+        expected = np.mean([predict(head, exact, np.arange(len(rows))) for head in heads], axis=0)
+        compare("the assembled model", plain, expected)
+    stored = np.mean([_said(config, prepared, head, rows) for head in heads], axis=0)
     agreement = compare("the assembled model", plain, stored, ROUGH if rough else TOLERANCE, mean=rough)
     limit = f"; with features in float32 within {TOLERANCE:g}" if rough else f", allowed {TOLERANCE:g}"
     echo(
-        f"assembled: agrees with the stored features on {agreement.images} images (largest difference of a "
-        f"probability {agreement.largest:.2g}, mean {agreement.mean:.2g}{limit})"
+        f"assembled: agrees with {'the network of its run' if tuned else 'the stored features'} on {agreement.images} "
+        f"images (largest difference of a probability {agreement.largest:.2g}, mean {agreement.mean:.2g}{limit})"
     )
-    images: np.ndarray = dataset.images[rows]
     return images
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, check, experiment, flatten, from_dict, read_yaml, recorded, to_dict
+from fer_experiments.config import Config, check, experiment, from_dict, read_yaml, recorded, to_dict
 from fer_experiments.config.commands import command, ui_command
-from fer_experiments.config.parts import FITTED_SECTIONS
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
+from fer_experiments.experiment.finetune import fit_digest
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.experiment.train import fit_and_record
@@ -156,7 +154,7 @@ def refit_all(
         try:
             for seed in range(candidate.config.promote.seeds):
                 label = f"{candidate.name}, seed {seed}"
-                runs[seed], scores[seed], how = _refit(candidate, seed, label, choice.objective, prepared, parent)
+                runs[seed], scores[seed], how = _refit(candidate, seed, label, choice.objective, prepared, parent, echo)
                 echo(f"{label}: {choice.objective} {scores[seed]:.4f}, {how}")
         except FitError as error:
             echo(f"{label}: FAILED: {error}; {candidate.name} is left out")
@@ -168,11 +166,17 @@ def refit_all(
 
 
 def _refit(
-    candidate: Candidate, seed: int, label: str, objective: str, prepared: Prepared, parent: tracking.Run
+    candidate: Candidate,
+    seed: int,
+    label: str,
+    objective: str,
+    prepared: Prepared,
+    parent: tracking.Run,
+    echo: Callable[[str], None],
 ) -> tuple[str, float, str]:
     """Run id and score of one refit, and how it came about."""
     config = replace(candidate.config, training=replace(candidate.config.training, seed=seed), promote=None, gate=None)
-    digest = refit_digest(config, prepared.tags)
+    digest = fit_digest(config, prepared.tags)
     for found in tracking.find_runs(parent.store, {"fer.refit": digest}, "FINISHED"):
         if objective in found.metrics:
             return found.run_id, found.metrics[objective], f"on record as run {found.run_id[:8]}"
@@ -186,13 +190,7 @@ def _refit(
             parent=parent.id,
         ) as run:
             describe_run(run, prepared.dataset, recorded(config))
-            fits, final = fit_and_record(run, prepared, config, description=label)
+            fits, final = fit_and_record(run, prepared, config, echo, description=label)
     finally:
         forget()
     return run.id, final[objective], f"{fits.epochs} epochs in {fits.seconds:.0f} s"
-
-
-def refit_digest(config: Config, tags: dict[str, str]) -> str:
-    """What makes two fits the same: config (head, training, seed), and the fingerprints of what they were made of."""
-    own = flatten({section: to_dict(config)[section] for section in FITTED_SECTIONS})
-    return hashlib.sha256(json.dumps([own, tags], sort_keys=True).encode()).hexdigest()[:16]

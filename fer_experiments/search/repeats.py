@@ -7,7 +7,8 @@ from fer_experiments.errors import UserError
 
 
 def check_repeats(config: Config, grants: bool) -> None:
-    """Refuses several fits a trial where trials go on with heads of others, and a preference that needs them without.
+    """Refuses several fits a trial where trials go on with heads of others, or fine-tune, and a preference that needs
+    several without.
 
     grants: whether the oracle gives trials their epochs (`Row`).
 
@@ -16,6 +17,12 @@ def check_repeats(config: Config, grants: bool) -> None:
     """
     sweep = config.sweep
     assert sweep is not None
+    ended = grants or sweep.pruner != "none" or sweep.max_trial_minutes is not None
+    if config.training.unfreeze is not None and (ended or is_repeated(config)):
+        raise UserError(
+            "training=finetune: its trials are one fit each and not ended before their time: say another sweep.oracle "
+            "than hyperband, sweep.pruner=none, sweep.max_trial_minutes=null, sweep.repeats=1 and a number as data.fold"
+        )
     if sweep.prefer != "best" and not is_repeated(config):
         raise UserError(
             f"sweep.prefer={sweep.prefer}: it chooses by the spread over several fits of a trial; with it say "

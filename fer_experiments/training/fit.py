@@ -19,6 +19,7 @@ from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.training.heads import Moments, build_head
+from fer_experiments.training.optimizer import build_optimizer
 from fer_experiments.training.passes import Passes
 from fer_experiments.training.result import TrainingResult
 from fer_experiments.training.rows import Features, load
@@ -62,7 +63,7 @@ def fit_head(
         moments = feature_moments(features, dataset.train)
     model = build_head(head, features.shapes, classes, moments=moments, precision=training.precision)
     loss = keras.losses.BinaryCrossentropy() if classes == 2 else keras.losses.SparseCategoricalCrossentropy()
-    model.compile(optimizer=_optimizer(training), loss=loss)
+    model.compile(optimizer=build_optimizer(training.optimizer, training.learning_rate), loss=loss)
     if initial_weights is not None:
         model.set_weights(initial_weights)
     labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels.astype("int32")
@@ -181,15 +182,6 @@ def forget() -> None:
         registered = ops.gradient_registry._registry
         for name in [name for name in registered if name.startswith("CustomGradient-")]:
             del registered[name]
-
-
-def _optimizer(training: TrainingConfig) -> keras.optimizers.Optimizer:
-    made = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
-    }
-    return made[training.optimizer](training.learning_rate)
 
 
 class EpochProgress(keras.callbacks.Callback):

@@ -1,211 +1,245 @@
-"""Trains the pocket backbone from scratch; its state is on disk after each epoch, and the same call goes on from there.
+"""Trains whole networks on augmented pixels; its state is on disk after each epoch, and the same call goes on from it.
 
-Knows nothing of MLflow: `pretrain` is what records it.
+Knows nothing of MLflow, and not what the network is: `pretraining` and `finetuning` make it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
 from fer_experiments import termination
-from fer_experiments.backbones import pocket
-from fer_experiments.config import PretrainConfig
-from fer_experiments.config.marks import ASIDE
-from fer_experiments.config.parts import marked
+from fer_experiments.config import PixelsConfig
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError
 from fer_experiments.evaluation import metrics
-from fer_experiments.training.augment import augment
-from fer_experiments.training.result import TrainingResult
+from fer_experiments.files import write_atomically
+from fer_experiments.training.augment import augment, mixed
+from fer_experiments.training.optimizer import build_optimizer
 
 STATE = "state.npz"
+Weights = dict[str, np.ndarray]
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # images, one-hot labels, weights of the images
+OnEpoch = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
-class PretrainResult(TrainingResult):
-    """A finished training of the pocket network, plain and float32.
+class Network:
+    """What is trained.
 
-    history: train/ with dropout, on augmented images, smoothed labels; val/ of averaged weights, plain cross-entropy;
-    learning_rate at the epoch's end. weights: of the best epoch by val/accuracy, float16, as `pocket.save` takes them.
+    model: compiled by `compile_for`. takes: augmented images, float32 [b, h, w] in [0, 255], to what the model takes.
+    weights: what is to be kept of the model as it is. score: probabilities with that, float32 [val images, classes].
+    rate: the config path of the learning rate, for messages.
     """
 
-    weights: dict[str, np.ndarray]
+    model: keras.Model
+    takes: Callable[[np.ndarray], np.ndarray]
+    weights: Callable[[], Weights]
+    score: Callable[[Weights], np.ndarray]
+    rate: str
 
 
-def recipe(config: PretrainConfig) -> dict[str, Any]:
-    """Return the fields that decide what is learned."""
-    aside = marked("part", ASIDE)
-    return {k: v for k, v in asdict(config).items() if f"pretrain.{k}" not in aside}
+@dataclass
+class Trained:
+    """How far a training has come. history: a row an epoch. best: the weights of the best epoch. seconds: so far."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    seconds: float = 0.0
+    best: Weights = field(default_factory=dict)
 
 
-def pretrain(
+def train_on_pixels(
+    network: Network,
     dataset: Dataset,
-    config: PretrainConfig,
+    config: PixelsConfig,
+    folder: Path,
     *,
-    checkpoint_dir: Path,
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-) -> PretrainResult:
-    """Train the network on dataset.train, choose the epoch on dataset.val.
+    seed: int,
+    monitor: str = "val_accuracy",
+    patience: int | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Trains the network on dataset.train and keeps the epoch that is the best on dataset.val.
 
-    checkpoint_dir: holds the state after each epoch, of this dataset and recipe alone; a call that finds one goes on
-    from it, a finished one trains no more. on_epoch(epoch, row of the history) is called after each epoch.
+    The rows of the history: train/ on augmented images and smoothed labels, val/ of the averaged weights (plain
+    cross-entropy), learning_rate at the epoch's end.
+
+    Args:
+        network: with the weights that the training begins with.
+        dataset: images [n, h, w]; its class weights weigh the images.
+        config: how.
+        folder: holds the state after each epoch, of this network, dataset and config alone; a call that finds one goes
+            on from it, a finished one trains no more.
+        seed: what an epoch sees depends on it and the epoch's number alone.
+        monitor: val_accuracy or val_loss.
+        patience: epochs without a better one that end the training; None: it has all its epochs.
+        on_epoch: is called with each epoch's number and row, when they are on disk.
 
     Raises:
         FitError: the loss is not a number; the state stays that of the epoch before.
     """
-    keras.utils.set_random_seed(config.seed)
-    batch_size = min(config.batch_size, len(dataset.train))
-    model = _compiled(config, len(dataset.classes), len(dataset.train) // batch_size)
-    progress = _Progress(model, dataset, config, checkpoint_dir / STATE, on_epoch)
-    done = progress.restore()
-    if done < config.epochs:
-        model.fit(
-            _batches(dataset, config, batch_size, range(done, config.epochs)),
-            steps_per_epoch=len(dataset.train) // batch_size,
-            initial_epoch=done,
-            epochs=config.epochs,
-            callbacks=[progress],
-            shuffle=False,
-            verbose=0,
-        )
-    history = pd.DataFrame(progress.history)
-    best = pocket.with_weights(config.widths, config.blocks, progress.best)
-    probabilities = predict(best, dataset.images[dataset.val])
-    labels = dataset.labels[dataset.val]
-    return PretrainResult(best, history, progress.best_epoch, probabilities, labels, progress.seconds, progress.best)
+    state = _restored(folder / STATE, _variables(network.model))
+    while len(state.history) < config.epochs and not _is_over(state, patience):
+        termination.check()
+        started, epoch = time.perf_counter(), len(state.history)
+        row = _trained(network, dataset, config, state.history, np.random.default_rng([seed, epoch]))
+        weights = _averaged(network)
+        scores = metrics.classification_metrics(dataset.labels[dataset.val], network.score(weights))
+        row |= {"val/loss": scores["loss"], "val/accuracy": scores["accuracy"], "learning_rate": row["learning_rate"]}
+        if not np.isfinite([row["train/loss"], row["val/loss"]]).all():
+            raise FitError(f"the loss is not a number in epoch {epoch + 1}: try a smaller {network.rate}")
+        state.history.append(row)
+        if _is_best(state.history, monitor.replace("val_", "val/")):
+            state.best, state.best_epoch = weights, epoch
+        state.seconds += time.perf_counter() - started
+        _store(folder / STATE, state, _variables(network.model))
+        if on_epoch:
+            on_epoch(epoch, row)
+    return state
 
 
-def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Return the probabilities, float32 [n, classes], of uint8 images [n, 48, 48]."""
-    logits = model.predict(_scaled(images), batch_size=256, verbose=0)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
-def _scaled(images: np.ndarray) -> np.ndarray:
-    """Return gray images as the network takes them, float32 [n, 48, 48, 1]."""
-    scaling = pocket.SCALING
-    return ((images.astype(np.float32) - scaling["mean"]) / scaling["scale"])[..., None]
-
-
-def _compiled(config: PretrainConfig, classes: int, steps: int) -> keras.Model:
-    """Return the network in its training form, with optimizer and loss."""
-    model = pocket.build(
-        config.widths, config.blocks, classes, dropout=config.dropout, training_form=True, dtype=config.precision
+def compile_for(
+    model: keras.Model, config: PixelsConfig, *, logits: bool = False, scales: Sequence[float] | None = None
+) -> None:
+    """Gives a model of images its loss and optimizer. logits: what it says of them. scales: see `build_optimizer`."""
+    averaging = {"use_ema": True, "ema_momentum": config.ema} if config.ema else {}
+    optimizer = build_optimizer(
+        config.optimizer,
+        config.learning_rate,
+        scales=scales,
+        weight_decay=config.weight_decay,
+        global_clipnorm=config.clip_norm,
+        **averaging,
     )
-    warmup = config.warmup_epochs * steps
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, config.epochs * steps - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=config.weight_decay, use_ema=True, ema_momentum=config.ema
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gain"])
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=logits, label_smoothing=config.label_smoothing)
     model.compile(optimizer, loss, metrics=["accuracy"])
     optimizer.build(model.trainable_variables)
-    return model
+
+
+def _is_best(history: list[dict[str, float]], series: str) -> bool:
+    """Whether the last epoch is better than every one before it."""
+    *others, last = (row[series] for row in history)
+    return all(last < other if series == "val/loss" else last > other for other in others)
+
+
+def _is_over(state: Trained, patience: int | None) -> bool:
+    """Whether so many epochs have brought nothing better."""
+    return patience is not None and len(state.history) - 1 - state.best_epoch >= max(1, patience)
+
+
+def _trained(
+    network: Network, dataset: Dataset, config: PixelsConfig, history: list[dict[str, float]], rng: np.random.Generator
+) -> dict[str, float]:
+    """Trains one epoch; its loss, accuracy, and the rate at its end."""
+    model, size = network.model, min(config.batch_size, len(dataset.train))
+    steps = len(dataset.train) // size
+    step, rate = len(history) * steps, _rate(config, steps, history)
+    logs = []
+    for images, targets, weights in _ahead(_batches(network, dataset, config, size, rng)):
+        model.optimizer.learning_rate = rate(step)
+        logs.append(model.train_on_batch(images, targets, weights, return_dict=True))
+        step += 1
+    means = {f"train/{name}": float(np.mean([each[name] for each in logs])) for name in ("loss", "accuracy")}
+    return means | {"val/loss": math.nan, "val/accuracy": math.nan, "learning_rate": rate(step)}
+
+
+def _rate(config: PixelsConfig, steps: int, history: list[dict[str, float]]) -> Callable[[int], float]:
+    """The learning rate at each step from the beginning, as it is in the epoch after `history`; steps: of an epoch."""
+    warmup = config.warmup_epochs * steps
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(1, config.epochs * steps - warmup),
+        alpha=1.0 if config.schedule == "constant" else 0.0,
+        warmup_target=config.learning_rate,
+        warmup_steps=warmup,
+    )
+    factor = config.drop ** _drops(config, [row["val/loss"] for row in history])
+
+    def rate(step: int) -> float:
+        whole = float(keras.ops.convert_to_numpy(schedule(step)))
+        return min(whole, max(config.floor, whole * factor)) if factor < 1 else whole
+
+    return rate
+
+
+def _drops(config: PixelsConfig, losses: list[float]) -> int:
+    """How often the rate has been dropped after epochs with these losses."""
+    count = len(losses) // config.drop_epochs if config.drop_epochs else 0
+    best, waited = math.inf, 0
+    for loss in losses:
+        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+        if waited == config.drop_patience:
+            count, waited = count + 1, 0
+    return count
 
 
 def _batches(
-    dataset: Dataset, config: PretrainConfig, batch_size: int, epochs: range
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield augmented images and one-hot labels; what an epoch sees depends on the seed and its number alone."""
+    network: Network, dataset: Dataset, config: PixelsConfig, size: int, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """An epoch's batches, all of `size`: what is left over waits for another epoch."""
     targets = np.eye(len(dataset.classes), dtype=np.float32)[dataset.labels]
-    for epoch in epochs:
-        rng = np.random.default_rng([config.seed, epoch])
-        rows = rng.permutation(dataset.train)
-        for start in range(0, len(rows) - batch_size + 1, batch_size):
-            batch = rows[start : start + batch_size]
-            yield _scaled(augment(dataset.images[batch], config, rng)), targets[batch]
+    weights = None
+    if dataset.class_weight:
+        weights = np.array([dataset.class_weight.get(i, 1.0) for i in range(len(dataset.classes))], np.float32)
+    rows = rng.permutation(dataset.train)
+    for start in range(0, len(rows) - size + 1, size):
+        batch = rows[start : start + size]
+        images, labels = augment(dataset.images[batch], config, rng), targets[batch]
+        if config.mixup:
+            images, labels = mixed(images, labels, config.mixup, rng)
+        yield network.takes(images), labels, None if weights is None else labels @ weights
 
 
-class _Progress(keras.callbacks.Callback):
-    """After each epoch: scores the averaged weights, keeps the best, and puts the whole state on disk."""
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same, each made in a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
-    def __init__(
-        self,
-        network: keras.Model,
-        dataset: Dataset,
-        config: PretrainConfig,
-        path: Path,
-        on_epoch: Callable[[int, dict[str, float]], None] | None,
-    ) -> None:
-        super().__init__()
-        self.network, self.dataset, self.config, self.path, self.on_epoch = network, dataset, config, path, on_epoch
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, np.ndarray] = {}
-        self.best_epoch = -1
-        self.seconds = 0.0
-        self.started = time.perf_counter()
 
-    @property
-    def variables(self) -> list[Any]:
-        """All that training changes: weights, the state of dropout, moments, averages, the step."""
-        return [v for layer in self.network.layers for v in layer.variables] + self.network.optimizer.variables
+def _averaged(network: Network) -> Weights:
+    """What is kept of the averaged weights; training goes on from the others."""
+    trained = network.model.get_weights()
+    network.model.optimizer.finalize_variable_values(network.model.trainable_variables)
+    weights = network.weights()
+    network.model.set_weights(trained)
+    return weights
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Score, keep, save."""
-        termination.check()
-        logs = logs or {}
-        weights = self.averaged()
-        labels = self.dataset.labels[self.dataset.val]
-        plain = pocket.with_weights(self.config.widths, self.config.blocks, weights)
-        probabilities = predict(plain, self.dataset.images[self.dataset.val])
-        scores = metrics.classification_metrics(labels, probabilities)
-        row = {
-            "train/loss": float(logs["loss"]),
-            "train/accuracy": float(logs["accuracy"]),
-            "val/loss": scores["loss"],
-            "val/accuracy": scores["accuracy"],
-            "learning_rate": float(keras.ops.convert_to_numpy(self.network.optimizer.learning_rate)),
-        }
-        if not np.isfinite([row["train/loss"], row["val/loss"]]).all():
-            raise FitError(f"the loss is not a number in epoch {epoch + 1}: try a smaller pretrain.learning_rate")
-        if all(row["val/accuracy"] > earlier["val/accuracy"] for earlier in self.history):
-            self.best, self.best_epoch = weights, epoch
-        self.history.append(row)
-        now = time.perf_counter()
-        self.seconds, self.started = self.seconds + now - self.started, now
-        self.store()
-        if self.on_epoch:
-            self.on_epoch(epoch, row)
 
-    def averaged(self) -> dict[str, np.ndarray]:
-        """Return the averaged weights, folded, float16; training goes on from the others."""
-        trained = self.network.get_weights()
-        self.network.optimizer.finalize_variable_values(self.network.trainable_variables)
-        weights = pocket.folded(self.network)
-        self.network.set_weights(trained)
-        return weights
+def _variables(model: keras.Model) -> list[Any]:
+    """All that training changes: weights, the state of dropout, moments, averages, the step; not the rate, which the
+    history decides."""
+    own = [v for layer in model.layers for v in layer.variables]
+    return own + [v for v in model.optimizer.variables if v.path != model.optimizer.learning_rate.path]
 
-    def store(self) -> None:
-        """Replace the state on disk, whole or not at all."""
-        values = {f"variable_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.variables)}
-        facts = {"history": self.history, "best_epoch": self.best_epoch, "seconds": self.seconds}
-        best = {f"best_{name}": value for name, value in self.best.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name("partial.npz")
-        np.savez(partial, allow_pickle=False, facts=np.array(json.dumps(facts)), **best, **values)
-        partial.replace(self.path)
 
-    def restore(self) -> int:
-        """Take up the state on disk, if there is one; return the number of finished epochs."""
-        if not self.path.exists():
-            return 0
-        with np.load(self.path) as stored:
-            for i, variable in enumerate(self.variables):
-                variable.assign(stored[f"variable_{i}"])
-            self.best = {name.removeprefix("best_"): stored[name] for name in stored.files if name.startswith("best_")}
-            facts = json.loads(str(stored["facts"]))
-        self.history, self.best_epoch, self.seconds = facts["history"], facts["best_epoch"], facts["seconds"]
-        return len(self.history)
+def _store(path: Path, state: Trained, variables: list[Any]) -> None:
+    """Replaces the state on disk, whole or not at all."""
+    values = {f"variable_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+    facts = json.dumps({"history": state.history, "best_epoch": state.best_epoch, "seconds": state.seconds})
+    best = {f"best_{name}": value for name, value in state.best.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, facts=np.array(facts), **best, **values))
+
+
+def _restored(path: Path, variables: list[Any]) -> Trained:
+    """The state on disk, its variables put in place; a beginning where there is none."""
+    if not path.exists():
+        return Trained()
+    with np.load(path) as stored:
+        for i, variable in enumerate(variables):
+            variable.assign(stored[f"variable_{i}"])
+        best = {name.removeprefix("best_"): stored[name] for name in stored.files if name.startswith("best_")}
+        return Trained(**json.loads(str(stored["facts"])), best=best)

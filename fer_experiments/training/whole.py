@@ -1,4 +1,4 @@
-"""One Keras model from uint8 pixels to class probabilities: preprocessing, frozen backbone, heads, temperature.
+"""One Keras model from uint8 pixels to class probabilities: preprocessing, backbone, heads, temperature.
 
 It consists of Keras' own layers and operations alone, so that a saved one is loaded without this package.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_experiments.backbones.networks import load_backbone
+from fer_experiments.backbones.networks import in_precision, load_backbone
 from fer_experiments.backbones.preprocessing import LUMA
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
@@ -67,34 +67,64 @@ def assemble(
     Raises:
         UserError: what `load_backbone` raises; a head for other features, or for another number of classes.
     """
-    import keras
-
     if len(image_shape) not in (2, 3) or image_shape[2:] not in ((), (1,), (3,)):
         raise UserError(f"image shape {image_shape}: must be (h, w), (h, w, 1) or (h, w, 3)")
     backbone = load_backbone(backbone_cfg, (*image_shape[:2], 1))  # type: ignore[arg-type]  # None is any size
-    copies = [_in_float32(head, f"{head.name}_{i}" if i else head.name) for i, head in enumerate(heads)]
+    copies = [_finished(head, f"{head.name}_{i}" if i else head.name) for i, head in enumerate(heads)]
     for copy in copies:
         _check_fit(backbone.model, copy, classes)
+    return joined(backbone.model, copies, image_shape, views, classes, temperature, training=False)
+
+
+def joined(
+    backbone: keras.Model,
+    heads: Sequence[keras.Model],
+    image_shape: tuple[int | None, ...],
+    views: Sequence[str],
+    classes: int,
+    temperature: float = 1.0,
+    *,
+    training: bool | None = None,
+) -> keras.Model:
+    """The model that `assemble` describes, of this very backbone and these heads; training: of Keras' calls."""
+    import keras
+
     pixels = keras.Input(image_shape, dtype="uint8", name="pixels")
     gray = _gray(pixels)
     seen = [_seen(gray, view) for view in dict.fromkeys(views)]
     # One batch of all views: calling the backbone once a view would double the graph, and the time it takes to load.
     batch = keras.ops.concatenate(seen, axis=0) if len(seen) > 1 else seen[0]
     # training=False: without it an exported MobileNetV2 gave other features than predict, without a warning.
-    features = keras.tree.flatten(backbone.model(batch, training=False))
-    answers = [copy(features if len(features) > 1 else features[0], training=False) for copy in copies]
+    features = keras.tree.flatten(backbone(batch, training=training))
+    answers = [head(features if len(features) > 1 else features[0], training=training) for head in heads]
     probabilities = keras.layers.Average(name="heads", dtype="float32")(answers) if len(answers) > 1 else answers[0]
     if len(seen) > 1:
         by_view = keras.ops.reshape(probabilities, (len(seen), -1, probabilities.shape[-1]))
         probabilities = keras.ops.mean(by_view, axis=0)
     if classes == 2 and probabilities.shape[-1] == 1:
         other = keras.layers.Rescaling(-1.0, 1.0, name="other_class", dtype="float32")(probabilities)
-        probabilities = keras.layers.Concatenate(name="both_classes")([other, probabilities])
-    if temperature != 1:
-        logs = keras.ops.log(keras.ops.maximum(probabilities, LEAST))
-        logits = keras.layers.Rescaling(1 / temperature, name="inverse_temperature", dtype="float32")(logs)
-        probabilities = keras.layers.Activation("softmax", name="tempered", dtype="float32")(logits)
-    return keras.Model(pixels, probabilities, name=f"{backbone.model.name}_{heads[0].name}")
+        probabilities = keras.layers.Concatenate(name="both_classes", dtype="float32")([other, probabilities])
+    name = f"{backbone.name}_{heads[0].name}"
+    return keras.Model(pixels, _at_temperature(probabilities, temperature), name=name)
+
+
+def at_temperature(network: keras.Model, temperature: float) -> keras.Model:
+    """A network to probabilities, with these divided by a temperature as `assemble` does it."""
+    import keras
+
+    if temperature == 1:
+        return network
+    return keras.Model(network.inputs, _at_temperature(network.outputs[0], temperature), name=network.name)
+
+
+def _at_temperature(probabilities: Any, temperature: float) -> Any:
+    from keras import layers, ops
+
+    if temperature == 1:
+        return probabilities
+    logs = ops.log(ops.maximum(probabilities, LEAST))
+    logits = layers.Rescaling(1 / temperature, name="inverse_temperature", dtype="float32")(logs)
+    return layers.Activation("softmax", name="tempered", dtype="float32")(logits)
 
 
 def compare(
@@ -153,16 +183,12 @@ def _seen(pixels: Any, view: str) -> Any:
     return pixels if view == "original" else ops.flip(pixels, axis=2)
 
 
-def _in_float32(head: keras.Model, name: str) -> keras.Model:
-    """A copy of the head that computes in float32 whatever it was trained in, without optimizer and loss."""
+def _finished(head: keras.Model, name: str) -> keras.Model:
+    """A copy of the head that computes in float32 whatever it was trained in, and is trained no more."""
     import keras
 
-    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
-
-    copy = keras.models.clone_model(head, clone_function=convert)
-    copy = keras.Model(copy.input, copy.output, name=name)  # a clone is compiled as the head was
-    copy.set_weights([np.asarray(weight, "float32") for weight in head.get_weights()])
+    copy = in_precision(head, "float32")
+    copy = keras.Model(copy.input, copy.output, name=name)
     copy.trainable = False
     return copy
 

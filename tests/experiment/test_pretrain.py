@@ -14,11 +14,9 @@ from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.pretrain import run_pretrain
 from fer_experiments.tracking import connect
-from fer_experiments.training.augment import augment
-from fer_experiments.training.pixels import PretrainResult, pretrain
+from fer_experiments.training.pretraining import PretrainResult, pretrain
 
 RECIPE = PretrainConfig(name="tiny", widths=[8, 8], blocks=[1, 1], epochs=3, batch_size=16, warmup_epochs=1, ema=0.9)
-OFF = {"shift": 0.0, "rotation": 0.0, "zoom": 0.0, "gamma": 0.0, "erasing": 0.0}
 CLASSES = {"negative": ["angry", "fear", "sad"], "positive": ["happy"]}
 DEMO = DataConfig(name="demo", task="demo", source="demo", classes=CLASSES, demo_size=160)
 
@@ -40,11 +38,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(dataset: Dataset, finished: Path) -> PretrainResult:
     return pretrain(dataset, RECIPE, checkpoint_dir=finished)
-
-
-@pytest.fixture
-def images() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (6, 48, 48), dtype=np.uint8)
 
 
 def same(first: PretrainResult, second: PretrainResult) -> None:
@@ -139,39 +132,3 @@ def files(client: object, run_id: str, folder: str) -> Iterator[str]:
 def test_a_recipe_that_makes_no_network_is_refused(config: Config, message: str) -> None:
     with pytest.raises(UserError, match=message):
         run_pretrain(config)
-
-
-def test_augmentation_keeps_range_and_is_repeatable(images: np.ndarray) -> None:
-    first, second = (augment(images, RECIPE, np.random.default_rng(3)) for _ in range(2))
-    assert first.dtype == np.float32
-    assert first.shape == images.shape
-    assert first.min() >= 0
-    assert first.max() <= 255
-    np.testing.assert_array_equal(first, second)
-    assert not np.array_equal(first, images)
-
-
-def test_with_all_else_off_an_image_is_itself_or_its_mirror(images: np.ndarray) -> None:
-    seen = set()
-    for image, changed in zip(images, augment(images, replace(RECIPE, **OFF), np.random.default_rng(0)), strict=True):
-        mirrored = not np.allclose(changed, image, atol=1e-2)
-        np.testing.assert_allclose(changed, image[:, ::-1] if mirrored else image, atol=1e-2)
-        seen.add(mirrored)
-    assert seen == {True, False}
-
-
-def test_a_shift_moves_the_image_by_at_most_that_share(images: np.ndarray) -> None:
-    spot = np.zeros_like(images)
-    spot[:, 24, 24] = 255
-    moved = augment(spot, replace(RECIPE, **{**OFF, "shift": 0.1}), np.random.default_rng(0))
-    rows, columns = np.nonzero(moved.max(axis=0) > 1)
-    assert max(abs(rows - 23.5).max(), abs(columns - 23.5).max()) <= 4.8 + 1.5
-
-
-def test_erasing_fills_one_rectangle_of_at_most_that_share(images: np.ndarray) -> None:
-    config = replace(RECIPE, **{**OFF, "erasing": 0.25})
-    erased = augment(images, config, np.random.default_rng(0))
-    kept = augment(images, replace(config, erasing=0.0), np.random.default_rng(0))
-    changed = (erased != kept).mean(axis=(1, 2))
-    assert (changed > 0).any()
-    assert changed.max() <= 0.25 * 1.2

@@ -1,0 +1,131 @@
+"""`training=finetune` as a command runs it: recorded, promoted, and refused where it cannot be."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import keras
+import pytest
+from stores import store_in
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, HeadConfig, check, flatten, from_dict, to_dict, with_values
+from fer_experiments.config.commands import train_command
+from fer_experiments.config.compose import compose
+from fer_experiments.errors import UserError
+from fer_experiments.experiment.finetune import fit_digest
+from fer_experiments.experiment.train import train
+from fer_experiments.registry.promote import promote
+from fer_experiments.search.identity import identity_of
+from fer_experiments.search.space import check_space
+from fer_experiments.serving.loading import load_model
+from fer_experiments.tracking import find_runs
+
+TUNED = ["training=finetune", "training.unfreeze=2", "training.finetune.epochs=2", "training.finetune.batch_size=32"]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("tuned")
+    keras.utils.set_random_seed(0)
+    face = keras.Input((16, 16, 1))
+    x = keras.layers.Conv2D(4, 3, strides=4, name="low")(face)
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Conv2D(8, 3, name="high")(x))
+    keras.Model(face, x).save(folder / "trunk.keras")
+    return [
+        *("data=demo", "data.demo_size=600", "backbone=keras_file", f"backbone.weights={folder}/trunk.keras"),
+        *("backbone.input_size=16", "backbone.channels=1", "backbone.scaling={mean:127.5,scale:127.5}"),
+        *("backbone.layers=[]", "features.engine=tensorflow", "features.precision=float32", "head=linear"),
+        *("training.epochs=2", "tracking.system_metrics=false", "gate=none", "promote=default", "promote.seeds=1"),
+        *(f"paths.mlruns={folder}/mlruns", f"paths.cache={folder}/cache"),
+    ]
+
+
+def tuned(options: list[str], *more: str) -> Config:
+    return compose([*TUNED, *options, *more])
+
+
+def test_a_fine_tuned_network_is_recorded_and_promoted(options: list[str]):
+    config, lines = tuned(options), list[str]()
+    final = train(config, echo=lines.append)
+    assert any("fine-tuning 296 parameters of keras_file and 9 of the head" in line for line in lines)
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    store = store_in(Path(config.paths.mlruns))
+    (run,) = find_runs(store, {"fer.kind": "train"}, "FINISHED")
+    assert run.params["training.unfreeze"] == "2" and run.params["training.finetune.mixup"] == "0.0"
+    assert {name: run.metrics[name] for name in final} == pytest.approx(final)
+    assert (run.metrics["parameters/backbone"], run.metrics["parameters/head"]) == (296, 9)
+    history = tracking.artifact_text(store, run.run_id, "metrics/history.csv")
+    assert history is not None and len(history.splitlines()) == 1 + 2 + 2
+    assert tracking.artifact_text(store, run.run_id, "metrics/confusion_matrix.json")
+
+    lines.clear()
+    version = promote(config, run_id=run.run_id, echo=lines.append)
+    assert version is not None and version.number == 1
+    assert not any(line.startswith("epoch ") for line in lines), "the refit is found in the cache"
+    _, classifier = load_model(config, "champion")
+    assert list(classifier.classes) == ["negative", "positive"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["training=default", "training.unfreeze=all"], "training.unfreeze=all: is a key of training=finetune"),
+        (["training.unfreeze=null"], "training.unfreeze=null: say all, a number of layers, or a layer"),
+        (["training.unfreeze=0"], "training.unfreeze=0: say all, a number of layers of at least 1"),
+        (["training.finetune.epochs=0"], "training.finetune.epochs=0: must be greater than 0"),
+        (["training.finetune.layer_decay=1.5"], "training.finetune.layer_decay=1.5: must be at most 1"),
+        (["training.finetune.fill=wrap"], "training.finetune.fill=wrap: choose one of nearest, reflect"),
+        (["training.finetune.rate=1"], "training.finetune.rate: no such config path"),
+        (
+            ["training=default", "training.finetune.mixup=1", "training.epochs=2"],
+            "training.finetune.mixup: say training=finetune too",
+        ),
+    ],
+)
+def test_half_of_a_fine_tuning_is_refused(more: list[str], message: str):
+    given = [word for word in TUNED[:2] if word.partition("=")[0] not in {m.partition("=")[0] for m in more}]
+    if "training=default" in more:
+        given = []
+    with pytest.raises(UserError) as caught:
+        compose([*given, "data=demo", "backbone=pocket", *more])
+    assert str(caught.value).startswith(message)
+
+
+def test_a_layer_that_is_not_there_is_said_before_anything_is_fitted(options: list[str]):
+    with pytest.raises(UserError, match=r"training\.unfreeze=middle: keras_file has no such layer"):
+        train(tuned(options, "training.unfreeze=middle"), echo=lambda line: None)
+
+
+def test_what_is_older_than_fine_tuning_is_what_it_was():
+    config = compose(["sweep=quick"])
+    old = to_dict(config)
+    assert (old["training"].pop("unfreeze"), old["training"].pop("finetune")) == (None, None)
+    assert from_dict(old) == config
+    assert not any("unfreeze" in path or "finetune" in path for path in identity_of(config, {}))
+    # As before there was fine-tuning: refits that are on record are found.
+    assert fit_digest(Config(head=HeadConfig(name="linear")), {"fer.dataset": "d"}) == "d0d12c5d6cecad56"
+
+
+def test_a_fine_tuning_survives_the_way_to_plain_containers_and_is_searched_by_its_keys():
+    config = compose(["sweep=quick", *TUNED])
+    assert from_dict(to_dict(config)) == config
+    assert compose(shlex.split(train_command(to_dict(config)))[2:]).training == config.training
+    changed = with_values(config, {"training.finetune.learning_rate": 1e-5, "training.unfreeze": "all"})
+    check(changed)
+    before, after = flatten(to_dict(config)), flatten(to_dict(changed))
+    assert {k for k in before if before[k] != after[k]} == {"training.finetune.learning_rate", "training.unfreeze"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["sweep.oracle=hyperband"], ["sweep.pruner=median"], ["sweep.max_trial_minutes=5"], ["sweep.repeats=2"], []],
+)
+def test_a_sweep_that_ends_trials_early_takes_no_fine_tuning(more: list[str]):
+    config = compose(["sweep=quick", *TUNED, *more])
+    if not more:
+        check_space(config)
+        return
+    with pytest.raises(UserError, match=r"training=finetune: its trials are one fit each and not ended"):
+        check_space(config)
