@@ -69,9 +69,10 @@ def _status(record: Record) -> str:
     state = record.state
     now, last = datetime.now(UTC), datetime.fromisoformat(state.updated)
     when = f"page made at {now:{MOMENT}}, last entry of {last:{MOMENT}}"
+    by = f"by {state.reason}" if state.reason else "before its end"
     said = {
         "running": f"running, {len(state.in_flight)} in flight",
-        "stopped": "stopped before its end; its command given again goes on",
+        "stopped": f"stopped {by}; its command given again goes on",
         "finished": f"ended by {state.reason or 'its budget'}",
     }[record.status]
     return f"{record.sweep.oracle} search for {record.sweep.direction} {record.sweep.objective}: {said} ({when})."

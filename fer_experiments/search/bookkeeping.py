@@ -40,6 +40,7 @@ class Sweep:
     since: float = field(default_factory=time.monotonic)
     trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
     ahead: dict[int, tracking.FoundRun] = field(default_factory=dict)  # trials that its store has, and its state not
+    request: str | None = None  # why it is to stop, of one who asked for that
 
     def clock(self) -> None:
         """Counts the time that has passed."""

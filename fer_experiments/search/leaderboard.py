@@ -221,11 +221,12 @@ def _short(value: Any) -> str:
 
 def _again(state: State, config: Config) -> str:
     """The command that goes on, with the arguments that make a sweep this one: all but its budget."""
-    more = f"sweep.max_trials={2 * len(state.trials)}"
+    stopped = state.status == "running" and state.reason  # by a request: its budget is not spent
+    more = [] if stopped else [f"sweep.max_trials={2 * len(state.trials)}"]
     if sys.argv[1:2] != ["sweep"]:
-        return command("sweep", f"sweep={state.name}", more, config=config)
-    left_out = {*BUDGET_PATHS, "compute.address"} - {"sweep.prefer"}
+        return command("sweep", f"sweep={state.name}", *more, config=config)
+    left_out = {"compute.address", *(["sweep.fresh"] if stopped else BUDGET_PATHS)} - {"sweep.prefer"}
     said = [without_password(a) for a in sys.argv[2:] if a.partition("=")[0] not in left_out]
     if not any(a.startswith("sweep=") for a in said):
         said.insert(0, f"sweep={state.name}")
-    return command("sweep", *said, more)
+    return command("sweep", *said, *more)

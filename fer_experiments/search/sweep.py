@@ -22,6 +22,7 @@ from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
 from fer_experiments.search.start import begin, check_sweep, tags_of
 from fer_experiments.search.state import State, load_state, only_one
+from fer_experiments.search.stop import heard
 from fer_experiments.search.trial import Job, impossible_trial, limits, run_trial
 from fer_experiments.search.trials import Outcome, Trial
 from fer_experiments.terminal import fit, say
@@ -96,7 +97,8 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
         if config.compute.name != "inline":
             sweep.echo(f"trials run {executor.where}")
         try:
-            state.reason = _run_trials(sweep, oracle, executor, parent)
+            with heard(sweep, parent):
+                state.reason = _run_trials(sweep, oracle, executor, parent)
         finally:
             executor.close()  # what still runs is killed, so that its runs can be closed
             _close_killed(sweep)
@@ -104,7 +106,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
         leaderboard.write(state, config, sweep.folder)
         leaderboard.log(parent, sweep.folder)
         parent.set_tags({"fer.ended_by": state.reason})
-        state.status = "finished"
+        state.status = "running" if state.reason == sweep.request else "finished"  # by no process: stopped
         sweep.save()
         sweep.echo(f"sweep {state.id}: ended by {state.reason}")
 
@@ -119,8 +121,10 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
     while True:
         termination.check()
         sweep.clock()
+        if sweep.request:
+            waiting.clear()  # they run first when it goes on
         while reason is None and len(waiting) + len(running) < executor.slots:
-            reason = budget.over(state, sweep.sweep)
+            reason = sweep.request or budget.over(state, sweep.sweep)
             if reason is None:
                 number, reason = _ask(sweep, oracle, bool(waiting or running))
                 if number is None:

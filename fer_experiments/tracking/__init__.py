@@ -30,6 +30,7 @@ from fer_experiments.tracking.recovery import (
     load_head_weights,
 )
 from fer_experiments.tracking.run import Run
+from fer_experiments.tracking.stop import request_stop, running_sweeps, take_stop
 from fer_experiments.tracking.store import Store, address, check_recordable, connect, connect_existing, describe
 
 # What MLflow logs there it raises too, and whoever is concerned says it in a line.
@@ -58,9 +59,12 @@ __all__ = [
     "load_head",
     "load_head_weights",
     "openings",
+    "request_stop",
+    "running_sweeps",
     "said_in_a_line",
     "start_run",
     "stop_retrying",
+    "take_stop",
     "this_process",
     "user",
     "what_is_lost",
