@@ -227,6 +227,8 @@ def test_words_stay_whole_and_no_tool_bar_lies_on_a_button(opened: Any, width: i
     opened.set_viewport_size({"width": width, "height": 900})
     drawn = "c => c.clientWidth < innerWidth && c.querySelector('.main-svg').clientWidth === c.clientWidth"
     opened.wait_for_function(f"({drawn})(document.getElementById('objective-chart'))")
+    opened.hover("#objective-chart .nsewdrag")
+    assert opened.locator("#objective-chart .updatemenu-button").count() == 2
     assert not opened.eval_on_selector("#objective-chart", COVERED)
     assert not opened.eval_on_selector_all("#data table td:first-child", BROKEN)
     opened.set_viewport_size(before)
