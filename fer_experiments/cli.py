@@ -71,9 +71,9 @@ VERBS = {
         "search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20",
         "report.sweep:sweep", needs="space", backend=True, chosen=("sweep=",)),
     "sweeps": Verb(
-        "list the sweeps: running, stopped, finished, and the best of each; stop <id> ends a running one after its "
-        "trials in flight, with now=true at once", "fer sweeps stop quick-1a2b3c4d now=true",
-        "search.sweeps:sweeps", prints=True, own={"stop": "stopped", "now": "now"}),
+        "list the sweeps: running, stopped, finished, and the best of each; watch [<id>] shows one while it runs, "
+        "stop <id> ends it after its trials in flight, with now=true at once", "fer sweeps watch quick-1a2b3c4d",
+        "search.sweeps:sweeps", prints=True, own={"stop": "stopped", "watch": "watched", "now": "now"}),
     "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet", "report.report:write_report", prints=True, own={"sweep": "sweep"}),

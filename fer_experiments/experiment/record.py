@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
 from fer_experiments.training.result import TrainingResult, averaged
+
+LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
 
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
@@ -67,6 +70,24 @@ def record(
     run.log_figure(curves.learning_curves(history, kept.best_epoch), "plots/learning_curves.png")
     run.log_csv(history.rename_axis("epoch").reset_index(), "metrics/history.csv")
     return final
+
+
+def live_epochs(run: tracking.Run) -> tuple[Callable[[int, dict[str, float]], None], list[int]]:
+    """What puts the epochs of a fit on its run while it goes on, and those that are there by now, for `record`."""
+    logged: list[int] = []
+    rows: dict[int, dict[str, float]] = {}
+    last = time.monotonic()
+
+    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+        nonlocal last
+        rows[epoch] = row
+        if time.monotonic() - last >= LIVE_S:
+            run.log_epochs(pd.DataFrame(list(rows.values()), index=list(rows)))
+            logged.extend(rows)
+            rows.clear()
+            last = time.monotonic()
+
+    return on_epoch, logged
 
 
 def log_scores(

@@ -12,7 +12,7 @@ from fer_experiments.config import Config, flatten, recorded
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
-from fer_experiments.experiment.record import describe_run, record
+from fer_experiments.experiment.record import describe_run, live_epochs, record
 from fer_experiments.experiment.repeats import Fits, fit_all
 from fer_experiments.terminal import say
 
@@ -38,8 +38,11 @@ def fit_and_record(
     run: tracking.Run, prepared: Prepared, config: Config, **options: Any
 ) -> tuple[Fits, dict[str, float]]:
     """Fits the config's head on the prepared features, with the options of `fit_all`; fits and head go on the run."""
+    on_epoch, logged = live_epochs(run)
+    if options.get("repeats", 1) == len(prepared.parts) == 1:  # of several, the curves are means
+        options["on_epoch"] = on_epoch
     fits = fit_all(prepared, config, **options)
-    final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats)
+    final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats, logged=logged)
     if len(fits.results) > 1:
         run.log_json(fits.table(), "metrics/fits.json")
     if near := seen_near_twins(config.backbone, prepared.dataset):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from fer_experiments.report.cost import cost, endings, trials_per_hour
+from fer_experiments.report.cost import cost, endings
 from fer_experiments.report.found import CHARTS, best, board, chart, seeds
 from fer_experiments.report.markup import paragraph, tiles
 from fer_experiments.report.record import Record
 from fer_experiments.report.subject import data, searched
+from fer_experiments.search.budget import per_hour
 
 HERE = Path(__file__).parent
 # Nothing may be fetched, from anywhere. Plotly's parallel coordinates compile functions (regl): unsafe-eval.
@@ -89,5 +90,5 @@ def _tiles(record: Record) -> str:
     more = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     shown.append((f"{len(state.ended):,}", "trials", more))
     if state.seconds:
-        shown.append((f"{state.seconds / 3600:.2f}", "hours", f"{trials_per_hour(record):,.0f} trials/h"))
+        shown.append((f"{state.seconds / 3600:.2f}", "hours", f"{per_hour(state) or 0:,.0f} trials/h"))
     return tiles(shown)

@@ -11,6 +11,7 @@ from small_sweeps import quick, run, runs_of
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
+from fer_experiments.experiment import record
 from fer_experiments.search import stop as room
 from fer_experiments.search.recorded import list_sweeps
 from fer_experiments.search.state import load_state
@@ -49,13 +50,17 @@ def test_a_sweep_that_is_asked_to_stop_finishes_what_runs_and_goes_on_later(path
 
 
 def _stop_when_a_trial_runs(config: Config) -> None:
-    while not (found := [t for t in runs_of(config, kind="trial") if t.status == "RUNNING"]):
+    while not (found := [t for t in runs_of(config, kind="trial") if t.status == "RUNNING" and t.metrics]):
         time.sleep(0.05)
     sweeps(config, stopped=found[0].tags["fer.sweep_id"], now="true")
 
 
-def test_a_sweep_that_is_asked_to_stop_now_is_killed_as_by_sigterm_and_says_why(tmp_path: Path, paths: list[str]):
+def test_a_sweep_that_is_asked_to_stop_now_is_killed_as_by_sigterm_and_says_why(
+    tmp_path: Path, paths: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Until then its epochs are on its run, for whoever watches."""
     endless = ["training.epochs=1000000", "training.patience=1000000"]
+    monkeypatch.setattr(record, "LIVE_S", 0.0)
     config = quick([f"paths.mlruns={tmp_path}/mlruns", paths[1]], *endless)
     run(quick([f"paths.mlruns={tmp_path}/mlruns", paths[1]], "sweep.max_trials=1"))  # a store to ask
     asking = threading.Thread(target=_stop_when_a_trial_runs, args=(config,))
@@ -70,6 +75,8 @@ def test_a_sweep_that_is_asked_to_stop_now_is_killed_as_by_sigterm_and_says_why(
     assert state is not None and (state.status, state.reason) == ("running", "fer sweeps stop now=true")
     assert [t.number for t in state.in_flight] == [0]
     assert {r.tags.get("fer.ended_by") for r in killed} == {None, "fer sweeps stop now=true"}
+    (trial,) = (r for r in killed if r.tags["fer.kind"] == "trial")
+    assert {"val/accuracy", "val/loss", "train/loss"} <= trial.metrics.keys()
 
 
 @pytest.mark.parametrize(
