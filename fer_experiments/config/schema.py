@@ -180,7 +180,8 @@ class SweepConfig:
 
     enqueue: what runs first: a list of {path: value} out of the space, where what is not given is drawn; or a recorded
     sweep as <id or name>:<how many of its best>. warm_start: id or name of a recorded sweep whose trials the oracle is
-    told, as far as they fit the space.
+    told, as far as they fit the space. on_end: a command that is told, as JSON on its standard
+    input, how the sweep ended; a command line's alone, since what a file says runs no program.
     """
 
     name: str = given(MISSING, in_paths=True)
@@ -200,6 +201,7 @@ class SweepConfig:
     warm_start: Optional[str] = literal(None, younger=None)
     fresh: bool = given(False, part=BUDGET)
     retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again
+    on_end: Optional[str] = literal(None, several=False, part=PLACE)
     max_epochs: int = given(20, above=0)  # hyperband
     factor: int = given(3, least=2)  # hyperband, asha
     min_epochs: int = given(3, above=0, younger=3)  # asha

@@ -17,6 +17,7 @@ from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, leaderboard, mending
 from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
 from fer_experiments.search.identity import exact_for_all, identity_of, of_all_trials, tags_of_all, trial_config
+from fer_experiments.search.on_end import on_end
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
@@ -64,7 +65,8 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
             if over and not (_to_retry(sweep) or mending.lost(sweep, mending.of_sweep(sweep))):
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
-                _go(sweep, executor, tags)
+                with on_end(sweep):
+                    _go(sweep, executor, tags)
             echo(leaderboard.text(state, config, folder))
     return state
 
