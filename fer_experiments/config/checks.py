@@ -45,9 +45,23 @@ def check(config: Config) -> None:
         )
     if config.sweep and config.sweep.on_end:
         words_of(config.sweep.on_end)
+    if config.sweep:
+        kept_of(config.sweep.keep)
     recipe = config.pretrain
     if recipe and (len(recipe.widths) != len(recipe.blocks) or not recipe.widths):
         raise UserError(f"pretrain.widths={recipe.widths}, pretrain.blocks={recipe.blocks}: one number a stage in each")
+
+
+def kept_of(keep: str) -> int | None:
+    """How many trials' heads sweep.keep keeps, the best ones'; None for all.
+
+    Raises:
+        UserError: it says something else.
+    """
+    found = re.fullmatch("all|none|best:([1-9][0-9]{0,8})", keep)
+    if found is None:
+        raise UserError(f"sweep.keep={keep}: must be all, none, or best:<how many>, such as best:5")
+    return None if keep == "all" else int(found[1] or 0)
 
 
 def words_of(command: str) -> list[str]:

@@ -202,6 +202,7 @@ class SweepConfig:
     fresh: bool = given(False, part=BUDGET)
     retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again
     on_end: Optional[str] = literal(None, several=False, part=PLACE)
+    keep: str = given("all", part=PLACE)  # whose heads: all, none or best:<how many>
     max_epochs: int = given(20, above=0)  # hyperband
     factor: int = given(3, least=2)  # hyperband, asha
     min_epochs: int = given(3, above=0, younger=3)  # asha

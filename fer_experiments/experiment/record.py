@@ -23,19 +23,23 @@ from fer_experiments.training.result import TrainingResult, averaged
 LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
 
 
-def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
-    """What a run was made of goes on it: the config (as plain containers), data and cleaning, the environment."""
+def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any], *, sheets: bool = True) -> None:
+    """What a run was made of goes on it: the config (as plain containers), data and cleaning, the environment.
+
+    sheets: the pictures of faces too, most of what is written here; those of a trial are on its sweep's run.
+    """
     run.log_text(to_yaml(container), "config.yaml")
     run.log_json(dataset.cleaning, "data/cleaning.json")
     run.log_csv(counts_table(dataset), "data/counts.csv")
-    run.log_bytes(_sheet(dataset, sample_faces), "data/faces.png")
-    if dataset.twins:
+    if sheets:
+        run.log_bytes(_sheet(dataset, sample_faces), "data/faces.png")
+    if sheets and dataset.twins:
         run.log_bytes(_sheet(dataset, near_twins), "data/near_twins.png")
     run.log_dataset(dataset)
     run.log_environment()
 
 
-# By dataset: every trial of a sweep shows the same faces, and drawing takes a while.
+# By dataset: the jobs of a multirun show the same faces, and drawing takes a while.
 _sheets: dict[tuple[str, str], bytes] = {}
 
 

@@ -29,6 +29,7 @@ from fer_experiments.tracking.recovery import (
     load_head,
     load_head_weights,
 )
+from fer_experiments.tracking.retention import HEAD, drop_head
 from fer_experiments.tracking.run import Run
 from fer_experiments.tracking.stop import request_stop, running_sweeps, take_stop
 from fer_experiments.tracking.store import Store, address, check_recordable, connect, connect_existing, describe
@@ -37,6 +38,7 @@ from fer_experiments.tracking.store import Store, address, check_recordable, con
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 __all__ = [
+    "HEAD",
     "OPENED",
     "RECORD",
     "FoundRun",
@@ -51,6 +53,7 @@ __all__ = [
     "connect",
     "connect_existing",
     "describe",
+    "drop_head",
     "ended_trial",
     "find_run",
     "find_runs",
