@@ -74,6 +74,10 @@ VERBS = {
         "list the sweeps: running, stopped, finished, and the best of each; watch [<id>] shows one while it runs, "
         "stop <id> ends it after its trials in flight, with now=true at once", "fer sweeps watch quick-1a2b3c4d",
         "search.sweeps:sweeps", prints=True, own={"stop": "stopped", "watch": "watched", "now": "now"}),
+    "clean": Verb(
+        "list what takes room and nothing needs, and remove it after a yes: heads beyond sweep.keep (or keep=best:5), "
+        "runs deleted in the UI, features unused for days=30", "fer clean keep=best:5",
+        "registry.clean:clean", prints=True, own={"keep": "kept", "days": "days"}),
     "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet", "report.report:write_report", prints=True, own={"sweep": "sweep"}),
@@ -195,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         given = ("picture", "pictures, folders or -, and overrides") if name == "predict" else ("override", DIFFERS)
         sub.add_argument("overrides", nargs="*", metavar=given[0], help=given[1])
+        if name == "clean":
+            sub.add_argument("--yes", action="store_true", help="remove without asking")
         if name == "train":
             said = "one run for every combination: head=paper,pooled"
             sub.add_argument("-m", "--multirun", action="store_true", help=said)
@@ -263,6 +269,8 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
 
         chosen = [default_sweep()]
     own: dict[str, Any] = {verb.own[key]: int(value) if key == "port" else value for key, value in named.items()}
+    if parsed.verb == "clean":
+        own["yes"] = parsed.yes
     if parsed.verb == "predict":
         own |= {"paths": parsed.pictures, "form": parsed.form}
     return own, [*chosen, *("".join(word) for word in words if word[0] not in verb.own)]

@@ -16,7 +16,10 @@ from fer_experiments.search.state import State
 
 @dataclass
 class Heads:
-    """Of a sweep's trials, by the ids of their runs. gone: those that are deleted. promoted: those that stay."""
+    """Of a sweep's trials, by the ids of their runs. known: those that the store has. gone: those that are deleted.
+    promoted: those that stay."""
+
+    known: set[str] = field(default_factory=set)
 
     gone: set[str] = field(default_factory=set)
     promoted: set[str] = field(default_factory=set)
@@ -25,7 +28,7 @@ class Heads:
 def look(store: tracking.Store, sweep_id: str) -> Heads:
     """What is known of the heads of a sweep's trials, from its store."""
     trials = tracking.find_runs(store, {"fer.sweep_id": sweep_id, "fer.kind": "trial"}, deleted=True)
-    heads = Heads({run.run_id for run in trials if tracking.HEAD in run.tags})
+    heads = Heads({run.run_id for run in trials}, {run.run_id for run in trials if tracking.HEAD in run.tags})
     for run in tracking.find_runs(store, {"fer.sweep_id": sweep_id, "fer.kind": "promotion"}, deleted=True):
         refits = tracking.artifact_text(store, run.run_id, "refits.json")
         heads.promoted |= {row["run_id"] for row in json.loads(refits or "[]")}

@@ -42,7 +42,7 @@ def watch(config: Config, name: str | None = None, echo: Callable[[str], None] =
     state, folder = find_sweep(store.mlruns / "sweeps", name)
     store = store.of(state.identity["data.task"])
     with tracking.said_in_a_line(store), in_place() as show:
-        sweep, said = _budget(state, store), len(state.told)
+        sweep, said = recorded_settings(state, store), len(state.told)
         view = _look(folder, state, store, sweep)
         while True:
             if show:
@@ -65,7 +65,7 @@ def _look(folder: Path, before: State, store: tracking.Store, sweep: SweepConfig
     return View(state, sweep, running, flying)
 
 
-def _budget(state: State, store: tracking.Store) -> SweepConfig:
+def recorded_settings(state: State, store: tracking.Store) -> SweepConfig:
     """The sweep with the budget that its run has recorded, which is no part of what it is."""
     recorded = tracking.artifact_text(store, state.run_id, "config.yaml") if state.run_id else None
     try:

@@ -29,7 +29,7 @@ from fer_experiments.tracking.recovery import (
     load_head,
     load_head_weights,
 )
-from fer_experiments.tracking.retention import HEAD, drop_head
+from fer_experiments.tracking.retention import HEAD, artifact_bytes, deleted_runs, drop_head, purge
 from fer_experiments.tracking.run import Run
 from fer_experiments.tracking.stop import request_stop, running_sweeps, take_stop
 from fer_experiments.tracking.store import Store, address, check_recordable, connect, connect_existing, describe
@@ -46,12 +46,14 @@ __all__ = [
     "Store",
     "StoreLost",
     "address",
+    "artifact_bytes",
     "artifact_text",
     "check_recordable",
     "close_orphans",
     "close_runs",
     "connect",
     "connect_existing",
+    "deleted_runs",
     "describe",
     "drop_head",
     "ended_trial",
@@ -62,6 +64,7 @@ __all__ = [
     "load_head",
     "load_head_weights",
     "openings",
+    "purge",
     "request_stop",
     "running_sweeps",
     "said_in_a_line",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from small_runs import start
 from small_sweeps import quick, run, runs_of
+from stores import config_in
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, flatten, is_place, mlruns_dir, to_dict
@@ -47,7 +48,7 @@ def ended(number: int, score: float, status: str = "finished") -> Trial:
     return Trial(number=number, status=status, score=score, run_id=f"{number:032}")
 
 
-def test_what_was_promoted_stays_whatever_is_kept(monkeypatch: pytest.MonkeyPatch):
+def test_what_was_promoted_stays_whatever_is_kept(tmp_path: Path):
     state = State("s-01234567", "s", {"sweep.direction": "max"}, order=[0, 0, 1, 1, 2, 2, 3])
     state.trials = [ended(0, 0.9), ended(1, 0.8), ended(2, 0.95, "pruned"), Trial(number=3)]
     known = keep.Heads(promoted={f"{1:032}"})
@@ -55,15 +56,10 @@ def test_what_was_promoted_stays_whatever_is_kept(monkeypatch: pytest.MonkeyPatc
     assert keep.to_drop(known, state, "best:1") == [f"{2:032}"]
     assert keep.to_drop(known, state, "all") == []
     assert keep.to_drop(keep.Heads(gone={f"{2:032}"}), state, "best:1") == [f"{1:032}"]
-    monkeypatch.setattr(
-        tracking, "find_runs", lambda store, tags, **_: [_Run] if tags["fer.kind"] == "promotion" else []
-    )
-    monkeypatch.setattr(tracking, "artifact_text", lambda *_: json.dumps([{"run_id": "a"}, {"run_id": "b"}]))
-    assert keep.look(None, state.id).promoted == {"a", "b"}  # type: ignore[arg-type]
-
-
-class _Run:
-    run_id = "a promotion"
+    store = tracking.connect(config_in(tmp_path / "mlruns"))
+    with start(store, kind="promotion", tags={"fer.sweep_id": state.id}) as promotion:
+        promotion.log_json([{"run_id": "a"}, {"run_id": "b"}], "refits.json")
+    assert keep.look(store, state.id).promoted == {"a", "b"}
 
 
 def test_an_oracle_that_goes_on_with_heads_keeps_all():
