@@ -65,18 +65,17 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
             if over and not (_to_retry(sweep) or mending.lost(sweep, mending.of_sweep(sweep))):
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
-                with on_end(sweep):
-                    _go(sweep, executor, tags)
+                _go(sweep, executor, tags)
             echo(leaderboard.text(state, config, folder))
     return state
 
 
 def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     """The parent run, and the trials in it."""
-    state, config = sweep.state, sweep.config
-    oracle = _bring_back(sweep)
+    state, config, oracle = sweep.state, sweep.config, _bring_back(sweep)
     mending.check_store(sweep)
     with (
+        on_end(sweep),
         said_in_a_line(sweep.store, f"sweep {state.id}: "),
         tracking.start_run(
             sweep.store,
@@ -123,8 +122,7 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
     while True:
         termination.check()
         sweep.clock()
-        if sweep.request:
-            waiting.clear()  # they run first when it goes on
+        waiting = [] if sweep.request else waiting  # they run first when it goes on
         while reason is None and len(waiting) + len(running) < executor.slots:
             reason = sweep.request or budget.over(state, sweep.sweep)
             if reason is None:
