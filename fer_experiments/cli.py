@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments.ambient import check_backend, pin_warnings, speak_utf8
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.quiet import silenced
-from fer_experiments.terminal import DASHES, fit, say, shown
+from fer_experiments.terminal import DASHES, fit, say
 from fer_experiments.termination import signals_as_exceptions
 
 if TYPE_CHECKING:
@@ -71,8 +71,13 @@ VERBS = {
         "search hyperparameters, or go on with a stopped search", "fer sweep sweep=facenet sweep.max_trials=20",
         "report.sweep:sweep", needs="space", backend=True, chosen=("sweep=",)),
     "sweeps": Verb(
-        "list the sweeps: running, stopped, finished, and the best of each", "fer sweeps",
-        "search.recorded:list_sweeps", prints=True),
+        "list the sweeps: running, stopped, finished, and the best of each; watch [<id>] shows one while it runs, "
+        "stop <id> ends it after its trials in flight, with now=true at once", "fer sweeps watch quick-1a2b3c4d",
+        "search.sweeps:sweeps", prints=True, own={"stop": "stopped", "watch": "watched", "now": "now"}),
+    "clean": Verb(
+        "list what takes room and nothing needs, and remove it after a yes: heads beyond sweep.keep (or keep=best:5), "
+        "runs deleted in the UI, features unused for days=30", "fer clean keep=best:5",
+        "registry.clean:clean", prints=True, own={"keep": "kept", "days": "days"}),
     "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet", "report.report:write_report", prints=True, own={"sweep": "sweep"}),
@@ -194,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         given = ("picture", "pictures, folders or -, and overrides") if name == "predict" else ("override", DIFFERS)
         sub.add_argument("overrides", nargs="*", metavar=given[0], help=given[1])
+        if name == "clean":
+            sub.add_argument("--yes", action="store_true", help="remove without asking")
         if name == "train":
             said = "one run for every combination: head=paper,pooled"
             sub.add_argument("-m", "--multirun", action="store_true", help=said)
@@ -243,6 +250,8 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
         UserError: an argument without a value, or two that exclude each other.
     """
     words = [word.partition("=") for word in parsed.overrides]
+    if parsed.verb == "sweeps" and len(words) > 1 and words[0][0] in verb.own and not (words[0][1] or words[1][1]):
+        words[:2] = [(words[0][0], "=", words[1][0])]  # stop <id>
     named = {key: value if equals else key for key, equals, value in words if key in verb.own}
     if empty := [key for key, value in named.items() if not value]:
         from fer_experiments.config.checks import EMPTY
@@ -255,8 +264,13 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
         raise UserError(f"port={port}: must be a number up to 65535")
     given = {key for key, equals, _ in words if equals}
     chosen = [word for word in verb.chosen if word.partition("=")[0] not in given]
-    chosen = [_default_sweep() if word == "sweep=" else word for word in chosen]
+    if "sweep=" in chosen:
+        from fer_experiments.data.download import default_sweep
+
+        chosen = [default_sweep()]
     own: dict[str, Any] = {verb.own[key]: int(value) if key == "port" else value for key, value in named.items()}
+    if parsed.verb == "clean":
+        own["yes"] = parsed.yes
     if parsed.verb == "predict":
         own |= {"paths": parsed.pictures, "form": parsed.form}
     return own, [*chosen, *("".join(word) for word in words if word[0] not in verb.own)]
@@ -278,22 +292,6 @@ def _check(config: Config, needs: str) -> None:
     for backbone in [] if needs == "data" else searched_backbones(config) if needs == "space" else [config.backbone]:
         parse_scaling(backbone)
         obtain_weights(backbone)
-
-
-def _default_sweep() -> str:
-    """The real thing where FER2013 is at hand, else the demo; says so."""
-    from fer_experiments.config.commands import get_data_command
-    from fer_experiments.data import find_fer2013
-
-    found = find_fer2013()
-    if found is None:
-        say(
-            "FER2013 is not at hand ($FER2013, data/fer2013*): running on drawn demo faces with the pocket backbone. "
-            f"`{get_data_command()}` gets FER2013."
-        )
-        return "sweep=quick"
-    say(f"FER2013 found at {shown(found)}: running sweeps/paper.yaml")
-    return "sweep=paper"
 
 
 if __name__ == "__main__":

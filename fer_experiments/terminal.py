@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 from unicodedata import category
@@ -19,6 +20,25 @@ def fit(text: str) -> str:
 def say(text: str, stream: TextIO | None = None) -> None:
     """Prints lines, each made `fit`; names in them that may hold a line's end have been made so before."""
     print("\n".join(map(fit, text.split("\n"))), file=stream or sys.stdout, flush=stream is not None)
+
+
+@contextmanager
+def in_place() -> Iterator[Callable[[str], None] | None]:
+    """What takes lines and shows them in the place of those before, until the block ends; None without a terminal."""
+    if not sys.stdout.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), auto_refresh=False, transient=True) as live:
+
+        def show(text: str) -> None:
+            lines = "\n".join(map(fit, text.split("\n")))
+            live.update(Text(lines, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+        yield show
 
 
 def shown(path: Path) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -41,9 +44,41 @@ def check(config: Config) -> None:
         raise UserError(
             f"promote.ensemble={chosen.ensemble}: it takes two heads; set promote.{chosen.ensemble} above 1"
         )
+    if config.sweep and config.sweep.on_end:
+        words_of(config.sweep.on_end)
+    if config.sweep:
+        kept_of(config.sweep.keep)
     recipe = config.pretrain
     if recipe and (len(recipe.widths) != len(recipe.blocks) or not recipe.widths):
         raise UserError(f"pretrain.widths={recipe.widths}, pretrain.blocks={recipe.blocks}: one number a stage in each")
+
+
+def kept_of(keep: str) -> int | None:
+    """How many trials' heads sweep.keep keeps, the best ones'; None for all.
+
+    Raises:
+        UserError: it says something else.
+    """
+    found = re.fullmatch("all|none|best:([1-9][0-9]{0,8})", keep)
+    if found is None:
+        raise UserError(f"sweep.keep={keep}: must be all, none, or best:<how many>, such as best:5")
+    return None if keep == "all" else int(found[1] or 0)
+
+
+def words_of(command: str) -> list[str]:
+    """The words of sweep.on_end, parted as a shell would, the first of them the program's path.
+
+    Raises:
+        UserError: there is no such program here, or a quote does not end.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"sweep.on_end={command}: {str(error).lower()}") from error
+    program = shutil.which(Path(words[0]).expanduser()) if words else None
+    if program is None:
+        raise UserError(f"sweep.on_end={command}: no such command here; name one on the PATH, or an executable file")
+    return [program, *words[1:]]
 
 
 def check_data(data: DataConfig) -> None:

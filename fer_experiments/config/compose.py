@@ -80,6 +80,10 @@ def compose(overrides: Sequence[str]) -> Config:
     for word in words:  # Hydra overlooks a missing file of a group that is optional
         if word.key in OPTIONAL_GROUPS and word.value != "null" and getattr(config, word.key) is None:
             raise UserError(_unknown(word.key, word.value))
+    if config.sweep and config.sweep.on_end and not paths.get("sweep.on_end"):
+        raise UserError(
+            f"sweep.on_end={config.sweep.on_end}: a command is taken from the command line alone; say it there"
+        )
     check(config)
     return config
 

@@ -67,8 +67,9 @@ def from_dict(container: Mapping[str, Any]) -> Config:
 
 
 def recorded(config: Config) -> dict[str, Any]:
-    """What `to_dict` gives, as it may be shown and kept: without the password of a store's address."""
+    """What `to_dict` gives, as it may be shown and kept: without the password of a store's address, and a command."""
     container = to_dict(config)
+    container.get("sweep", {}).pop("on_end", None)
     if config.tracking.uri:
         container["tracking"]["uri"] = without_password(config.tracking.uri)
     return container

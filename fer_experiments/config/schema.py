@@ -176,16 +176,13 @@ class PathsConfig:
 class SweepConfig:
     """What is searched. space: config path -> {type, min, max, sampling, step, values}; see sweeps/.
 
-    It ends with max_trials trials, after max_hours (trials in flight are finished), when the objective reaches target,
-    or when its best has not moved by more than its noise in so many trials (patience). max_trial_minutes ends a fit,
-    which keeps its best epoch. pruner: median ends a fit whose best epoch is worse than the median of the other trials
-    at that epoch; asha one that is not among the best 1/factor of those that came to min_epochs, or to that times
-    factor, and so on. repeats: fits of a trial, each with its seed; their mean is its objective. prefer: of the trials
-    that cannot be told from the best, the one to take (`search.spread`).
-
-    enqueue: what runs first: a list of {path: value} out of the space, where what is not given is drawn; or a recorded
-    sweep as <id or name>:<how many of its best>. warm_start: id or name of a recorded sweep whose trials the oracle is
-    told, as far as they fit the space.
+    It ends with max_trials trials, after max_hours, when the objective reaches target or its best has not moved beyond
+    its noise in `patience` trials. max_trial_minutes ends a fit, which keeps its best epoch. pruner: median ends a fit
+    whose best epoch is worse than the median of the other trials at that epoch; asha one that is not among the best
+    1/factor of those that came to min_epochs, to factor times that, and so on. repeats: fits of a trial, each with its
+    seed; the mean is its objective. prefer: what to take of what cannot be told from the best (`search.spread`).
+    enqueue: what runs first, a list of {path: value} out of the space, the rest is drawn; or a sweep as <id or
+    name>:<how many of its best>. warm_start: id or name of a recorded sweep whose fitting trials the oracle is told.
     """
 
     name: str = given(MISSING, in_paths=True)
@@ -205,6 +202,8 @@ class SweepConfig:
     warm_start: Optional[str] = literal(None, younger=None)
     fresh: bool = given(False, part=BUDGET)
     retry_failed: bool = given(False, part=BUDGET)  # runs failed trials again
+    on_end: Optional[str] = literal(None, several=False, part=PLACE)  # told how it ended; typed, in no file
+    keep: str = given("all", part=PLACE)  # whose heads: all, none or best:<how many>
     max_epochs: int = given(20, above=0)  # hyperband
     factor: int = given(3, least=2)  # hyperband, asha
     min_epochs: int = given(3, above=0, younger=3)  # asha

@@ -8,8 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 from fer_experiments.config import project_root
+from fer_experiments.config.commands import get_data_command
 from fer_experiments.data.readers import find_fer2013, read_faces
 from fer_experiments.errors import UserError, first_line
+from fer_experiments.terminal import say, shown
 
 HANDLE = "msambare/fer2013"
 URL = f"https://www.kaggle.com/datasets/{HANDLE}"
@@ -65,3 +67,16 @@ def fetch() -> str:
     """
     found = find_fer2013()
     return verify_fer2013(found or download_fer2013(project_root() / "data" / "fer2013.zip"))
+
+
+def default_sweep() -> str:
+    """The sweep of `fer sweep` alone: the real thing where FER2013 is at hand, else the demo; says so."""
+    found = find_fer2013()
+    if found is None:
+        say(
+            "FER2013 is not at hand ($FER2013, data/fer2013*): running on drawn demo faces with the pocket backbone. "
+            f"`{get_data_command()}` gets FER2013."
+        )
+        return "sweep=quick"
+    say(f"FER2013 found at {shown(found)}: running sweeps/paper.yaml")
+    return "sweep=paper"

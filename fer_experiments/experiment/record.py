@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,20 +21,26 @@ from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
 from fer_experiments.training.result import TrainingResult, averaged
 
+LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
 
-def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
-    """What a run was made of goes on it: the config (as plain containers), data and cleaning, the environment."""
+
+def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any], *, sheets: bool = True) -> None:
+    """What a run was made of goes on it: the config (as plain containers), data and cleaning, the environment.
+
+    sheets: the pictures of faces too, most of what is written here; those of a trial are on its sweep's run.
+    """
     run.log_text(to_yaml(container), "config.yaml")
     run.log_json(dataset.cleaning, "data/cleaning.json")
     run.log_csv(counts_table(dataset), "data/counts.csv")
-    run.log_bytes(_sheet(dataset, sample_faces), "data/faces.png")
-    if dataset.twins:
+    if sheets:
+        run.log_bytes(_sheet(dataset, sample_faces), "data/faces.png")
+    if sheets and dataset.twins:
         run.log_bytes(_sheet(dataset, near_twins), "data/near_twins.png")
     run.log_dataset(dataset)
     run.log_environment()
 
 
-# By dataset: every trial of a sweep shows the same faces, and drawing takes a while.
+# By dataset: the jobs of a multirun show the same faces, and drawing takes a while.
 _sheets: dict[tuple[str, str], bytes] = {}
 
 
@@ -94,6 +101,24 @@ class Live:
         if earlier := trained - len(self.epochs):
             note = f"{earlier} of {trained} epochs were trained before this run and found in the cache: "
             self.run.describe(f"{note}`time/fit_s` counts them, `time/total_s` does not.")
+
+
+def live_epochs(run: tracking.Run) -> tuple[Callable[[int, dict[str, float]], None], list[int]]:
+    """What puts the epochs of a fit on its run while it goes on, and those that are there by now, for `record`."""
+    logged: list[int] = []
+    rows: dict[int, dict[str, float]] = {}
+    last = time.monotonic()
+
+    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+        nonlocal last
+        rows[epoch] = row
+        if time.monotonic() - last >= LIVE_S:
+            run.log_epochs(pd.DataFrame(list(rows.values()), index=list(rows)))
+            logged.extend(rows)
+            rows.clear()
+            last = time.monotonic()
+
+    return on_epoch, logged
 
 
 def log_scores(

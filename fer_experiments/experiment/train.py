@@ -14,7 +14,7 @@ from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.finetune import fine_tune_live, unfrozen_backbone
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.pretrain import run_pretrain
-from fer_experiments.experiment.record import describe_run, record
+from fer_experiments.experiment.record import describe_run, live_epochs, record
 from fer_experiments.experiment.repeats import Fits, fit_all
 from fer_experiments.terminal import say
 
@@ -47,8 +47,11 @@ def fit_and_record(
     if tuned and (len(prepared.parts) > 1 or options.get("repeats", 1) > 1):
         raise UserError("training=finetune: is of one network; say data.fold=<number>, and sweep.repeats=1")
     backbone = unfrozen_backbone(prepared.dataset, config) if tuned else None  # before hours, if it cannot be
+    on_epoch, live = live_epochs(run)
+    logged: Sequence[int] = live
+    if not tuned and options.get("repeats", 1) == len(prepared.parts) == 1:  # of several, the curves are means
+        options["on_epoch"] = on_epoch
     fits = fit_all(prepared, config, **options)
-    logged: Sequence[int] = ()
     if backbone is not None:
         fits.results[0], logged = fine_tune_live(run, backbone, fits.kept, prepared, config, echo)
     final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats, logged=logged)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -176,6 +178,8 @@ def extract_features(
         features = open_features(path, views)
         if features is None:
             raise UserError(f"{path}: changed while features were written; run the same command again")
+    with suppress(OSError):
+        os.utime(path)  # its last use: `fer clean` removes what nobody has used for long
     what = f"features: {len(images):,} images" + (f" × {len(views)} views" if len(views) > 1 else "")
     where = path.relative_to(project_root()) if path.is_relative_to(project_root()) else path
     if how:

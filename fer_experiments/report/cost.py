@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from fer_experiments.config import ALL_FOLDS
 from fer_experiments.report.markup import facts, paragraph, section, table
 from fer_experiments.report.record import Record
+from fer_experiments.search.budget import per_hour
 from fer_experiments.search.trials import Trial
 from fer_experiments.training.pruning import REASONS
 
@@ -52,7 +53,7 @@ def cost(record: Record) -> str:
     lost = sum(t.seconds or 0 for t in ran if t.failed)
     known = [("hours, all processes that worked on it", f"{state.seconds / 3600:.2f}")] if state.seconds else []
     if state.seconds:
-        known.append(("trials per hour", f"{trials_per_hour(record):,.1f}"))
+        known.append(("trials per hour", f"{per_hour(state) or 0:,.1f}"))
     known.append(("hours in trials", f"{busy / 3600:.2f}, {lost / 3600:.2f} of them in failed ones"))
     if state.seconds:
         known.append(("trials at once, on average", f"{busy / state.seconds:.2f}"))
@@ -70,11 +71,6 @@ def cost(record: Record) -> str:
         size = f"{machine.get('cores')} cores, {machine.get('memory_gb')} GB"
         known.append(("machine of the driver", f"{machine.get('host')}: {machine.get('cpu')}, {size}, {gpus}"))
     return section("cost", "What it cost", facts(known))
-
-
-def trials_per_hour(record: Record) -> float:
-    """Of the trials that ran, over the time in which the sweep was at work."""
-    return 3600 * len(_ran(record)) / record.state.seconds
 
 
 def _ran(record: Record) -> list[Trial]:

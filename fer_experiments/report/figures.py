@@ -69,8 +69,9 @@ def objective(record: Record) -> go.Figure | None:
     look = {"bgcolor": "rgba(128,128,128,0.15)", "bordercolor": GRID, "pad": {"t": 0, "r": 0}, "showactive": False}
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title=escaped(record.sweep.objective))
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    return finish(figure, 430, updatemenus=[{**menu, **look, "buttons": buttons}], legend=legend)
+    legend = {"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0}
+    margin = {"l": 70, "r": 20, "t": 80, "b": 50}  # the tool bar lies over the buttons' row
+    return finish(figure, 480, updatemenus=[{**menu, **look, "buttons": buttons}], legend=legend, margin=margin)
 
 
 def _over(record: Record, trials: list[Trial], at: dict[int, float]) -> list[go.Scatter]:

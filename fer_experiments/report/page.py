@@ -8,11 +8,12 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from fer_experiments.report.cost import cost, endings, trials_per_hour
+from fer_experiments.report.cost import cost, endings
 from fer_experiments.report.found import CHARTS, best, board, chart, seeds
 from fer_experiments.report.markup import paragraph, tiles
 from fer_experiments.report.record import Record
 from fer_experiments.report.subject import data, searched
+from fer_experiments.search.budget import per_hour
 
 HERE = Path(__file__).parent
 # Nothing may be fetched, from anywhere. Plotly's parallel coordinates compile functions (regl): unsafe-eval.
@@ -69,9 +70,10 @@ def _status(record: Record) -> str:
     state = record.state
     now, last = datetime.now(UTC), datetime.fromisoformat(state.updated)
     when = f"page made at {now:{MOMENT}}, last entry of {last:{MOMENT}}"
+    by = f"by {state.reason}" if state.reason else "before its end"
     said = {
         "running": f"running, {len(state.in_flight)} in flight",
-        "stopped": "stopped before its end; its command given again goes on",
+        "stopped": f"stopped {by}; its command given again goes on",
         "finished": f"ended by {state.reason or 'its budget'}",
     }[record.status]
     return f"{record.sweep.oracle} search for {record.sweep.direction} {record.sweep.objective}: {said} ({when})."
@@ -88,5 +90,5 @@ def _tiles(record: Record) -> str:
     more = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     shown.append((f"{len(state.ended):,}", "trials", more))
     if state.seconds:
-        shown.append((f"{state.seconds / 3600:.2f}", "hours", f"{trials_per_hour(record):,.0f} trials/h"))
+        shown.append((f"{state.seconds / 3600:.2f}", "hours", f"{per_hour(state) or 0:,.0f} trials/h"))
     return tiles(shown)

@@ -14,7 +14,7 @@ from fer_experiments.config import Config, SweepConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost
 from fer_experiments.experiment.prepare import Preparations
-from fer_experiments.search import leaderboard
+from fer_experiments.search import keep, leaderboard
 from fer_experiments.search.oracle import tell
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Outcome, Trial, read
@@ -40,6 +40,8 @@ class Sweep:
     since: float = field(default_factory=time.monotonic)
     trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
     ahead: dict[int, tracking.FoundRun] = field(default_factory=dict)  # trials that its store has, and its state not
+    heads: keep.Heads | None = None  # what is known of its trials' heads, once that matters
+    request: str | None = None  # why it is to stop, of one who asked for that
 
     def clock(self) -> None:
         """Counts the time that has passed."""
@@ -69,6 +71,7 @@ def conclude(sweep: Sweep, oracle: Any, number: int, done: Outcome, parent: trac
         state.order.append(number)  # until here a signal leaves it in flight, and its record is found again
     sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
     leaderboard.log_progress(parent, state, trial, sweep.sweep)
+    sweep.heads = keep.drop(sweep.heads, sweep.store, state, sweep.sweep, sweep.echo)
     sweep.recent.append(trial)
     last = [t for t in sweep.recent if not t.impossible][-MAX_CONSECUTIVE_FAILURES:]
     if len(last) == MAX_CONSECUTIVE_FAILURES and all(t.failed for t in last):

@@ -25,3 +25,20 @@ def over(state: State, sweep: SweepConfig) -> str | None:
     if cost(best.score, sweep.direction) <= cost(target, sweep.direction):
         return f"sweep.target={target:g}, which trial {best.number} reached with {best.score:.4f}"
     return None
+
+
+def per_hour(state: State) -> float | None:
+    """Trials that ran, by the hours in which the sweep was at work; None before the first."""
+    ran = sum(trial.status != "repeated" for trial in state.ended)
+    return 3600 * ran / state.seconds if ran and state.seconds else None
+
+
+def hours_left(state: State, sweep: SweepConfig) -> float | None:
+    """Until the budget is spent, at the speed so far; None where that cannot be told."""
+    speed = per_hour(state)
+    left = []
+    if sweep.max_trials is not None and speed:
+        left.append(max(0, sweep.max_trials - len(state.ended)) / speed)
+    if sweep.max_hours is not None:
+        left.append(max(0.0, sweep.max_hours - state.seconds / 3600))
+    return min(left, default=None)

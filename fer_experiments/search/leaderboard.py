@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ def _readable(frame: pd.DataFrame, sweep: SweepConfig) -> pd.DataFrame:
 
 def trial_line(trial: Trial, sweep: SweepConfig) -> str:
     """One line about a trial that has just ended."""
-    values = ", ".join(f"{path}={_short(value)}" for path, value in trial.values.items())
+    values = values_text(trial.values)
     if trial.score is None:
         return f"trial {trial.number}: FAILED: {trial.error} ({values})"
     how = f"{trial.epochs} epoch{'s'[: trial.epochs != 1]} in {trial.seconds or 0:.0f} s"
@@ -133,6 +134,11 @@ def choice(state: State) -> list[str]:
         how, _ = PREFERENCES[state.prefer]
         lines.append(f"taken of these: trial {chosen.number}, which has {how} (sweep.prefer={state.prefer})")
     return lines
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """A trial's values on a line."""
+    return ", ".join(f"{path}={_short(value)}" for path, value in values.items())
 
 
 def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
@@ -221,11 +227,12 @@ def _short(value: Any) -> str:
 
 def _again(state: State, config: Config) -> str:
     """The command that goes on, with the arguments that make a sweep this one: all but its budget."""
-    more = f"sweep.max_trials={2 * len(state.trials)}"
+    stopped = state.status == "running" and state.reason  # by a request: its budget is not spent
+    more = [] if stopped else [f"sweep.max_trials={2 * len(state.trials)}"]
     if sys.argv[1:2] != ["sweep"]:
-        return command("sweep", f"sweep={state.name}", more, config=config)
-    left_out = {*BUDGET_PATHS, "compute.address"} - {"sweep.prefer"}
+        return command("sweep", f"sweep={state.name}", *more, config=config)
+    left_out = {"compute.address", *(["sweep.fresh"] if stopped else BUDGET_PATHS)} - {"sweep.prefer"}
     said = [without_password(a) for a in sys.argv[2:] if a.partition("=")[0] not in left_out]
     if not any(a.startswith("sweep=") for a in said):
         said.insert(0, f"sweep={state.name}")
-    return command("sweep", *said, more)
+    return command("sweep", *said, *more)

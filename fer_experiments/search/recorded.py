@@ -94,6 +94,11 @@ def find_sweep(sweeps: Path, name: str | None = None) -> tuple[State, Path]:
     return max(found, key=lambda pair: pair[0].updated)
 
 
+def readable_sweeps(sweeps: Path) -> Iterator[tuple[State, Path]]:
+    """All sweeps that can be read, and their folders; of others a line is said."""
+    return _readable((path.parent for path in sweeps.glob("*/state.json")), _passed_over)
+
+
 def _readable(folders: Iterable[Path], damaged: Callable[[Path, UserError], None]) -> Iterator[tuple[State, Path]]:
     """The states in these folders with them; of one that cannot be read, and is passed over, `damaged` hears."""
     for folder in folders:

@@ -17,11 +17,13 @@ from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, leaderboard, mending
 from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
 from fer_experiments.search.identity import exact_for_all, identity_of, of_all_trials, tags_of_all, trial_config
+from fer_experiments.search.on_end import on_end
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
 from fer_experiments.search.start import begin, check_sweep, tags_of
 from fer_experiments.search.state import State, load_state, only_one
+from fer_experiments.search.stop import heard
 from fer_experiments.search.trial import Job, impossible_trial, limits, run_trial
 from fer_experiments.search.trials import Outcome, Trial
 from fer_experiments.terminal import fit, say
@@ -70,10 +72,10 @@ def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
 
 def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     """The parent run, and the trials in it."""
-    state, config = sweep.state, sweep.config
-    oracle = _bring_back(sweep)
+    state, config, oracle = sweep.state, sweep.config, _bring_back(sweep)
     mending.check_store(sweep)
     with (
+        on_end(sweep),
         said_in_a_line(sweep.store, f"sweep {state.id}: "),
         tracking.start_run(
             sweep.store,
@@ -96,7 +98,8 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
         if config.compute.name != "inline":
             sweep.echo(f"trials run {executor.where}")
         try:
-            state.reason = _run_trials(sweep, oracle, executor, parent)
+            with heard(sweep, parent):
+                state.reason = _run_trials(sweep, oracle, executor, parent)
         finally:
             executor.close()  # what still runs is killed, so that its runs can be closed
             _close_killed(sweep)
@@ -104,7 +107,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
         leaderboard.write(state, config, sweep.folder)
         leaderboard.log(parent, sweep.folder)
         parent.set_tags({"fer.ended_by": state.reason})
-        state.status = "finished"
+        state.status = "running" if state.reason == sweep.request else "finished"  # by no process: stopped
         sweep.save()
         sweep.echo(f"sweep {state.id}: ended by {state.reason}")
 
@@ -119,8 +122,9 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
     while True:
         termination.check()
         sweep.clock()
+        waiting = [] if sweep.request else waiting  # they run first when it goes on
         while reason is None and len(waiting) + len(running) < executor.slots:
-            reason = budget.over(state, sweep.sweep)
+            reason = sweep.request or budget.over(state, sweep.sweep)
             if reason is None:
                 number, reason = _ask(sweep, oracle, bool(waiting or running))
                 if number is None:

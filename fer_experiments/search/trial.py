@@ -118,7 +118,7 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
     config = job.config
     with _open_run(job, prepared.tags) as run:
         done.run_id = run.id
-        describe_run(run, prepared.dataset, recorded(config))
+        describe_run(run, prepared.dataset, recorded(config), sheets=False)
         monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
         pruning = Pruning(job.pruner, monitor, job.direction, job.limits) if job.pruner != "none" else None
         ending = Ending(pruning, job.max_seconds, job.repeats * len(prepared.parts))

@@ -29,13 +29,16 @@ from fer_experiments.tracking.recovery import (
     load_head,
     load_head_weights,
 )
+from fer_experiments.tracking.retention import HEAD, artifact_bytes, deleted_runs, drop_head, purge
 from fer_experiments.tracking.run import Run
+from fer_experiments.tracking.stop import request_stop, running_sweeps, take_stop
 from fer_experiments.tracking.store import Store, address, check_recordable, connect, connect_existing, describe
 
 # What MLflow logs there it raises too, and whoever is concerned says it in a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 __all__ = [
+    "HEAD",
     "OPENED",
     "RECORD",
     "FoundRun",
@@ -43,13 +46,16 @@ __all__ = [
     "Store",
     "StoreLost",
     "address",
+    "artifact_bytes",
     "artifact_text",
     "check_recordable",
     "close_orphans",
     "close_runs",
     "connect",
     "connect_existing",
+    "deleted_runs",
     "describe",
+    "drop_head",
     "ended_trial",
     "find_run",
     "find_runs",
@@ -58,9 +64,13 @@ __all__ = [
     "load_head",
     "load_head_weights",
     "openings",
+    "purge",
+    "request_stop",
+    "running_sweeps",
     "said_in_a_line",
     "start_run",
     "stop_retrying",
+    "take_stop",
     "this_process",
     "user",
     "what_is_lost",

@@ -33,6 +33,15 @@ def is_alive(process: str) -> bool | None:
         return None
 
 
+def same_machine(process: str, other: str) -> bool:
+    """Whether two processes named by `this_process` are of one machine."""
+    try:
+        one, two = json.loads(process), json.loads(other)
+        return all(one[key] == two[key] for key in ("host", "machine"))
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
 @cache
 def _host() -> dict[str, str]:
     namespace = Path("/proc/self/ns/pid")

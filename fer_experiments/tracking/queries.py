@@ -67,12 +67,16 @@ def openings(store: Store, fingerprint: str) -> list[FoundRun]:
 
     The oldest is the first.
     """
+    return find_everywhere(store, f"tags.`{OPENED}` = '{fingerprint}'", deleted=True)
+
+
+def find_everywhere(store: Store, query: str, *, deleted: bool = False) -> list[FoundRun]:
+    """The runs of all experiments that a query of MLflow's finds, the oldest first; deleted: with deleted ones."""
     from mlflow.entities import ViewType
 
-    client = client_of(store)
-    ids = [experiment.experiment_id for experiment in every(client.search_experiments, view_type=ViewType.ALL)]
-    query = f"tags.`{OPENED}` = '{fingerprint}'"
-    return [_found(run) for run in every(client.search_runs, ids, query, ViewType.ALL, order_by=["start_time ASC"])]
+    client, view = client_of(store), ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    ids = [experiment.experiment_id for experiment in every(client.search_experiments, view_type=view)]
+    return [_found(run) for run in every(client.search_runs, ids, query, view, order_by=["start_time ASC"])]
 
 
 def every(search: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:

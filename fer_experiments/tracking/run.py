@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_experiments import ambient, environment
 from fer_experiments.config import project_root
+from fer_experiments.tracking.processes import same_machine
 from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
@@ -139,8 +140,10 @@ class Run:
     def log_environment(self) -> None:
         """Folder environment/: versions, hardware, variables, uncommitted changes, and the lock file if it is there.
 
-        A run that is nested has the lock file of the one above it: a copy on every trial would be most of a store.
+        A run that is nested has that of the one above it, unless it is on another machine: then all but the lock file.
         """
+        if self.parent is not None and self._is_beside_its_driver():
+            return
         self.log_json(environment.versions(), "environment/versions.json")
         self.log_json(environment.hardware(), "environment/hardware.json")
         self.log_json(ambient.variables(), "environment/variables.json")
@@ -150,6 +153,10 @@ class Run:
         git = environment.git_state(project_root())
         if git.dirty:
             self.log_text(git.diff, "environment/git.diff")
+
+    def _is_beside_its_driver(self) -> bool:
+        tags = self._client.get_run(self.id).data.tags
+        return same_machine(tags.get("fer.process", ""), tags.get("fer.driver", ""))
 
     def log_head(self, model: keras.Model, dtype: str = "float16") -> None:
         """A trained head as the artifact model/, for `mlflow.keras.load_model("runs:/<id>/model")`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -35,6 +35,7 @@ def fit_head(
     initial_epoch: int = 0,
     initial_weights: Sequence[np.ndarray] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, row: None,
     description: str = "fit",
 ) -> TrainingResult:
     """Fits a head with early stopping, and scores it on the validation split, averaged over the stored views.
@@ -50,6 +51,7 @@ def fit_head(
         initial_epoch: where to go on, of training.epochs (Hyperband's later rounds).
         initial_weights: as `get_weights` gives them, to start from.
         callbacks: of Keras, besides its own; they may end the fit.
+        on_epoch: hears of each epoch, from 0, and its row of the history.
         description: of the progress bar.
 
     Raises:
@@ -99,6 +101,7 @@ def fit_head(
                 if model.stop_training:
                     break
         ending.on_epoch_end(epoch, logs | passes.evaluate(val, labels[dataset.val]))
+        on_epoch(epoch, progress.rows[-1])
         if model.stop_training:
             break
     ending.on_train_end()

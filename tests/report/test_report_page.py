@@ -26,6 +26,25 @@ SPACE = {
     "head.normalize": {"type": "bool"},
     "training.optimizer": {"type": "choice", "values": ["adam", "sgd", EVIL]},
 }
+FOUND = {"Training": 28709, "PublicTest": 3589, "PrivateTest": 3589}
+CLEANING = {
+    **{"steps": ["conflicting"], "found_by_usage": FOUND, "found": 35887},
+    **{"removed": {"conflicting": {"Training": 100}}, "kept_by_usage": FOUND, "kept": 35787},
+}
+# Whether a word of these cells lies on two lines; and whether the chart's tool bar lies on a button.
+BROKEN = """cells => cells.some(cell => [...cell.textContent.matchAll(/[^\\s]+/g)].some(word => {
+    const range = document.createRange();
+    range.setStart(cell.firstChild, word.index);
+    range.setEnd(cell.firstChild, word.index + word[0].length);
+    return new Set([...range.getClientRects()].map(rect => rect.top)).size > 1;
+}))"""
+COVERED = """chart => {
+    const bar = chart.querySelector(".modebar").getBoundingClientRect();
+    return [...chart.querySelectorAll(".updatemenu-button, .legend")].some(button => {
+        const box = button.getBoundingClientRect();
+        return bar.left < box.right && box.left < bar.right && bar.top < box.bottom && box.top < bar.bottom;
+    });
+}"""
 
 
 def made_up(trials: list[dict[str, Any]], *, oracle: str = "random", status: str = "finished", **more: Any) -> Record:
@@ -92,6 +111,7 @@ def hostile() -> Record:
     return made_up(
         trials,
         counts=pd.DataFrame({"split": ["train"], EVIL: [5]}),
+        cleaning=CLEANING,
         curves={0: history, 1: history},
         matrices={n: ([EVIL, "happy"], [[3, 1], [0, n]]) for n in range(3)},
         times={n: (n / 10, n / 10 + 0.05) for n in range(9)},
@@ -199,3 +219,16 @@ def test_a_drag_along_an_axis_selects_trials_and_rows(opened: Any):
     )
     assert set(shown) == inside and 0 < len(inside) < 8
     assert f"{len(inside)} of 8 trials selected" in opened.inner_text("#selected")
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_words_stay_whole_and_no_tool_bar_lies_on_a_button(opened: Any, width: int):
+    before = opened.viewport_size
+    opened.set_viewport_size({"width": width, "height": 900})
+    drawn = "c => c.clientWidth < innerWidth && c.querySelector('.main-svg').clientWidth === c.clientWidth"
+    opened.wait_for_function(f"({drawn})(document.getElementById('objective-chart'))")
+    opened.hover("#objective-chart .nsewdrag")
+    assert opened.locator("#objective-chart .updatemenu-button").count() == 2
+    assert not opened.eval_on_selector("#objective-chart", COVERED)
+    assert not opened.eval_on_selector_all("#data table td:first-child", BROKEN)
+    opened.set_viewport_size(before)

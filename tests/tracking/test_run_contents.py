@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from small_runs import artifacts, recorded, start
 
+from fer_experiments.tracking import this_process
+
 
 def test_epochs_are_series_from_their_first_epoch(store):
     from mlflow import MlflowClient
@@ -92,6 +94,10 @@ def test_the_environment_is_recorded(store, mlruns, monkeypatch):
     assert variables["TF_ENABLE_ONEDNN_OPTS"] == "0" and "NVIDIA_TF32_OVERRIDE" not in variables
     assert (there / "requirements.lock").is_file() == (project_root() / "requirements.lock").is_file()
     with start(store, parent=run.id) as nested:
+        nested.log_environment()
+    assert not (artifacts(mlruns, nested) / "environment").exists(), "it is that of the run above"
+    driver = json.dumps({**json.loads(this_process()), "host": "another"})
+    with start(store, parent=run.id, driver=driver) as nested:
         nested.log_environment()
     beside = artifacts(mlruns, nested) / "environment"
     assert {file.name for file in there.iterdir()} - {file.name for file in beside.iterdir()} == {"requirements.lock"}

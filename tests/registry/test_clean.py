@@ -1,0 +1,122 @@
+"""What can be removed, and what cannot."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_runs import start
+from stores import config_in
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, PathsConfig, SweepConfig, mlruns_dir
+from fer_experiments.errors import UserError
+from fer_experiments.registry.clean import clean
+from fer_experiments.search.state import State, digest_of, only_one
+from fer_experiments.search.trials import Trial
+from fer_experiments.tracking.store import client_of
+
+METRICS = {"final/val_accuracy_low": 0.4, "final/val_accuracy_high": 0.6}
+Kept = tuple[Config, tracking.Store, State, Path]
+
+
+def trial_run(store: tracking.Store, sweep: str, number: int) -> str:
+    with start(store, kind="trial", tags={"fer.sweep_id": sweep, "fer.trial_number": number}) as run:
+        run.log_text("h" * 1000, "model/data/model.keras")
+        run.log_text("config", "config.yaml")
+        return str(run.id)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """A sweep of three trials with heads, the last of which a promotion was made of."""
+    places = PathsConfig(str(tmp_path / "mlruns"), str(tmp_path / "cache"))
+    config = replace(config_in(tmp_path / "mlruns"), paths=places)
+    store = tracking.connect(config)
+    own = {f"sweep.{key}": value for key, value in vars(SweepConfig(name="one")).items()}
+    identity = {**own, "sweep.space": {}, "data.task": "test"}
+    state = State(f"one-{digest_of(identity)}", "one", identity, status="finished", order=[0, 0, 1, 1, 2, 2])
+    with start(store, kind="sweep", tags={"fer.sweep_id": state.id}) as parent:
+        state.run_id = parent.id
+    for number, score in enumerate((0.7, 0.9, 0.5)):
+        known = {"score": score, "told": score, "epochs": 1, "best_epoch": 0, "seconds": 1.0, "metrics": METRICS}
+        run_id = trial_run(store, state.id, number)
+        state.trials.append(Trial(number=number, trial_id=str(number), status="finished", run_id=run_id, **known))
+    with start(store, kind="promotion", tags={"fer.sweep_id": state.id}) as promotion:
+        promotion.log_json([{"run_id": state.trials[2].run_id}], "refits.json")
+    folder = mlruns_dir(config) / "sweeps" / state.id
+    state.save(folder)
+    return config, store, state, folder
+
+
+def heads(config: Config) -> set[str]:
+    return {file.parents[3].name for file in mlruns_dir(config).glob("artifacts/fer/test/*/artifacts/model/data/*")}
+
+
+def test_heads_beyond_keep_go_after_a_yes_and_a_promotions_stay(kept: Kept):
+    config, _, state, folder = kept
+    said: list[str] = []
+    assert clean(config, echo=said.append) == "nothing to remove", "the sweep was told to keep all"
+    assert clean(config, "best:1", echo=said.append) == "nothing was removed; fer clean --yes removes 1.0 kB"
+    assert said[-1].splitlines()[1].split() == f"1 heads of sweep {state.id} (keep=best:1) 1.0 kB".split()
+    assert len(heads(config)) == 3
+    with only_one(folder, state.id):
+        assert clean(config, "best:1", yes=True, echo=said.append) == "nothing to remove", "it runs"
+    assert clean(config, "best:1", yes=True, echo=said.append) == "removed 1.0 kB"
+    assert heads(config) == {state.trials[1].run_id, state.trials[2].run_id}
+    assert clean(config, "best:1", yes=True, echo=said.append) == "nothing to remove"
+
+
+def test_heads_that_hyperband_goes_on_with_stay_until_it_has_nothing_more_to_try(kept: Kept):
+    config, store, state, folder = kept
+    identity = {**state.identity, "sweep.oracle": "hyperband"}
+    sweep = replace(state, id=f"one-{digest_of(identity)}", identity=identity)
+    (folder / "state.json").unlink()
+    for trial in sweep.trials:
+        client_of(store).set_tag(trial.run_id, "fer.sweep_id", sweep.id)
+    over = "the hyperband oracle, which has nothing more to try"
+    for reason, came in (("sweep.max_trials=3", "nothing to remove"), (over, "removed 3.0 kB")):
+        sweep.reason = reason
+        sweep.save(folder.with_name(sweep.id))
+        assert clean(config, "none", yes=True, echo=lambda line: None) == came
+
+
+def test_deleted_runs_go_but_for_those_on_a_leaderboard_or_in_the_ledger(kept: Kept):
+    config, store, state, _ = kept
+    with start(store, name="a try") as forgotten:
+        forgotten.log_text("x" * 2000, "config.yaml")
+    with start(store, tags={tracking.OPENED: "f" * 64}) as opened:
+        pass
+    for run_id in (forgotten.id, opened.id, state.trials[0].run_id):
+        client_of(store).delete_run(run_id)
+    said: list[str] = []
+    assert clean(config, yes=True, echo=said.append) == "removed 2.0 kB"
+    assert f"deleted run a try ({forgotten.id})" in said[0] and said[0].count("\n") == 1
+    assert tracking.find_run(store, forgotten.id) is None
+    assert not (mlruns_dir(config) / "artifacts" / "fer" / "test" / forgotten.id / "artifacts" / "config.yaml").exists()
+    assert tracking.find_run(store, opened.id) and tracking.find_run(store, str(state.trials[0].run_id))
+
+
+def test_features_go_by_their_last_use(kept: Kept, tmp_path: Path):
+    config, *_ = kept
+    for name, days in (("old", 31), ("new", 29)):
+        folder = tmp_path / "cache" / "features" / name
+        folder.mkdir(parents=True)
+        (folder / "0.npy").write_bytes(b"f" * 4000)
+        os.utime(folder, (time.time() - days * 86400,) * 2)
+    said: list[str] = []
+    assert clean(config, yes=True, echo=said.append) == "removed 4.0 kB"
+    assert "features old, last used 31 days ago" in said[0]
+    assert [folder.name for folder in (tmp_path / "cache" / "features").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"kept": "best"}, "sweep.keep=best: must be all"), ({"days": "-1"}, "days=-1: must be a whole number")],
+)
+def test_what_says_nothing_is_refused(kept: Kept, asked: dict[str, str], said: str):
+    with pytest.raises(UserError, match=said):
+        clean(kept[0], **asked)  # type: ignore[arg-type]

@@ -1,0 +1,79 @@
+"""Whose heads stay: by sweep.keep, and what a sweep needs to go on or a promotion was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_runs import start
+from small_sweeps import quick, run, runs_of
+from stores import config_in
+
+from fer_experiments import tracking
+from fer_experiments.config import Config, flatten, is_place, mlruns_dir, to_dict
+from fer_experiments.config.checks import kept_of
+from fer_experiments.config.compose import compose
+from fer_experiments.errors import UserError
+from fer_experiments.search import keep
+from fer_experiments.search.state import State
+from fer_experiments.search.trials import Trial
+
+
+def heads(config: Config) -> set[str]:
+    """The runs whose heads are on disk."""
+    return {
+        file.parents[3].name
+        for file in mlruns_dir(config).glob("artifacts/fer/demo/*/artifacts/model/data/model.keras")
+    }
+
+
+def test_the_heads_of_the_best_stay_while_a_sweep_runs_and_after_it_went_on(tmp_path: Path, paths: list[str]):
+    own = [f"paths.mlruns={tmp_path}/mlruns", paths[1]]
+    first, _ = run(quick(own, "sweep.max_trials=2"))
+    config = quick(own, "sweep.max_trials=3", "sweep.keep=best:1")
+    assert heads(config) == {t.run_id for t in first.trials}
+    state, _ = run(config)
+    best = state.best()
+    assert (state.id, len(state.trials)) == (first.id, 3)
+    assert best is not None and heads(config) == {best.run_id}
+    gone = {t.run_id for t in runs_of(config, kind="trial") if tracking.HEAD in t.tags}
+    assert gone == {t.run_id for t in state.trials} - {best.run_id}
+    kept = mlruns_dir(config) / "artifacts" / "fer" / "demo" / (best.run_id or "") / "artifacts"
+    assert not (kept / "environment").exists() and not (kept / "data" / "faces.png").exists(), "on the sweep's run"
+    assert (kept.parents[1] / (state.run_id or "") / "artifacts" / "environment" / "versions.json").is_file()
+    assert (kept / "data" / "cleaning.json").is_file()
+
+
+def ended(number: int, score: float, status: str = "finished") -> Trial:
+    return Trial(number=number, status=status, score=score, run_id=f"{number:032}")
+
+
+def test_what_was_promoted_stays_whatever_is_kept(tmp_path: Path):
+    state = State("s-01234567", "s", {"sweep.direction": "max"}, order=[0, 0, 1, 1, 2, 2, 3])
+    state.trials = [ended(0, 0.9), ended(1, 0.8), ended(2, 0.95, "pruned"), Trial(number=3)]
+    known = keep.Heads(promoted={f"{1:032}"})
+    assert keep.to_drop(known, state, "none") == [f"{0:032}", f"{2:032}"]
+    assert keep.to_drop(known, state, "best:1") == [f"{2:032}"]
+    assert keep.to_drop(known, state, "all") == []
+    assert keep.to_drop(keep.Heads(gone={f"{2:032}"}), state, "best:1") == [f"{1:032}"]
+    store = tracking.connect(config_in(tmp_path / "mlruns"))
+    with start(store, kind="promotion", tags={"fer.sweep_id": state.id}) as promotion:
+        promotion.log_json([{"run_id": "a"}, {"run_id": "b"}], "refits.json")
+    assert keep.look(store, state.id).promoted == {"a", "b"}
+
+
+def test_an_oracle_that_goes_on_with_heads_keeps_all():
+    state = State("s-01234567", "s", {"sweep.direction": "max"}, order=[0, 0], trials=[ended(0, 0.9)])
+    sweep = compose(["sweep=quick", "sweep.oracle=hyperband", "sweep.keep=none"]).sweep
+    assert sweep is not None and keep.drop(None, None, state, sweep, print) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["best", "best:0", "best:-1", "some", "5"])
+def test_keep_is_all_none_or_so_many(wrong: str):
+    with pytest.raises(UserError, match=f"^sweep.keep={wrong}: must be all, none, or best:<how many>"):
+        compose(["sweep=quick", f"sweep.keep={wrong}"])
+    assert (kept_of("all"), kept_of("none"), kept_of("best:5")) == (None, 0, 5)
+
+
+def test_it_is_no_part_of_what_a_sweep_is():
+    assert is_place("sweep.keep") and "sweep.keep" in flatten(to_dict(compose(["sweep=quick"])))

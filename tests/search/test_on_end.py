@@ -1,0 +1,109 @@
+"""The command that is told how a sweep ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_sweeps import folder_of, quick, run
+
+from fer_experiments.config import flatten, is_place, recorded
+from fer_experiments.config.compose import compose
+from fer_experiments.errors import UserError
+from fer_experiments.search import on_end as room
+from fer_experiments.search import sweep as sweep_room
+from fer_experiments.search.sweep import run_sweep
+
+
+def keeping(folder: Path) -> tuple[str, Path]:
+    """A command that keeps what it is told, in a file with a space in its name."""
+    kept = folder / "what it was told.json"
+    return f"sweep.on_end=tee '{kept}'", kept
+
+
+def test_it_is_told_the_end_and_then_a_failure(paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hook, kept = keeping(tmp_path)
+    state, said = run(quick(paths, "sweep.max_trials=1", hook))
+    told = json.loads(kept.read_text())
+    folder = folder_of(quick(paths), state)
+    assert (told["id"], told["status"], told["reason"]) == (state.id, "finished", "sweep.max_trials=1")
+    assert (told["best"]["score"], told["best"]["values"]) == (state.trials[0].score, state.trials[0].values)
+    assert told["trials"] == {"finished": 1, "in_flight": 0}
+    assert told["leaderboard"] == str(folder / "leaderboard.csv") and Path(told["best_config"]).is_file()
+    assert not any(line.startswith("sweep.on_end") for line in said)
+    written = [folder / "state.json", *folder.parent.parent.rglob("config.yaml")]
+    assert len(written) > 1 and not any("told.json" in file.read_text() for file in written), "it is recorded nowhere"
+
+    def failing(*given: Any) -> str:
+        raise UserError("the moon is full; wait")
+
+    monkeypatch.setattr(sweep_room, "_run_trials", failing)
+    with pytest.raises(UserError, match="the moon"):
+        run(quick(paths, "sweep.max_trials=2", hook))
+    told = json.loads(kept.read_text())
+    assert (told["id"], told["status"], told["reason"]) == (state.id, "failed", "the moon is full; wait")
+
+    def interrupted(*given: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_room, "_run_trials", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(quick(paths, "sweep.max_trials=2", hook), lambda line: None)
+    assert json.loads(kept.read_text())["status"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sh -c 'cat; echo oh >&2; exit 3'", "ended with exit status 3"),
+        ("sh -c 'sleep 300 & sleep 300'", "killed after 0 s"),
+        ("true", None),
+    ],
+)
+def test_what_goes_wrong_with_it_is_a_line(
+    tmp_path: Path, command: str, said: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(room, "MOST_S", 0.2 if "300" in command else 60.0)
+    started = time.monotonic()
+    assert room._run(room.words_of(command), "{}", tmp_path / "log") == said
+    assert time.monotonic() - started < 60
+    if "exit 3" in command:
+        assert (tmp_path / "log").read_text() == "{}oh\n"
+
+
+def test_its_secrets_are_not_those_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
+    room._run(room.words_of("env"), "{}", tmp_path / "log")
+    assert "PATH=" in (tmp_path / "log").read_text() and "hunter2" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("no-such-command --x", "no such command here; name one on the PATH, or an executable file"),
+        ("sh -c 'x", "no closing quotation"),
+        ("  ", "no such command here; name one on the PATH, or an executable file"),
+    ],
+)
+def test_one_that_cannot_run_is_refused_before_anything_starts(command: str, said: str):
+    with pytest.raises(UserError) as refused:
+        compose(["sweep=quick", f"sweep.on_end={command}"])
+    assert str(refused.value) == f"sweep.on_end={command}: {said}"
+
+
+def test_a_file_runs_no_command(tmp_path: Path):
+    file = tmp_path / "s.yaml"
+    file.write_text("sweep:\n  on_end: touch /tmp/hurt\n  space:\n    head.l2: {type: float, min: 0.1, max: 1.0}\n")
+    with pytest.raises(
+        UserError, match=r"^sweep\.on_end=touch /tmp/hurt: a command is taken from the command line alone"
+    ):
+        compose([f"sweep={file}"])
+    assert compose([f"sweep={file}", "sweep.on_end=true"]).sweep.on_end == "true"  # type: ignore[union-attr]
+
+
+def test_it_is_no_part_of_what_a_sweep_is():
+    config = compose(["sweep=quick", "sweep.on_end=true"])
+    assert is_place("sweep.on_end") and "sweep.on_end" not in flatten(recorded(config))
