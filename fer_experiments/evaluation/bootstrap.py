@@ -110,7 +110,12 @@ def accuracy_interval(
 ) -> tuple[float, float]:
     """That of the accuracy alone, for every fit: the hits in a resample are binomial, and no image is drawn."""
     share = scores(labels, probabilities, ["accuracy"])["accuracy"]
-    return _limits(np.random.default_rng(seed).binomial(len(labels), share, resamples) / len(labels))
+    return binomial_interval(share, len(labels), resamples=resamples, seed=seed)
+
+
+def binomial_interval(share: float, images: int, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """That of an accuracy on so many images."""
+    return _limits(np.random.default_rng(seed).binomial(images, share, resamples) / images)
 
 
 def _resamples(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +19,9 @@ from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
 from fer_experiments.training.result import TrainingResult
+
+PREDICTIONS = "metrics/val_predictions.npz"  # probabilities float32 [n, classes] and labels int64 [n], validation rows
+IMAGES = {split: f"fer.{split}_images" for split in ("val", "test")}  # tags: `images_digest` of a split
 
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any]) -> None:
@@ -49,12 +54,31 @@ def record(
     run: tracking.Run, dataset: Dataset, result: TrainingResult, *, logged: Sequence[int] = ()
 ) -> dict[str, float]:
     """What a training gave goes on its run, but for epochs in `logged`; returns the final metrics by name."""
-    final = log_scores(run, "val", dataset.labels[dataset.val], result.val_probabilities, dataset.classes)
+    labels = dataset.labels[dataset.val]
+    final = log_scores(run, "val", labels, result.val_probabilities, dataset.classes)
+    run.set_tags({IMAGES["val"]: images_digest(dataset.images[dataset.val], labels, dataset.classes)})
+    predictions = io.BytesIO()
+    np.savez_compressed(predictions, probabilities=result.val_probabilities, labels=labels)
+    run.log_bytes(predictions.getvalue(), PREDICTIONS)
     run.log_epochs(result.history.drop(index=list(logged)))
     run.log_metrics({"time/fit_s": result.seconds, "best_epoch": float(result.best_epoch)})
+    run.log_metrics({"model/trainable_parameters": parameters(result.model.trainable_weights)})
     run.log_figure(curves.learning_curves(result.history, result.best_epoch), "plots/learning_curves.png")
     run.log_csv(result.history.rename_axis("epoch").reset_index(), "metrics/history.csv")
     return final
+
+
+def images_digest(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
+    """What two results have in common whose images, row by row, and labels are the same: sha256 (hex)."""
+    digest = hashlib.sha256(repr((images.shape, tuple(classes))).encode())
+    for array in (images, labels.astype("int64")):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def parameters(weights: Sequence[Any]) -> int:
+    """How many numbers these weights of a Keras model hold."""
+    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def log_scores(

@@ -19,7 +19,7 @@ from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations, Prepared
-from fer_experiments.experiment.record import describe_run
+from fer_experiments.experiment.record import describe_run, parameters
 from fer_experiments.features.cache import exact_features
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, score_line
@@ -97,7 +97,7 @@ def _promote(
     describe_run(run, prepared.dataset, recorded(taken))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        images, said = _write(taken, prepared, store, refits[0].runs[seed], folder, echo)
+        images, said = _write(taken, prepared, run, refits[0].runs[seed], folder, echo)
         classifier = models.load_classifier(folder)
         mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
@@ -191,9 +191,11 @@ def _ask_gate(
 
 
 def _write(
-    config: Config, prepared: Prepared, store: Store, run_id: str, folder: Path, echo: Echo
+    config: Config, prepared: Prepared, run: tracking.Run, refit: str, folder: Path, echo: Echo
 ) -> tuple[np.ndarray, np.ndarray]:
     """Writes the model; returns at least CHECKED images and what it says of them, which stored features say too.
+
+    run: of the promotion. refit: the id of the run whose head is taken.
 
     Raises:
         UserError: it says something else, or there are too few images to tell.
@@ -203,8 +205,10 @@ def _write(
     if len(rows) < CHECKED:
         raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
     rows = np.sort(rows[: 2 * CHECKED])
-    head = tracking.load_head(store, run_id)
+    head = tracking.load_head(run.store, refit)
     network = assemble(config.backbone, dataset.images.shape[1:], head, prepared.features.views, len(dataset.classes))
+    trained = parameters(head.trainable_weights)
+    run.log_metrics({"model/parameters": network.count_params(), "model/trainable_parameters": trained})
     models.save_classifier(network, dataset.classes, folder)
     said = models.load_classifier(folder).probabilities(dataset.images[rows])
     stored, rough = predict(head, prepared.features, rows), config.features.precision != "float32"

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from fer_experiments.config import Config, PathsConfig, close, mlruns_dir
-from fer_experiments.config.commands import command
+from fer_experiments.config.commands import command, get_data_command
+from fer_experiments.data import find_fer2013
 from fer_experiments.errors import UserError
 from fer_experiments.search.identity import identity_of
 from fer_experiments.search.state import State, digest_of, is_of, load_state, status_of
 from fer_experiments.search.trials import RUN_ID
-from fer_experiments.terminal import fit, say, table
+from fer_experiments.terminal import fit, say, shown, table
 
 MOST_NAMED = 8  # sweeps in an error message
 
@@ -109,6 +110,19 @@ def _passed_over(folder: Path, error: UserError) -> None:
 def _start(sweeps: Path) -> str:
     """The command that starts a sweep there."""
     return command("sweep", config=Config(paths=PathsConfig(mlruns=str(sweeps.parent))))
+
+
+def default_sweep() -> str:
+    """The override where no sweep is named: the real thing where FER2013 is at hand, else the demo; says so."""
+    found = find_fer2013()
+    if found is None:
+        say(
+            "FER2013 is not at hand ($FER2013, data/fer2013*): running on drawn demo faces with the pocket backbone. "
+            f"`{get_data_command()}` gets FER2013."
+        )
+        return "sweep=quick"
+    say(f"FER2013 found at {shown(found)}: running sweeps/paper.yaml")
+    return "sweep=paper"
 
 
 def list_sweeps(config: Config) -> str:

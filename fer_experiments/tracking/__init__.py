@@ -20,7 +20,16 @@ from fer_experiments.tracking.lost import StoreLost, said_in_a_line, what_is_los
 from fer_experiments.tracking.moved import is_moved
 from fer_experiments.tracking.outages import is_lost, stop_retrying
 from fer_experiments.tracking.processes import this_process
-from fer_experiments.tracking.queries import OPENED, FoundRun, artifact_text, find_run, find_runs, openings
+from fer_experiments.tracking.queries import (
+    OPENED,
+    SEEDS,
+    FoundRun,
+    artifact_bytes,
+    artifact_text,
+    find_run,
+    find_runs,
+    openings,
+)
 from fer_experiments.tracking.recovery import (
     RECORD,
     close_orphans,
@@ -38,11 +47,13 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 __all__ = [
     "OPENED",
     "RECORD",
+    "SEEDS",
     "FoundRun",
     "Run",
     "Store",
     "StoreLost",
     "address",
+    "artifact_bytes",
     "artifact_text",
     "check_recordable",
     "close_orphans",

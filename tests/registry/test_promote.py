@@ -27,6 +27,7 @@ from fer_experiments.experiment.train import train
 from fer_experiments.registry.promote import promote
 from fer_experiments.registry.sealed import recorded_probabilities
 from fer_experiments.registry.versions import crown, list_models, rollback
+from fer_experiments.report.entries import entries
 from fer_experiments.tracking import models, openings
 from fer_experiments.tracking.digests import TAG, digests
 from fer_experiments.tracking.store import client_of
@@ -89,6 +90,24 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
     plots = {Path(f.path).name for f in client_of(room.store).list_artifacts(version.run_id, "plots")}
     names = ("confusion_matrix", "roc_curve", "precision_recall", "calibration", "emotion_errors", "worst_mistakes")
     assert {f"{name}_test.png" for name in names} <= plots
+
+
+def test_it_is_a_row_beside_its_sweep_with_what_only_a_promotion_knows(room: Room):
+    version = models.find_version(room.store, MODEL, "1")
+    assert version is not None
+    trial, row = entries(room.config(), [room.state.id, f"{MODEL}/1"])
+    run = client_of(room.store).get_run(version.run_id)
+    assert (row.accuracy, row.mb) == (run.data.metrics["final/test_accuracy"], run.data.metrics["model/mb"])
+    best = room.state.best()
+    assert best is not None and (trial.accuracy, trial.source) == (best.score, best.run_id)
+    network = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent"))).network
+    assert row.parameters == network.count_params() and row.trainable and 0 < row.trainable < row.parameters
+    assert row.seeds is not None and row.seeds.count == 2 and row.epochs and row.training_s
+    assert trial.seeds is not None and trial.validated == row.validated is not None
+    assert row.split == "test, official" and row.chosen.startswith("nothing; opened ")
+    predictions = row.predictions()
+    assert predictions is not None
+    assert np.mean(predictions[1].argmax(axis=1) == predictions[0]) == row.accuracy
 
 
 def test_a_version_says_what_it_is(room: Room):
