@@ -6,19 +6,16 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fer_experiments.ambient import check_backend, pin_warnings, speak_utf8
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.quiet import silenced
 from fer_experiments.terminal import DASHES, fit, say
 from fer_experiments.termination import signals_as_exceptions
-
-if TYPE_CHECKING:
-    from fer_experiments.config import Config
 
 OVERRIDES = """\
 Overrides are Hydra's: group=option and key=value, for example
@@ -36,7 +33,8 @@ class Verb:
     needs: what is looked for before anything heavy is imported: data, a backbone with them, or a space with all its
     backbones. backend: Keras is imported next. prints: what the function returns; a number is the exit code. own:
     arguments besides overrides, and its names for them. chosen: groups, where no override chooses. several: of values
-    parted by commas each makes a config.
+    parted by commas each makes a config. words: its name for words that are no overrides, and theirs in its help.
+    forms: other ones to print in, as options.
     """
 
     summary: str
@@ -48,6 +46,8 @@ class Verb:
     own: Mapping[str, str] = field(default_factory=dict)
     chosen: tuple[str, ...] = ()
     several: bool = False
+    words: tuple[str, str, str] | None = None
+    forms: tuple[str, ...] = ()
 
 
 # fmt: off
@@ -81,11 +81,21 @@ VERBS = {
     "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet", "report.report:write_report", prints=True, own={"sweep": "sweep"}),
+    "compare": Verb(
+        "one table of runs, sweeps, registered models (fer-<task>, fer-<task>/<version>) and published systems (their "
+        "names in conf/published, or all of them: published)",
+        "fer compare facenet fer-seven published --markdown",
+        "report.compare:compare", words=("names", "row", "what are its rows, and overrides"),
+        forms=("markdown", "csv", "html")),
     "promote": Verb(
         "refit a sweep's best configs, test the winner once, and register it; sweep= as in report, or run=<id>",
         "fer promote sweep=facenet gate=strict promote.dry_run=true",
         "registry.promote:promote", backend=True, own={"sweep": "sweep", "run": "run_id"},
         chosen=("promote=default", "gate=default")),
+    "seeds": Verb(
+        "fit a recorded run's config again with n=10 seeds, and say how much of what it came to is noise; run=<id>",
+        "fer seeds run=<id> n=10",
+        "registry.noise:repeat", backend=True, own={"run": "run_id", "n": "count"}, chosen=("promote=default",)),
     "rollback": Verb(
         "make the previous model the champion again, or version=<number>", "fer rollback", "registry.versions:rollback",
         prints=True, own={"version": "number"}),
@@ -96,7 +106,8 @@ VERBS = {
     "predict": Verb(
         "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; "
         "no face is looked for, every picture is taken for one", "fer predict face.jpg photos/ --json",
-        "serving.predict:predict", own={"version": "version"}),
+        "serving.predict:predict", own={"version": "version"},
+        words=("paths", "picture", "pictures, folders or -, and overrides"), forms=("json", "csv")),
     "serve": Verb(
         "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080", "serving.serve:serve",
         own={"version": "version", "host": "host", "port": "port", "allowed_hosts": "allowed_hosts"}),
@@ -154,7 +165,7 @@ def _said(name: str, message: str, code: int) -> int:
 
 
 def _parsed(words: list[str]) -> argparse.Namespace:
-    """verb, multirun, form; overrides; pictures (of `predict`), which need no look when they follow --.
+    """verb, multirun, form; overrides; words of a verb's own, which need no look when they follow --.
 
     Raises:
         UserError: no such verb or option.
@@ -167,11 +178,10 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parsed, extra = _parser().parse_known_args(words[:end])
     # argparse cannot take overrides on both sides of an option: what is left over and is no option is an override.
     given, after = [*parsed.overrides, *extra], words[end + 1 :]
-    if parsed.verb == "predict":
-        from fer_experiments.serving.predict import is_picture
-
-        parsed.pictures = [*filter(is_picture, given), *after]
-        given, after = [word for word in given if not is_picture(word)], []
+    if VERBS[parsed.verb].words:
+        is_own = _word_of(parsed.verb)
+        parsed.words = [*filter(is_own, given), *after]
+        given, after = [word for word in given if not is_own(word)], []
     for word in given:
         if word[0:1] in DASHES:
             hint = "" if word.startswith("-") else f" (its dash is no hyphen: -{word.lstrip(DASHES)})"
@@ -179,6 +189,15 @@ def _parsed(words: list[str]) -> argparse.Namespace:
             raise UserError(f"{word}: no such option{hint}; see fer {parsed.verb} --help")
     parsed.overrides = [*given, *after]
     return parsed
+
+
+def _word_of(verb: str) -> Callable[[str], bool]:
+    """What tells a verb's own words from overrides."""
+    if verb == "predict":
+        from fer_experiments.serving.predict import is_picture
+
+        return is_picture
+    return lambda word: "=" not in word and word[0:1] not in DASHES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -197,18 +216,18 @@ def _parser() -> argparse.ArgumentParser:
             epilog=OVERRIDES.format(example=verb.example),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        given = ("picture", "pictures, folders or -, and overrides") if name == "predict" else ("override", DIFFERS)
-        sub.add_argument("overrides", nargs="*", metavar=given[0], help=given[1])
+        _, called, said = verb.words or ("", "override", DIFFERS)
+        sub.add_argument("overrides", nargs="*", metavar=called, help=said)
         if name == "clean":
             sub.add_argument("--yes", action="store_true", help="remove without asking")
         if name == "train":
             said = "one run for every combination: head=paper,pooled"
             sub.add_argument("-m", "--multirun", action="store_true", help=said)
-        if name == "predict":
+        if verb.forms:
             sub.set_defaults(form="table")
-            for form in ("json", "csv"):
-                said = f"print {form.upper()}"
-                sub.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=said)
+        for form in verb.forms:
+            said = f"print {form.upper() if len(form) < 5 else form.title()}"
+            sub.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=said)
     return parser
 
 
@@ -226,8 +245,11 @@ def _run(parsed: argparse.Namespace) -> int:
 
     own, overrides = _own(verb, parsed)
     configs = [compose(job) for job in (split_multirun(overrides) if multirun or verb.several else [overrides])]
-    for config in configs if verb.needs else []:
-        _check(config, verb.needs)
+    if verb.needs:
+        from fer_experiments.search.needs import check_needs
+
+        for config in configs:
+            check_needs(config, verb.needs)
     if verb.backend:
         with silenced():
             import keras  # noqa: F401  takes seconds
@@ -269,29 +291,9 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
 
         chosen = [default_sweep()]
     own: dict[str, Any] = {verb.own[key]: int(value) if key == "port" else value for key, value in named.items()}
-    if parsed.verb == "clean":
-        own["yes"] = parsed.yes
-    if parsed.verb == "predict":
-        own |= {"paths": parsed.pictures, "form": parsed.form}
+    own |= {"yes": parsed.yes} if parsed.verb == "clean" else {}
+    own |= {verb.words[0]: parsed.words, "form": parsed.form} if verb.words else {}
     return own, [*chosen, *("".join(word) for word in words if word[0] not in verb.own)]
-
-
-def _check(config: Config, needs: str) -> None:
-    """Finds what is missing while nothing heavy is imported yet."""
-    from fer_experiments.backbones.preprocessing import parse_scaling
-    from fer_experiments.backbones.weights import obtain_weights
-    from fer_experiments.data import find_source
-    from fer_experiments.data.cleaning import clean_steps
-    from fer_experiments.search.space import searched_backbones
-    from fer_experiments.search.start import check_sweep
-
-    if needs == "space":
-        check_sweep(config)
-    clean_steps(config.data.clean)
-    find_source(config.data)
-    for backbone in [] if needs == "data" else searched_backbones(config) if needs == "space" else [config.backbone]:
-        parse_scaling(backbone)
-        obtain_weights(backbone)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 from unicodedata import category
 
+FORMULA = re.compile(r"\s*[=+@-]\s*\S|\s*[＝＋－＠]")
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 
 
@@ -69,6 +73,19 @@ def _aligned(rows: Sequence[Sequence[str]], right: int | None = None) -> Iterato
     for row in rows:
         cells = enumerate(zip(row, widths, strict=True))
         yield [cell.ljust(w) if right is None or i < right else cell.rjust(w) for i, (cell, w) in cells]
+
+
+def csv_line(cells: Iterable[str | float]) -> str:
+    """A line of CSV without its end. Texts are made `fit` but for their line ends, which stand in quotes, and none is
+    one that a spreadsheet takes for a formula."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(_cell(c) if isinstance(c, str) else c for c in cells)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def _cell(text: str) -> str:
+    shown = "\n".join(map(fit, text.split("\n")))
+    return f"'{shown}" if FORMULA.match(text) else shown
 
 
 def number(value: float, group: str = "") -> str:

@@ -9,7 +9,7 @@ import pytest
 from stores import store_in
 
 from fer_experiments import tracking
-from fer_experiments.config import Config
+from fer_experiments.config import Config, DataConfig
 from fer_experiments.config.compose import compose
 from fer_experiments.data import open_test_split
 from fer_experiments.experiment import record
@@ -70,3 +70,7 @@ def promoted_sweep(folder: Path) -> Room:
             room.config("promote.top_k=2", "promote.seeds=2", "promote.note=Made in a test.", *how), echo=said.append
         )
     return room
+
+
+def data_of(room: Room) -> DataConfig:
+    return compose(["data=demo", "data.demo_size=1500"]).data

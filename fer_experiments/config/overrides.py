@@ -21,6 +21,7 @@ from fer_experiments.config.schema import EVERY
 from fer_experiments.errors import UserError
 
 FILE_GROUPS = ("experiment", "sweep")  # take the path of a YAML file too
+NO_GROUPS = ("published",)  # folders of conf/ that no config is made of
 OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall", "gate.slices", "gate.worse")  # of any keys
 MAY_BE_EMPTY = ("promote.note",)
 LITERAL = marked("several")  # config paths taken as they stand; whether a multirun may name several
@@ -152,7 +153,8 @@ def unreadable(word: str, error: Exception) -> str:
 
 def group_names() -> list[str]:
     """The groups of conf/ whose YAMLs are chosen by name alone."""
-    return [path.name for path in config_dir().iterdir() if path.is_dir() and path.name not in FILE_GROUPS]
+    others = (*FILE_GROUPS, *NO_GROUPS)
+    return [path.name for path in config_dir().iterdir() if path.is_dir() and path.name not in others]
 
 
 @cache

@@ -112,7 +112,12 @@ def accuracy_interval(
 
     repeats: how many fits have scored each image; more fits make no more images.
     """
-    share, images = scores(labels, probabilities, ["accuracy"])["accuracy"], len(labels) // repeats
+    share = scores(labels, probabilities, ["accuracy"])["accuracy"]
+    return binomial_interval(share, len(labels) // repeats, resamples=resamples, seed=seed)
+
+
+def binomial_interval(share: float, images: int, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """That of an accuracy on so many images."""
     return _limits(np.random.default_rng(seed).binomial(images, share, resamples) / images)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,9 @@ from fer_experiments.evaluation.faces import counts_table, near_twins, sample_fa
 from fer_experiments.training.result import TrainingResult, averaged
 
 LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
+
+PREDICTIONS = "metrics/val_predictions.npz"  # probabilities float32 [n, classes] and labels int64 [n], validation rows
+IMAGES = {split: f"fer.{split}_images" for split in ("val", "test")}  # tags: `images_digest` of a split
 
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any], *, sheets: bool = True) -> None:
@@ -72,6 +77,9 @@ def record(
     history = averaged([result.history for result in results])
     run.log_epochs(history.drop(index=list(logged)))
     run.log_metrics({"time/fit_s": sum(r.seconds for r in results), "best_epoch": float(kept.best_epoch)})
+    run.log_metrics({"model/trainable_parameters": parameters(kept.model.trainable_weights)})
+    if len(results) == repeats:  # else each fold has scored images of its own
+        _log_predictions(run, dataset, np.mean([result.val_probabilities for result in results], axis=0))
     run.log_figure(curves.learning_curves(history, kept.best_epoch), "plots/learning_curves.png")
     run.log_csv(history.rename_axis("epoch").reset_index(), "metrics/history.csv")
     return final
@@ -119,6 +127,28 @@ def live_epochs(run: tracking.Run) -> tuple[Callable[[int, dict[str, float]], No
             last = time.monotonic()
 
     return on_epoch, logged
+
+
+def _log_predictions(run: tracking.Run, dataset: Dataset, probabilities: np.ndarray) -> None:
+    """What is said of each validation image goes on the run, and which images they are: for paired tests."""
+    labels = dataset.labels[dataset.val]
+    run.set_tags({IMAGES["val"]: images_digest(dataset.images[dataset.val], labels, dataset.classes)})
+    predictions = io.BytesIO()
+    np.savez_compressed(predictions, probabilities=probabilities, labels=labels)
+    run.log_bytes(predictions.getvalue(), PREDICTIONS)
+
+
+def images_digest(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
+    """What two results have in common whose images, row by row, and labels are the same: sha256 (hex)."""
+    digest = hashlib.sha256(repr((images.shape, tuple(classes))).encode())
+    for array in (images, labels.astype("int64")):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def parameters(weights: Sequence[Any]) -> int:
+    """How many numbers these weights of a Keras model hold."""
+    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def log_scores(

@@ -154,7 +154,7 @@ def refit_all(
         try:
             for seed in range(candidate.config.promote.seeds):
                 label = f"{candidate.name}, seed {seed}"
-                runs[seed], scores[seed], how = _refit(candidate, seed, label, choice.objective, prepared, parent, echo)
+                runs[seed], scores[seed], how = refit(candidate, seed, label, choice.objective, prepared, parent, echo)
                 echo(f"{label}: {choice.objective} {scores[seed]:.4f}, {how}")
         except FitError as error:
             echo(f"{label}: FAILED: {error}; {candidate.name} is left out")
@@ -165,7 +165,7 @@ def refit_all(
     return sorted(done, key=lambda refitted: cost(refitted.mean, choice.direction))
 
 
-def _refit(
+def refit(
     candidate: Candidate,
     seed: int,
     label: str,
@@ -174,7 +174,11 @@ def _refit(
     parent: tracking.Run,
     echo: Callable[[str], None],
 ) -> tuple[str, float, str]:
-    """Run id and score of one refit, and how it came about."""
+    """Run id and score of a candidate's fit with a seed, and how it came about: one that is on record is taken.
+
+    Raises:
+        FitError: it came to nothing.
+    """
     config = replace(candidate.config, training=replace(candidate.config.training, seed=seed), promote=None, gate=None)
     digest = fit_digest(config, prepared.tags)
     for found in tracking.find_runs(parent.store, {"fer.refit": digest}, "FINISHED"):

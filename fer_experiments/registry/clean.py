@@ -83,7 +83,7 @@ def _heads(store: Store, states: list[State], kept: str | None) -> Iterator[Item
         saying = kept or recorded_settings(state, own).keep
         heads = keep.look(own, state.id)
         ids = [run_id for run_id in keep.to_drop(heads, state, saying) if run_id in heads.known]
-        count = sum(tracking.artifact_bytes(own, run_id, "model") for run_id in ids)
+        count = sum(tracking.artifact_size(own, run_id, "model") for run_id in ids)
         if ids:
             what = f"{len(ids)} heads of sweep {state.id} (keep={saying})"
             yield Item(what, count, lambda own=own, ids=ids, why=saying: _drop(own, ids, why))  # type: ignore[misc]
@@ -102,7 +102,7 @@ def _deleted(store: Store, states: list[State]) -> Iterator[Item]:
     made = {version.run_id for name in models.model_names(store) for version in models.versions(store, name)}
     for run_id, run in deleted.items():
         needed = {run_id, run.tags.get("mlflow.parentRunId")} & made or run_id in named or tracking.OPENED in run.tags
-        count = 0 if needed else tracking.artifact_bytes(store, run_id)
+        count = 0 if needed else tracking.artifact_size(store, run_id)
         if not needed and (count or not store.uri.startswith("http")):
             yield Item(f"deleted run {run.name} ({run_id})", count, lambda i=run_id: tracking.purge(store, i))  # type: ignore[misc]
 

@@ -156,10 +156,10 @@ def _compared(gate: GateConfig, tested: Outcome, rival: Rival) -> Condition:
         worse = test.only_first < test.only_second and test.p_value < gate.alpha
         return Condition(asked, found, not worse)
     difference = paired_bootstrap(labels, theirs, ours, gate.metric)  # p is small when the champion is better
-    low, high = sorted((-difference.low, -difference.high))
+    value, high, low = (0 - each for each in (difference.value, difference.low, difference.high))  # no -0.0
     better = "higher" if direction(gate.metric) == "max" else "lower"
     found = (
-        f"{gate.metric} differs by {-difference.value:+.4f} ({low:+.4f} to {high:+.4f}), "
+        f"{gate.metric} differs by {value:+.4f} ({low:+.4f} to {high:+.4f}), "
         f"{better} is better, p = {difference.p_value:.3g} that it is worse by chance"
     )
     return Condition(asked, found, difference.p_value >= gate.alpha)

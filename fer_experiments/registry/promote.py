@@ -22,7 +22,7 @@ from fer_experiments.evaluation.robustness import Part
 from fer_experiments.evaluation.slices import slice_names
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations, Prepared
-from fer_experiments.experiment.record import describe_run
+from fer_experiments.experiment.record import describe_run, parameters
 from fer_experiments.registry.assembly import choose_ensemble, record_calibration, write_model
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, fitted, score_line
@@ -111,6 +111,8 @@ def _promote(
         mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
         run.log_metrics({"model/mb": mb, "model/latency_ms": median, "model/latency_p95_ms": p95})
+        trained = sum(parameters(head.trainable_weights) for head in options[0].heads)
+        run.log_metrics({"model/parameters": classifier.network.count_params(), "model/trainable_parameters": trained})
         tested = open_and_test(run, taken, prepared.dataset, classifier.probabilities)
         _show_test(tested, echo)
         calibration = record_calibration(run, options[0], tested, echo)

@@ -16,7 +16,7 @@ from fer_experiments.data import Dataset, TestSplit
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import Interval, evaluate
 from fer_experiments.evaluation.faces import worst_mistakes
-from fer_experiments.experiment.record import open_sealed_test
+from fer_experiments.experiment.record import IMAGES, images_digest, open_sealed_test
 
 PROBABILITIES = "metrics/test_probabilities.csv"
 
@@ -99,15 +99,23 @@ def _record(run: tracking.Run, tested: Outcome) -> None:
     run.log_csv(tested.emotions, "metrics/emotion_errors_test.csv")
     columns = {f"probability_{name}": probabilities[:, i] for i, name in enumerate(test.classes)}
     run.log_csv(pd.DataFrame({"id": test.ids, "label": test.labels, **columns}), PROBABILITIES)
+    run.set_tags({IMAGES["test"]: images_digest(test.images, test.labels, test.classes)})
 
 
 def recorded_probabilities(store: tracking.Store, run_id: str, test: TestSplit) -> np.ndarray | None:
     """Those of the model of another promotion on the same test split, row by row; None when they are not on record."""
-    text = tracking.artifact_text(store, run_id, PROBABILITIES)
-    if text is None:
+    found = recorded_table(store, run_id)
+    if found is None:
         return None
-    table = pd.read_csv(io.StringIO(text), dtype={"id": str}).set_index("id").reindex(test.ids.astype(str))
+    table = found.set_index("id").reindex(test.ids.astype(str))
     columns = [f"probability_{name}" for name in test.classes]
     if not set(columns) <= set(table) or table[columns].isna().to_numpy().any():
         return None
     return table[columns].to_numpy()
+
+
+def recorded_table(store: tracking.Store, run_id: str) -> pd.DataFrame | None:
+    """What the model of a promotion said of the test split, a row an image: id, label, probability_<class> of each
+    class; None when it is not on record."""
+    text = tracking.artifact_text(store, run_id, PROBABILITIES)
+    return None if text is None else pd.read_csv(io.StringIO(text), dtype={"id": str})

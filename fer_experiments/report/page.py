@@ -51,17 +51,24 @@ def page(record: Record) -> str:
         endings(record),
         cost(record),
     ]
-    title = html.escape(f"Sweep {record.state.id}")
     links = "".join(f'<a href="#{name}">{html.escape(text)}</a>' for name, text in PARTS.items())
+    header = f"{paragraph(_status(record))}{_tiles(record)}<nav>{links}</nav>"
+    scripts = get_plotlyjs(), (HERE / "page.js").read_text("utf-8")
+    return document(f"Sweep {record.state.id}", header, "".join(parts), *scripts)
+
+
+def document(title: str, header: str, main: str, first_script: str = "", last_script: str = "") -> str:
+    """A whole page of parts that are HTML already; the title is not. The scripts run before and after its parts."""
+    title = html.escape(title)
     return "".join(
         [
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title}</title><style>{(HERE / 'page.css').read_text('utf-8')}</style>",
-            f"<script>{get_plotlyjs()}</script></head><body>",
-            f"<header><h1>{title}</h1>{paragraph(_status(record))}{_tiles(record)}<nav>{links}</nav></header>",
-            f"<main>{''.join(parts)}</main><script>{(HERE / 'page.js').read_text('utf-8')}</script></body></html>\n",
+            f"<script>{first_script}</script></head><body>",
+            f"<header><h1>{title}</h1>{header}</header>",
+            f"<main>{main}</main><script>{last_script}</script></body></html>\n",
         ]
     )
 

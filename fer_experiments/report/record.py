@@ -17,6 +17,7 @@ from fer_experiments.search.state import State, status_of
 from fer_experiments.tracking import FoundRun, Store, artifact_text, find_run, find_runs
 
 CURVES, MATRICES = 6, 3  # of the best runs
+INPUTS = ("fer.dataset", "fer.features")  # tags; where trials differ in these, their sweep's run does not have them
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
     parent = _parent_run(store, state)
     runs = find_runs(store, {"fer.sweep_id": state.id, "fer.kind": "trial"})
     best = {t.number: t.run_id for t in state.ranked() if t.run_id}
-    tables = {n: _table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
-    grids = {n: _json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
+    tables = {n: read_table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
+    grids = {n: read_json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
     chosen = taken(state)
     config = artifact_text(store, best[chosen.number], "config.yaml") if chosen and chosen.number in best else None
     return Record(
@@ -64,9 +65,9 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
         sweep=sweep,
         run_id=parent.run_id,
         status=status_of(state, folder),
-        counts=_table(store, parent.run_id, "data/counts.csv"),
-        cleaning=_json(store, parent.run_id, "data/cleaning.json"),
-        hardware=_json(store, parent.run_id, "environment/hardware.json"),
+        counts=read_table(store, parent.run_id, "data/counts.csv"),
+        cleaning=read_json(store, parent.run_id, "data/cleaning.json"),
+        hardware=read_json(store, parent.run_id, "environment/hardware.json"),
         best_config=read_yaml(config) if config else None,
         times=_times(runs),
         curves={n: table for n, table in tables.items() if table is not None},
@@ -95,21 +96,23 @@ def _times(runs: list[FoundRun]) -> dict[int, tuple[float, float]]:
     }
 
 
+def same_but_seed(run: FoundRun) -> frozenset[tuple[str, str]]:
+    """What runs that differ in their seed alone have in common: what decides results, and what they were made of."""
+    params = {(key, value) for key, value in run.params.items() if decides_results(key) and key != "training.seed"}
+    return frozenset(params | {(key, run.tags.get(key, "")) for key in INPUTS})
+
+
 def _seeds(store: Store, parent: FoundRun, trials: list[FoundRun], state: State, objective: str) -> pd.DataFrame:
     """The configs of this sweep that were fitted with several seeds, by its trials or by `fer train`."""
-    inputs = ("fer.dataset", "fer.features")  # where trials differ in these, the parent does not have them
-    same_inputs = {key: parent.tags[key] for key in inputs if key in parent.tags}
+    same_inputs = {key: parent.tags[key] for key in INPUTS if key in parent.tags}
     own = {trial.run_id for trial in state.trials if trial.finished}
     runs = [run for run in trials if run.run_id in own]
     if runs:
         runs += find_runs(store, {"fer.kind": "train", **same_inputs}, "FINISHED")
     groups: dict[frozenset[tuple[str, str]], dict[str, FoundRun]] = {}
     for run in runs:
-        params = run.params
-        same = frozenset((k, v) for k, v in params.items() if decides_results(k) and k != "training.seed")
-        same |= {(key, run.tags.get(key, "")) for key in inputs}
         if objective in run.metrics:
-            groups.setdefault(same, {}).setdefault(params.get("training.seed", ""), run)
+            groups.setdefault(same_but_seed(run), {}).setdefault(run.params.get("training.seed", ""), run)
     rows = []
     for group in groups.values():
         numbers = [n for run in group.values() if (n := run.tags.get("fer.trial_number"))]
@@ -119,11 +122,13 @@ def _seeds(store: Store, parent: FoundRun, trials: list[FoundRun], state: State,
     return pd.DataFrame(rows, columns=["trial", "runs", "mean", "std", "low", "high"])
 
 
-def _json(store: Store, run_id: str, path: str) -> Any:
+def read_json(store: Store, run_id: str, path: str) -> Any:
+    """What a run's artifact says as JSON, or None when the run does not have it."""
     text = artifact_text(store, run_id, path)
     return json.loads(text) if text else None
 
 
-def _table(store: Store, run_id: str, path: str) -> pd.DataFrame | None:
+def read_table(store: Store, run_id: str, path: str) -> pd.DataFrame | None:
+    """A run's artifact in CSV, or None when the run does not have it."""
     text = artifact_text(store, run_id, path)
     return pd.read_csv(io.StringIO(text)) if text else None

@@ -15,16 +15,17 @@ from fer_experiments.report.page import page
 from fer_experiments.report.record import read_record
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.terminal import say
+from fer_experiments.tracking import Store
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def _note(line: str) -> None:
-    """To standard error: standard output has the page's path and nothing else."""
-    say(f"fer report: {line}", sys.stderr)
+def note(line: str, verb: str = "report") -> None:
+    """To standard error: standard output has what was asked for and nothing else."""
+    say(f"fer {verb}: {line}", sys.stderr)
 
 
-def write_report(config: Config, sweep: str | None = None, echo: Callable[[str], None] = _note) -> Path:
+def write_report(config: Config, sweep: str | None = None, echo: Callable[[str], None] = note) -> Path:
     """Writes report.html into the folder of a recorded sweep, running or not, and logs it on its parent run.
 
     Where that may only be read, it is written as <sweep id>.html into the current folder.
@@ -43,16 +44,25 @@ def write_report(config: Config, sweep: str | None = None, echo: Callable[[str],
     with tracking.said_in_a_line(store):
         record = read_record(state, folder, store)
         path = _write(page(record).encode(), folder, folder.name, echo)
-        if tracking.is_moved(store.uri):  # the run still says where its artifacts were
-            echo("not logged on its run: the store was moved, and may only be read now")
-            return path
-        try:
-            tracking.Run(store, record.run_id).log_file(path, "report.html")
-        except OSError as error:
-            if error.errno not in FORBIDDEN:
-                raise
-            echo(f"not logged on its run: {error.filename or folder} may only be read")
+        log_where_allowed(store, record.run_id, lambda run: run.log_file(path, "report.html"), echo)
     return path
+
+
+def log_where_allowed(
+    store: Store, run_id: str, log: Callable[[tracking.Run], None], echo: Callable[[str], None]
+) -> bool:
+    """Logs on a run that has ended; whether it could, and `echo` hears why not: of a store that may only be read."""
+    if tracking.is_moved(store.uri):  # the run still says where its artifacts were
+        echo("not logged on its run: the store was moved, and may only be read now")
+        return False
+    try:
+        log(tracking.Run(store, run_id))
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        echo(f"not logged on its run: {error.filename or store} may only be read")
+        return False
+    return True
 
 
 def _write(content: bytes, folder: Path, name: str, echo: Callable[[str], None]) -> Path:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,13 +16,12 @@ from fer_experiments.config import Config
 from fer_experiments.data.folders import read_plain, walk
 from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture
 from fer_experiments.errors import UserError
-from fer_experiments.terminal import DASHES, fit, say
+from fer_experiments.terminal import DASHES, csv_line, fit, say
 from fer_experiments.tracking.models import UNCERTAIN, labels
 
 BATCH = 64  # pictures that are held at once
 FORMS = ("table", "json", "csv")
 STDIN = "-"
-FORMULA = re.compile(r"\s*[=+@-]\s*\S|\s*[＝＋－＠]")
 NAME = 1 << 16  # bytes, more than any name of a file has
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")  # of what is no override
 
@@ -229,23 +225,11 @@ def _json(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
 
 def _csv(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
     """With a header, whose names are those of the served model's answers. A text's line ends are kept, in quotes."""
-
-    def line(cells: Iterable[str | float]) -> str:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\r\n").writerow(_cell(c) if isinstance(c, str) else c for c in cells)
-        return text.getvalue().removesuffix("\r\n")
-
-    echo(line(["file", "label", *(f"probability_{name}" for name in classes)]))
+    echo(csv_line(["file", "label", *(f"probability_{name}" for name in classes)]))
     for row in rows:
-        echo(line([row.name, row.label, *map(_plain, row.probabilities)]))
+        echo(csv_line([row.name, row.label, *map(_plain, row.probabilities)]))
 
 
 def _plain(probability: np.float32) -> float:
     """Without the digits that float32 does not have."""
     return float(f"{probability:.8g}")
-
-
-def _cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    shown = "\n".join(map(fit, text.split("\n")))
-    return f"'{shown}" if FORMULA.match(text) else shown

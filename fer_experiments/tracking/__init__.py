@@ -20,7 +20,16 @@ from fer_experiments.tracking.lost import StoreLost, said_in_a_line, what_is_los
 from fer_experiments.tracking.moved import is_moved
 from fer_experiments.tracking.outages import is_lost, stop_retrying
 from fer_experiments.tracking.processes import this_process
-from fer_experiments.tracking.queries import OPENED, FoundRun, artifact_text, find_run, find_runs, openings
+from fer_experiments.tracking.queries import (
+    OPENED,
+    SEEDS,
+    FoundRun,
+    artifact_bytes,
+    artifact_text,
+    find_run,
+    find_runs,
+    openings,
+)
 from fer_experiments.tracking.recovery import (
     RECORD,
     close_orphans,
@@ -29,7 +38,7 @@ from fer_experiments.tracking.recovery import (
     load_head,
     load_head_weights,
 )
-from fer_experiments.tracking.retention import HEAD, artifact_bytes, deleted_runs, drop_head, purge
+from fer_experiments.tracking.retention import HEAD, artifact_size, deleted_runs, drop_head, purge
 from fer_experiments.tracking.run import Run
 from fer_experiments.tracking.stop import request_stop, running_sweeps, take_stop
 from fer_experiments.tracking.store import Store, address, check_recordable, connect, connect_existing, describe
@@ -41,12 +50,14 @@ __all__ = [
     "HEAD",
     "OPENED",
     "RECORD",
+    "SEEDS",
     "FoundRun",
     "Run",
     "Store",
     "StoreLost",
     "address",
     "artifact_bytes",
+    "artifact_size",
     "artifact_text",
     "check_recordable",
     "close_orphans",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 OPENED = "fer.test_opened"  # tag of a run that read the sealed test split of the dataset with this fingerprint
 
+SEEDS = "fer.seeds"  # tag of a run whose children repeat the run with this id over seeds
+
 
 class FoundRun(NamedTuple):
     """A recorded run. started, ended: milliseconds since 1970; an open run has no end."""
@@ -107,9 +109,18 @@ def artifact(store: Store, run_id: str, path: str, folder: str | Path) -> Path:
 
 def artifact_text(store: Store, run_id: str, path: str) -> str | None:
     """The text of an artifact, or None when the run does not have it."""
+    content = artifact_bytes(store, run_id, path)
+    try:
+        return None if content is None else content.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def artifact_bytes(store: Store, run_id: str, path: str) -> bytes | None:
+    """What is in an artifact, or None when the run does not have it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return artifact(store, run_id, path, folder).read_text(encoding="utf-8")
+            return artifact(store, run_id, path, folder).read_bytes()
         except Exception as error:
             if is_lost(error):
                 raise

@@ -17,7 +17,7 @@ def drop_head(store: Store, run_id: str, why: str) -> None:
     client_of(store).set_tag(run_id, HEAD, f"deleted: {why}")
 
 
-def artifact_bytes(store: Store, run_id: str, path: str | None = None) -> int:
+def artifact_size(store: Store, run_id: str, path: str | None = None) -> int:
     """The size of a run's artifacts, or of those in a folder of them."""
     return _size(_artifacts(store, run_id), path)
 
