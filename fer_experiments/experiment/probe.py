@@ -13,6 +13,7 @@ import pandas as pd
 from fer_experiments import tracking
 from fer_experiments.config import Config, flatten, recorded, to_yaml
 from fer_experiments.data.splits import allocate
+from fer_experiments.errors import UserError
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.metrics import scores
 from fer_experiments.experiment.prepare import Echo, Preparations, Prepared, smoke
@@ -31,12 +32,17 @@ def probe(config: Config, *others: Config, echo: Echo = say) -> pd.DataFrame:
 
     A row has backbone, cut layer and pooling (of a map both, its mean and its largest), and of each of CLASSIFIERS the
     accuracy on the validation images with its 95 % interval; besides, the strength chosen, and seconds.
+
+    Raises:
+        UserError: data or weights that are not there, or the images of all folds at once.
     """
     configs = [smoke(each) for each in (config, *others)]
     store = tracking.connect(config)
     tracking.close_orphans(store)
     preparations = Preparations(echo=echo)
     dataset = preparations.dataset(configs[0])
+    if dataset.folds:  # whose training and validation images are the same then
+        raise UserError("data.fold=all: a probe is of one fold; say data.fold=0")
     rows: list[dict[str, Any]] = []
     tags = {"fer.dataset": dataset.fingerprint}
     with tracking.start_run(store, "probe", f"probe of {len(configs)}", _common(configs), tags=tags) as run:

@@ -1,4 +1,9 @@
-"""What a sweep begins with: configs that run first, trials of another sweep; decided once, and kept in its state."""
+"""What a sweep begins with: decided once, and kept in its state.
+
+enqueue: what runs first: a list of {path: value} out of the space, where what is not given is drawn; or a recorded
+sweep as <id or name>:<how many of its best>. warm_start: id or name of a recorded sweep whose trials the oracle is
+told, as far as they fit the space.
+"""
 
 from __future__ import annotations
 

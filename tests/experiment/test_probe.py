@@ -14,6 +14,7 @@ from stores import store_in
 from fer_experiments import cli
 from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
+from fer_experiments.errors import UserError
 from fer_experiments.experiment.probe import STRENGTHS, _logistic, _neighbours, probe
 from fer_experiments.tracking import artifact_text
 
@@ -57,6 +58,13 @@ def test_it_is_one_run_with_its_table_and_every_config(probed: tuple[Config, pd.
     assert table is not None and pd.read_csv(io.StringIO(table))["logistic"].tolist() == frame["logistic"].tolist()
     assert all(artifact_text(store, run.run_id, f"configs/{number}.yaml") for number in (0, 1))
     assert run.metrics["probe/logistic"] == pytest.approx(frame.set_index("step")["logistic"][len(frame) - 1])
+
+
+def test_all_folds_at_once_are_refused(probed: tuple[Config, pd.DataFrame, list[str]]):
+    config, _, _ = probed
+    places = [f"paths.mlruns={config.paths.mlruns}", f"paths.cache={config.paths.cache}"]
+    with pytest.raises(UserError, match=r"data.fold=all: a probe is of one fold; say data.fold=0"):
+        probe(compose([*SMALL, *places, "data.split=kfold", "data.fold=all"]))
 
 
 def test_the_strength_is_chosen_on_held_out_training_images():
