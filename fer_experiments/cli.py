@@ -23,7 +23,6 @@ Overrides are Hydra's: group=option and key=value, for example
 Groups: data, backbone, head, training, tracking, compute, experiment, gate (see conf/).
 """
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
-DIFFERS = "what differs from conf/config.yaml"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Verb:
     backbones. backend: Keras is imported next. prints: what the function returns; a number is the exit code. own:
     arguments besides overrides, and its names for them. chosen: groups, where no override chooses. several: of values
     parted by commas each makes a config. words: its name for words that are no overrides, and theirs in its help.
-    forms: other ones to print in, as options.
+    forms, flags: options, of what it prints, and of what else it does.
     """
 
     summary: str
@@ -48,6 +47,7 @@ class Verb:
     several: bool = False
     words: tuple[str, str, str] | None = None
     forms: tuple[str, ...] = ()
+    flags: Mapping[str, str] = field(default_factory=dict)
 
 
 # fmt: off
@@ -77,7 +77,7 @@ VERBS = {
     "clean": Verb(
         "list what takes room and nothing needs, and remove it after a yes: heads beyond sweep.keep (or keep=best:5), "
         "runs deleted in the UI, features unused for days=30", "fer clean keep=best:5",
-        "registry.clean:clean", prints=True, own={"keep": "kept", "days": "days"}),
+        "registry.clean:clean", prints=True, own={"keep": "kept", "days": "days"}, flags={"yes": "do not ask"}),
     "report": Verb(
         "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last",
         "fer report sweep=facenet", "report.report:write_report", prints=True, own={"sweep": "sweep"}),
@@ -104,9 +104,10 @@ VERBS = {
         "version's are, and records what they are", "fer models",
         "registry.versions:list_models", prints=True, own={"trust": "trusting", "version": "number"}),
     "predict": Verb(
-        "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; "
-        "no face is looked for, every picture is taken for one", "fer predict face.jpg photos/ --json",
-        "serving.predict:predict", own={"version": "version"},
+        "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; every "
+        "picture is taken for one face that fills it, or searched for faces", "fer predict face.jpg photos/ --json",
+        "serving.predict:predict", own={"version": "version", "marked": "marked"},
+        flags={"find-faces": "look for faces in photographs; marked=<folder>: copies with these framed and labelled"},
         words=("paths", "picture", "pictures, folders or -, and overrides"), forms=("json", "csv")),
     "serve": Verb(
         "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080", "serving.serve:serve",
@@ -216,15 +217,14 @@ def _parser() -> argparse.ArgumentParser:
             epilog=OVERRIDES.format(example=verb.example),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        _, called, said = verb.words or ("", "override", DIFFERS)
+        _, called, said = verb.words or ("", "override", "what differs from conf/config.yaml")
         sub.add_argument("overrides", nargs="*", metavar=called, help=said)
-        if name == "clean":
-            sub.add_argument("--yes", action="store_true", help="remove without asking")
+        for flag, said in verb.flags.items():
+            sub.add_argument(f"--{flag}", action="store_true", help=said)
         if name == "train":
             said = "one run for every combination: head=paper,pooled"
             sub.add_argument("-m", "--multirun", action="store_true", help=said)
-        if verb.forms:
-            sub.set_defaults(form="table")
+        sub.set_defaults(form="table")
         for form in verb.forms:
             said = f"print {form.upper() if len(form) < 5 else form.title()}"
             sub.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=said)
@@ -291,7 +291,7 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
 
         chosen = [default_sweep()]
     own: dict[str, Any] = {verb.own[key]: int(value) if key == "port" else value for key, value in named.items()}
-    own |= {"yes": parsed.yes} if parsed.verb == "clean" else {}
+    own |= {name: getattr(parsed, name) for name in (flag.replace("-", "_") for flag in verb.flags)}
     own |= {verb.words[0]: parsed.words, "form": parsed.form} if verb.words else {}
     return own, [*chosen, *("".join(word) for word in words if word[0] not in verb.own)]
 

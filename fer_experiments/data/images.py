@@ -84,9 +84,18 @@ def read_picture(
     Raises:
         UserError: content that is no whole picture, or pixels without a known range; begins with `name`.
     """
+    return resized(read_whole(content, name, formats), size)
+
+
+def read_whole(content: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
+    """The same in its own size; see `read_picture`."""
     with _quietly():
-        image = _gray(content, name, formats).image
-    return np.asarray(_resized(image, (size[1], size[0])))
+        return np.asarray(_gray(content, name, formats).image)
+
+
+def resized(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Gray uint8 [h, w] in another size (height, width), as every picture is brought to that of a model."""
+    return np.asarray(_resized(Image.fromarray(gray), (size[1], size[0])))
 
 
 def decode_images(container: Container, names: list[str]) -> tuple[np.ndarray, dict[str, int]]:

@@ -8,16 +8,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.data.folders import read_plain, walk
-from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture
+from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture, read_whole
 from fer_experiments.errors import UserError
+from fer_experiments.serving import finding
+from fer_experiments.serving.finding import Face
 from fer_experiments.terminal import DASHES, csv_line, fit, say
 from fer_experiments.tracking.models import UNCERTAIN, labels
+
+if TYPE_CHECKING:
+    from fer_experiments.serving.fast import Answering
 
 BATCH = 64  # pictures that are held at once
 FORMS = ("table", "json", "csv")
@@ -29,11 +34,13 @@ Echo = Callable[[str], None]
 
 
 class Row(NamedTuple):
-    """A picture's name, its label (see `models.labels`) and the probability of each class, float32 [classes]."""
+    """A picture's name, its label (see `models.labels`), the probability of each class, float32 [classes], and the face
+    in it that they are of, where faces were looked for."""
 
     name: str
     label: str
     probabilities: np.ndarray
+    face: Face | None = None
 
 
 def is_picture(word: str) -> bool:
@@ -52,12 +59,14 @@ def predict(
     form: str = "table",
     echo: Echo = say,
     version: str = "champion",
+    find_faces: bool = False,
+    marked: str | None = None,
 ) -> int:
     """Prints what the registered model says of pictures; returns the exit code, 2 when one could not be read.
 
     What cannot be read is named on standard error, a line each, and the rest goes on; so are pictures of one gray
     level, which no model can tell anything of, and how many files of folders are none. Rows come out as batches are
-    done. No face is looked for, which the end of a table says.
+    done. Where no face is looked for, the end of a table says so.
 
     Args:
         config: data.task says which model.
@@ -65,14 +74,20 @@ def predict(
         form: table, json or csv.
         echo: takes each line.
         version: alias or number.
+        find_faces: each picture is searched for faces, and has a row for each.
+        marked: a folder for copies of the pictures with these framed and labelled.
 
     Raises:
-        UserError: an unknown form, no path, no such model.
+        UserError: an unknown form, no path, no such model, no detector of faces.
     """
     if form not in FORMS:
         raise UserError(f"format={form}: choose one of {', '.join(FORMS)}")
     if not paths:
         raise UserError("nothing to predict: name pictures, a folder of them, or - for standard input")
+    if marked and not find_faces:
+        raise UserError(f"marked={marked}: faces are marked where they are looked for; say --find-faces too")
+    if find_faces:
+        finding.check_detector()
     said = _Said()
     present = [path for path in paths if path == STDIN or _exists(path, said)]
     if not present:
@@ -81,16 +96,41 @@ def predict(
 
     model = load_answering(config, version)
 
-    def rows() -> Iterator[Row]:
-        pictures = _pictures(present, model.size, said)
-        while batch := list(itertools.islice(pictures, BATCH)):
-            names, pixels = zip(*batch, strict=True)
-            probabilities = model.probabilities(np.stack(pixels))
-            yield from map(Row, names, labels(probabilities, model.classes, model.threshold), probabilities)
-
-    {"table": _table, "json": _json, "csv": _csv}[form](rows(), model.classes, echo)
-    said.end(form)
+    rows = _faces(present, model, marked, said) if find_faces else _crops(present, model, said)
+    if form == "csv":
+        _csv(rows, model.classes, echo, Face._fields if find_faces else ())
+    else:
+        {"table": _table, "json": _json}[form](rows, model.classes, echo)
+    said.end(form, find_faces)
     return 2 if said.failures else 0
+
+
+def _crops(paths: Iterable[str], model: Answering, said: _Said) -> Iterator[Row]:
+    """A row a picture, each taken for a face."""
+    pictures = _pictures(paths, lambda content, name: read_picture(content, name, model.size), said)
+    while batch := list(itertools.islice(pictures, BATCH)):
+        names, pixels = zip(*batch, strict=True)
+        probabilities = model.probabilities(np.stack(pixels))
+        yield from map(Row, names, labels(probabilities, model.classes, model.threshold), probabilities)
+
+
+def _faces(paths: Iterable[str], model: Answering, marked: str | None, said: _Said) -> Iterator[Row]:
+    """A row for each face that is found in the pictures; marked: where copies of these go."""
+    written: set[str] = set()
+    for name, gray in _pictures(paths, read_whole, said):
+        faces = finding.find_faces(gray)
+        if not faces:
+            said.line(f"{fit(name)}: no face found")
+            continue
+        probabilities = model.probabilities(np.stack([finding.cut_out(gray, face, model.size) for face in faces]))
+        named = labels(probabilities, model.classes, model.threshold)
+        if marked:
+            own = "stdin" if name == STDIN else Path(name).name
+            while f"{own}.png" in written:
+                own = f"{own}_"
+            written.add(f"{own}.png")
+            finding.mark(gray, list(zip(faces, named, strict=True)), Path(marked).expanduser() / f"{own}.png")
+        yield from map(Row, itertools.repeat(name), named, probabilities, faces)
 
 
 class _Said:
@@ -107,11 +147,11 @@ class _Said:
     def line(self, text: str) -> None:
         say(f"fer predict: {text}", sys.stderr)
 
-    def end(self, form: str) -> None:
+    def end(self, form: str, find_faces: bool) -> None:
         if self.ignored:
             self.line(f"other files ignored: {len(self.ignored)}, the first {fit(self.ignored[0])}")
-        if form == "table":
-            self.line("no face is looked for: every picture is taken for a face that fills it")
+        if form == "table" and not find_faces:
+            self.line("no face is looked for: every picture is taken for a face that fills it (see --find-faces)")
 
 
 def _exists(path: str, said: _Said) -> bool:
@@ -121,11 +161,13 @@ def _exists(path: str, said: _Said) -> bool:
     return False
 
 
-def _pictures(paths: Iterable[str], size: tuple[int, int], said: _Said) -> Iterator[tuple[str, np.ndarray]]:
+def _pictures(
+    paths: Iterable[str], read: Callable[[bytes, str], np.ndarray], said: _Said
+) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pixels uint8 [h, w] of what can be read."""
     for name, content in _contents(paths, said):
         try:
-            pixels = read_picture(content, name, size)
+            pixels = read(content, name)
         except UserError as error:
             said.failure(error)
             continue
@@ -204,11 +246,14 @@ def _table(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
     first = list(itertools.islice(rows, BATCH))
     file = max((len(fit(row.name)) for row in first), default=0)
     label, number = max(map(len, ("label", UNCERTAIN, *classes))), [max(6, len(name)) for name in classes]
+    face = max((len(str(row.face)) for row in first if row.face), default=0)
     if first:
-        echo("  ".join(["file".ljust(file), "label".ljust(label), *map(str.rjust, classes, number)]))
+        place = ["face".ljust(face)] if face else []
+        echo("  ".join(["file".ljust(file), *place, "label".ljust(label), *map(str.rjust, classes, number)]))
     for row in itertools.chain(first, rows):
         values = (f"{p:{width}.4f}" for p, width in zip(row.probabilities, number, strict=True))
-        echo("  ".join([fit(row.name).ljust(file), row.label.ljust(label), *values]))
+        place = [str(row.face).ljust(face)] if row.face else []
+        echo("  ".join([fit(row.name).ljust(file), *place, row.label.ljust(label), *values]))
 
 
 def _json(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
@@ -219,15 +264,19 @@ def _json(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
         if last:
             echo(f"{last},")
         values = {name: _plain(p) for name, p in zip(classes, row.probabilities, strict=True)}
-        last = json.dumps({"file": row.name, "label": row.label, "probabilities": values})
+        place = {"face": row.face._asdict()} if row.face else {}
+        last = json.dumps({"file": row.name, **place, "label": row.label, "probabilities": values})
     echo(f"{last}\n]" if last else "]")
 
 
-def _csv(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:
-    """With a header, whose names are those of the served model's answers. A text's line ends are kept, in quotes."""
-    echo(csv_line(["file", "label", *(f"probability_{name}" for name in classes)]))
+def _csv(rows: Iterator[Row], classes: Sequence[str], echo: Echo, place: Sequence[str]) -> None:
+    """With a header, whose names are those of the served model's answers. A text's line ends are kept, in quotes.
+
+    place: the names of what says where a face is.
+    """
+    echo(csv_line(["file", *place, "label", *(f"probability_{name}" for name in classes)]))
     for row in rows:
-        echo(csv_line([row.name, row.label, *map(_plain, row.probabilities)]))
+        echo(csv_line([row.name, *(row.face or ()), row.label, *map(_plain, row.probabilities)]))
 
 
 def _plain(probability: np.float32) -> float:

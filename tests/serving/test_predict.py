@@ -79,7 +79,7 @@ def test_pictures_of_one_gray_level_are_named_and_a_table_says_that_no_face_is_l
     ] * 2
     said(registered, [str(tmp_path / "face.png")], "table")
     assert capsys.readouterr().err.splitlines() == [
-        "fer predict: no face is looked for: every picture is taken for a face that fills it"
+        "fer predict: no face is looked for: every picture is taken for a face that fills it (see --find-faces)"
     ]
 
 
