@@ -34,6 +34,8 @@ def check(config: Config) -> None:
             _check_fields(section.name, value)
     check_data(config.data)
     _check_training(config.training)
+    if config.training.unfreeze is not None and config.data.fold == ALL_FOLDS:
+        raise UserError("training=finetune: is of one network; say data.fold=<number>, or leave it out")
     if config.head.spatial and config.backbone.pooling != "none":
         raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
     each = config.compute.gpus_per_trial

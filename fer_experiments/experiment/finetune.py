@@ -25,6 +25,8 @@ def fit_digest(config: Config, tags: dict[str, str]) -> str:
     """What makes two fits the same: config (head, training, seed), and the fingerprints of what they were made of."""
     own = flatten({section: to_dict(config)[section] for section in FITTED_SECTIONS})
     own = {path: value for path, value in own.items() if path not in YOUNGER or value != YOUNGER[path]}
+    if config.data.balance == "class_weight":  # the one thing of the data that no fingerprint covers
+        own["data.balance"] = config.data.balance
     return hashlib.sha256(json.dumps([own, tags], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -63,7 +63,8 @@ def run_pretrain(config: Config, *, parent: str | None = None, echo: Callable[[s
 
 def checkpoint_dir(config: Config, settings: PretrainConfig, dataset: Dataset) -> Path:
     """Return where the state of this recipe on this dataset is kept."""
-    identity = json.dumps([recipe(settings), dataset.fingerprint], sort_keys=True)
+    weighted = ["class_weight"] if dataset.class_weight else []  # which no fingerprint covers
+    identity = json.dumps([recipe(settings), dataset.fingerprint, *weighted], sort_keys=True)
     return cache_dir(config) / "pretrain" / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

@@ -67,19 +67,22 @@ def record(
     *,
     repeats: int = 1,
     logged: Sequence[int] = (),
+    trained: int | None = None,
 ) -> dict[str, float]:
     """What the fits of a config gave goes on its run, but for epochs in `logged`; returns the final metrics by name.
 
-    kept: the one whose head is kept. repeats: of the fits as many have scored the same images.
+    kept: the one whose head is kept. repeats: of the fits as many have scored the same images. trained: parameters,
+    where they are others than those that the kept model has unfrozen.
     """
     scored = [(result.val_labels, result.val_probabilities) for result in results]
     final = log_scores(run, "val", scored, dataset.classes, repeats)
     history = averaged([result.history for result in results])
     run.log_epochs(history.drop(index=list(logged)))
     run.log_metrics({"time/fit_s": sum(r.seconds for r in results), "best_epoch": float(kept.best_epoch)})
-    run.log_metrics({"model/trainable_parameters": parameters(kept.model.trainable_weights)})
-    if len(results) == repeats:  # else each fold has scored images of its own
-        _log_predictions(run, dataset, np.mean([result.val_probabilities for result in results], axis=0))
+    trained = parameters(kept.model.trainable_weights) if trained is None else trained
+    run.log_metrics({"model/trainable_parameters": trained})
+    if not dataset.folds:  # else each fit has scored images of its own
+        _log_predictions(run, dataset, kept.val_probabilities)  # a mean of several would be no model's
     run.log_figure(curves.learning_curves(history, kept.best_epoch), "plots/learning_curves.png")
     run.log_csv(history.rename_axis("epoch").reset_index(), "metrics/history.csv")
     return final

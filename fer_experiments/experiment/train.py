@@ -14,7 +14,7 @@ from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.finetune import fine_tune_live, unfrozen_backbone
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.pretrain import run_pretrain
-from fer_experiments.experiment.record import describe_run, live_epochs, record
+from fer_experiments.experiment.record import describe_run, live_epochs, parameters, record
 from fer_experiments.experiment.repeats import Fits, fit_all
 from fer_experiments.terminal import say
 
@@ -52,9 +52,11 @@ def fit_and_record(
     if not tuned and options.get("repeats", 1) == len(prepared.parts) == 1:  # of several, the curves are means
         options["on_epoch"] = on_epoch
     fits = fit_all(prepared, config, **options)
+    trained = None
     if backbone is not None:
+        trained = parameters([*backbone.trunk.trainable_weights, *fits.kept.model.trainable_weights])
         fits.results[0], logged = fine_tune_live(run, backbone, fits.kept, prepared, config, echo)
-    final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats, logged=logged)
+    final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats, logged=logged, trained=trained)
     if len(fits.results) > 1:
         run.log_json(fits.table(), "metrics/fits.json")
     if near := seen_near_twins(config.backbone, prepared.dataset):

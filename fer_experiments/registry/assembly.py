@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_experiments import tracking
-from fer_experiments.config import Config
+from fer_experiments.config import Config, PromoteConfig
+from fer_experiments.data import Dataset
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves
 from fer_experiments.evaluation.calibration import answer_threshold, answered, fit_temperature, tempered, untempered
@@ -68,6 +69,27 @@ class Ensemble:
         return {**said, "fer.threshold": f"{self.threshold:.4f}"} if self.threshold else said
 
 
+def check_choices(promoting: PromoteConfig, dataset: Dataset, configs: Sequence[Config]) -> None:
+    """Refuses what no refit of these configs could give, before any is made.
+
+    Raises:
+        UserError: naming it.
+    """
+    if dataset.folds and (promoting.ensemble != "none" or promoting.abstain is not None):
+        raise UserError(
+            "data.fold=all: its heads have learned from each other's folds; promote.ensemble and .abstain "
+            "choose on a validation split that none has learned from: leave them out"
+        )
+    if promoting.ensemble != "none" and any(config.training.unfreeze is not None for config in configs):
+        raise UserError(
+            f"promote.ensemble={promoting.ensemble}: fine-tuned networks have no backbone in common; leave it out"
+        )
+    if promoting.abstain is not None and models.UNCERTAIN in dataset.classes:
+        raise UserError(
+            f"promote.abstain={promoting.abstain:g}: a class is called {models.UNCERTAIN} already; name it otherwise"
+        )
+
+
 def choose_ensemble(
     run: tracking.Run, config: Config, prepared: Prepared, refits: list[Refitted], direction: str, echo: Echo
 ) -> list[Ensemble]:
@@ -76,19 +98,10 @@ def choose_ensemble(
     refits: the best first. Scores on the validation split go on the promotion's run.
 
     Raises:
-        UserError: no threshold that holds promote.abstain; choices on a validation split that is none.
+        UserError: no threshold that holds promote.abstain.
     """
     assert config.promote is not None
     dataset, best, promoting = prepared.dataset, refits[0], config.promote
-    if dataset.folds and (promoting.ensemble != "none" or promoting.abstain is not None):
-        raise UserError(
-            "data.fold=all: its heads have learned from each other's folds; promote.ensemble and .abstain "
-            "choose on a validation split that none has learned from: leave them out"
-        )
-    if config.training.unfreeze is not None and promoting.ensemble != "none":
-        raise UserError(
-            f"promote.ensemble={promoting.ensemble}: fine-tuned networks have no backbone in common; leave it out"
-        )
     own, members = best.runs[best.best_seed(direction)], _members(promoting.ensemble, refits, direction)
     heads = {name: tracking.load_head(run.store, name) for name in (own, *members)}
     answers = {name: _said(config, prepared, head, dataset.val) for name, head in heads.items()}
@@ -108,15 +121,13 @@ def choose_ensemble(
         run.log_metrics({name: value for name, value in found.items() if name.startswith("final/val_")})
     else:
         log_scores(run, "val", [(labels, options[0].said)], dataset.classes)
-    return [_abstaining(options[0], promoting.abstain, dataset.classes, echo), *options[1:]]
+    return [_abstaining(options[0], promoting.abstain, echo), *options[1:]]
 
 
-def _abstaining(ensemble: Ensemble, error: float | None, classes: tuple[str, ...], echo: Echo) -> Ensemble:
+def _abstaining(ensemble: Ensemble, error: float | None, echo: Echo) -> Ensemble:
     """The same with the threshold that holds promote.abstain."""
     if error is None:
         return ensemble
-    if models.UNCERTAIN in classes:
-        raise UserError(f"promote.abstain={error:g}: a class is called {models.UNCERTAIN} already; name it otherwise")
     threshold = answer_threshold(ensemble.labels, ensemble.said, error)
     if threshold is None:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -184,6 +185,8 @@ def _limits(subject: Subject) -> str:
 
 def _chosen(subject: Subject) -> str:
     config, choice, best = subject.config, subject.choice, subject.refits[0]
+    unfreeze = config.training.unfreeze
+    how = "frozen" if unfreeze is None else f"fine-tuned with its head, training.unfreeze={unfreeze}"
     rows = [
         (
             r.candidate.name,
@@ -194,7 +197,7 @@ def _chosen(subject: Subject) -> str:
     ]
     return (
         "## How it was chosen\n\n"
-        f"Backbone {config.backbone.name} (frozen), head {config.head.name}. Out of {choice.name}, ranked by "
+        f"Backbone {config.backbone.name} ({how}), head {config.head.name}. Out of {choice.name}, ranked by "
         f"the mean of {choice.objective}; seed {subject.seed} of {best.candidate.name} was taken.\n\n"
         + _table(("config", choice.objective, "values"), rows)
         + _ensemble(subject.ensemble)
@@ -276,7 +279,12 @@ def _times(count: int) -> str:
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(names)
+    return ", ".join(map(_plain, names))
+
+
+def _plain(name: str) -> str:
+    """A name of anyone's in Markdown, as it is written."""
+    return re.sub(r"([\\`*_\[\]<>!#])", r"\\\1", name)
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -23,6 +23,8 @@ from fer_experiments.search.watch import recorded_settings
 from fer_experiments.terminal import say, size, table
 from fer_experiments.tracking import Store, models
 
+REMADE = ("features", "finetune", "pretrain")  # folders of the cache, of what can be made again
+
 
 @dataclass(frozen=True)
 class Item:
@@ -77,13 +79,15 @@ def _heads(store: Store, states: list[State], kept: str | None) -> Iterator[Item
     """Of each sweep that does not run, the heads that it does not keep; a promotion's stay, and what a resume needs."""
     for state in states:
         own = store.of(state.identity["data.task"])
-        over = (state.reason or "").endswith(NOTHING_MORE)
+        # Failed trials may be run again (sweep.retry_failed), from the heads of others.
+        over = (state.reason or "").endswith(NOTHING_MORE) and not any(trial.failed for trial in state.ended)
         if (ORACLES[state.identity["sweep.oracle"]].grants and not over) or not state.run_id:
             continue
         saying = kept or recorded_settings(state, own).keep
         heads = keep.look(own, state.id)
-        ids = [run_id for run_id in keep.to_drop(heads, state, saying) if run_id in heads.known]
-        count = sum(tracking.artifact_size(own, run_id, "model") for run_id in ids)
+        dropped = [run_id for run_id in keep.to_drop(heads, state, saying) if run_id in heads.known]
+        sizes = {run_id: tracking.artifact_size(own, run_id, "model") for run_id in dropped}
+        ids, count = [run_id for run_id in dropped if sizes[run_id]], sum(sizes.values())
         if ids:
             what = f"{len(ids)} heads of sweep {state.id} (keep={saying})"
             yield Item(what, count, lambda own=own, ids=ids, why=saying: _drop(own, ids, why))  # type: ignore[misc]
@@ -99,7 +103,7 @@ def _deleted(store: Store, states: list[State]) -> Iterator[Item]:
     test split."""
     deleted = {run.run_id: run for run in tracking.deleted_runs(store)}
     named = {t.run_id for state in states if state.run_id not in deleted for t in state.trials}
-    made = {version.run_id for name in models.model_names(store) for version in models.versions(store, name)}
+    made = models.runs_of_versions(store)
     for run_id, run in deleted.items():
         needed = {run_id, run.tags.get("mlflow.parentRunId")} & made or run_id in named or tracking.OPENED in run.tags
         count = 0 if needed else tracking.artifact_size(store, run_id)
@@ -108,10 +112,20 @@ def _deleted(store: Store, states: list[State]) -> Iterator[Item]:
 
 
 def _features(cache: Path, days: int) -> Iterator[Item]:
-    """Features that nobody has used for so many days; they can be made again."""
-    for folder in sorted((cache / "features").glob("*")):
-        unused = (time.time() - folder.stat().st_mtime) / 86400
-        if unused >= days and not is_held(folder / "lock"):
+    """Features and states of trainings on pixels that nobody has used for so many days; they can be made again."""
+    for folder in sorted(folder for kind in REMADE for folder in (cache / kind).glob("*")):
+        if _is_unused(folder, days):
             count = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            what = f"features {folder.name}, last used {unused:.0f} days ago"
-            yield Item(what, count, lambda f=folder: shutil.rmtree(f))  # type: ignore[misc]
+            unused = (time.time() - folder.stat().st_mtime) / 86400
+            what = f"{folder.parent.name} {folder.name}, last used {unused:.0f} days ago"
+            yield Item(what, count, lambda f=folder: _remove_unused(f, days))  # type: ignore[misc]
+
+
+def _remove_unused(folder: Path, days: int) -> None:
+    if _is_unused(folder, days):  # still: a yes may take hours
+        shutil.rmtree(folder)
+
+
+def _is_unused(folder: Path, days: int) -> bool:
+    """Whether nobody has used a folder of the cache for so many days, nor does now."""
+    return (time.time() - folder.stat().st_mtime) / 86400 >= days and not is_held(folder / "lock")

@@ -22,8 +22,8 @@ from fer_experiments.evaluation.robustness import Part
 from fer_experiments.evaluation.slices import slice_names
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations, Prepared
-from fer_experiments.experiment.record import describe_run, parameters
-from fer_experiments.registry.assembly import choose_ensemble, record_calibration, write_model
+from fer_experiments.experiment.record import describe_run
+from fer_experiments.registry.assembly import check_choices, choose_ensemble, record_calibration, write_model
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, fitted, score_line
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
@@ -76,6 +76,7 @@ def _run(config: Config, store: Store, sweep: str | None, run_id: str | None, ec
         dataset = preparations.dataset(chosen)
         names = slice_names(dataset.emotions, dataset.near_training is not None)
         check_gate(config.gate, dataset.classes, names, corrupt=config.promote.corruptions != 0)
+        check_choices(config.promote, dataset, [candidate.config for candidate in choice.candidates])
         check_inputs(choice, preparations)
         with tracking.start_run(
             store,
@@ -111,8 +112,10 @@ def _promote(
         mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         median, p95 = _latency(lambda: classifier.probabilities(images[:1]))
         run.log_metrics({"model/mb": mb, "model/latency_ms": median, "model/latency_p95_ms": p95})
-        trained = sum(parameters(head.trainable_weights) for head in options[0].heads)
-        run.log_metrics({"model/parameters": classifier.network.count_params(), "model/trainable_parameters": trained})
+        trained = [tracking.Run(store, name).metrics.get("model/trainable_parameters") for name in options[0].runs]
+        run.log_metrics({"model/parameters": classifier.network.count_params()})
+        if None not in trained:  # by a refit of an earlier version
+            run.log_metrics({"model/trainable_parameters": sum(filter(None, trained))})
         tested = open_and_test(run, taken, prepared.dataset, classifier.probabilities)
         _show_test(tested, echo)
         calibration = record_calibration(run, options[0], tested, echo)

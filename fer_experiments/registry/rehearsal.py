@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_experiments.config import Config, DataConfig
-from fer_experiments.config.commands import model_words, place
+from fer_experiments.ambient import SECRET, open_environment
+from fer_experiments.config import Config, DataConfig, without_password
+from fer_experiments.config.commands import model_words, override, place
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.tracking.models import Version
 from fer_experiments.training.whole import compare
@@ -26,15 +28,18 @@ if TYPE_CHECKING:
 SAME = 2e-4  # of probabilities: what `fer serve` allows OpenVINO (1e-4), and the rounding of another process
 PATIENCE = 600  # seconds for an answer: a hang, not a slow machine
 
-# The command, which ends with whoever has started it, also where that is killed: its standard input ends then.
+# The command, which ends with whoever has started it, also where that is killed: its standard input ends then. What it
+# is told comes that way too: passwords are in no command line, and in no environment that other users can read.
 PROGRAM = """
-import os, signal, sys, threading
+import json, os, signal, sys, threading
+told = json.loads(sys.stdin.buffer.raw.readline())
+os.environ.update(told["secrets"])
 def end_with_it():
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 threading.Thread(target=end_with_it, daemon=True).start()
 from fer_experiments.cli import main
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(told["words"]))
 """
 
 
@@ -63,9 +68,10 @@ def check_answers(what: str, answers: list[dict[str, Any]], classifier: FaceClas
     """
     names = [f"probability_{name}" for name in classifier.classes]
     got = np.array([[answer.get(name, np.nan) for name in names] for answer in answers], "float32")
-    compare(what, got, classifier.probabilities(images), SAME, least=len(images))
-    if [answer["label"] for answer in answers] != (expected := classifier.labels(got)):
-        raise UserError(f"{what} gives other labels than {', '.join(expected)}; not promoted")
+    expected = classifier.probabilities(images)
+    compare(what, got, expected, SAME, least=len(images), other="what was tested", remedy="see `fer doctor`")
+    if [answer["label"] for answer in answers] != (labels := classifier.labels(got)):
+        raise UserError(f"{what} gives other labels than {', '.join(labels)}; not promoted")
 
 
 @contextmanager
@@ -75,15 +81,23 @@ def _serving(config: Config, data: DataConfig, version: Version) -> Iterator[int
     Raises:
         UserError: it does not start, or it fails in the block; with the last line that it says.
     """
-    words = ["serve", *model_words(data), f"version={version.number}", "port=0", *place(config)]
+    uri = config.tracking.uri or ""
+    where = [override("tracking.uri", uri) if word.startswith("tracking.uri=") else word for word in place(config)]
+    told = {
+        "words": ["serve", *model_words(data), f"version={version.number}", "port=0", *where],
+        "secrets": {name: os.environ[name] for name in SECRET if name in os.environ},
+    }
     # -P: as the command, it imports nothing out of the working folder.
-    command = [sys.executable, "-P", "-c", PROGRAM, *words]
+    command = [sys.executable, "-P", "-c", PROGRAM]
+    pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=open_environment()) as process,
     ):
         assert process.stdin is not None and process.stdout is not None
         try:
+            process.stdin.write(json.dumps(told) + "\n")
+            process.stdin.flush()
             found = re.search(r" at http://127\.0\.0\.1:(\d+);", process.stdout.readline())
             if found is None:
                 raise HTTPException("it has not started")
@@ -91,22 +105,25 @@ def _serving(config: Config, data: DataConfig, version: Version) -> Iterator[int
         except (HTTPException, OSError, ValueError) as error:
             errors.seek(0)
             said = (errors.read().strip().splitlines() or [first_line(error, named=True)])[-1]
+            said = said.replace(uri, without_password(uri)) if uri else said
             raise UserError(f"{version.uri} cannot be served ({said[:300]})") from error
         finally:
             process.stdin.close()
 
 
 def _ask(port: int, images: np.ndarray) -> list[dict[str, Any]]:
-    """The predictions for images [n, h, w], a record each."""
+    """The predictions for images [n, h, w], a record each; one a request, as there is a limit to what it may hold."""
     connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    predictions: list[dict[str, Any]] = []
     try:
-        body = json.dumps({"inputs": images.tolist()})
-        connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        answer = response.read().decode()
-        if response.status != 200:
-            raise HTTPException(f"{response.status}: {answer}")
-        predictions: list[dict[str, Any]] = json.loads(answer)["predictions"]
+        for image in images:
+            body = json.dumps({"inputs": [image.tolist()]})
+            connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer = response.read().decode()
+            if response.status != 200:
+                raise HTTPException(f"{response.status}: {answer}")
+            predictions += json.loads(answer)["predictions"]
         return predictions
     finally:
         connection.close()

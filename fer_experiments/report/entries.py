@@ -88,6 +88,9 @@ def entries(config: Config, names: Sequence[str]) -> list[Entry]:
         raise UserError("name what to compare: ids of runs, sweeps, fer-<task>, or published")
     known = published_names()
     words = dict.fromkeys(word for name in names for word in (known if name == GROUP else [name]))
+    for name in (word for word in names if word in known):
+        if any((mlruns_dir(config) / "sweeps").glob(f"{name}-????????*")):
+            raise UserError(f"{name}: a published system and a sweep of that name; say the sweep's id (`fer sweeps`)")
     store = None if words.keys() <= {*known} else tracking.connect_existing(config)
     return [_of_published(word) if store is None or word in known else _entry(config, store, word) for word in words]
 
@@ -153,8 +156,8 @@ def _of_run(store: Store, run: FoundRun) -> Entry:
         low=metrics.get(f"final/{split}_accuracy_low"),
         high=metrics.get(f"final/{split}_accuracy_high"),
         seeds=over_seeds(store, run),
-        training_s=fit.metrics.get("time/fit_s"),
-        hardware=_hardware(store, fit.run_id),
+        training_s=_training_s(store, run, fit),
+        hardware=_hardware(store, fit),
         epochs=None if history is None else len(history),
         parameters=_whole(metrics.get("model/parameters")),
         trainable=_whole(metrics.get("model/trainable_parameters")),
@@ -172,6 +175,14 @@ def _taken(store: Store, promotion: FoundRun) -> FoundRun:
     refits, seed = read_json(store, promotion.run_id, "refits.json"), promotion.params.get("training.seed")
     run_id = refits[0]["runs"].get(seed) if refits else None
     return (tracking.find_run(store, run_id) if run_id else None) or promotion
+
+
+def _training_s(store: Store, run: FoundRun, fit: FoundRun) -> float | None:
+    """Seconds of all fits that answer in a model: several, where a promotion averages heads."""
+    tried = read_json(store, run.run_id, "ensemble.json")
+    fits = [tracking.find_run(store, name) for name in tried[0]["runs"]] if tried else [fit]
+    times = [found.metrics["time/fit_s"] for found in fits if found and "time/fit_s" in found.metrics]
+    return sum(times) if len(times) == len(fits) else None
 
 
 def _images(run: FoundRun, split: str) -> frozenset[str]:
@@ -205,8 +216,10 @@ def over_seeds(store: Store, run: FoundRun) -> Spread | None:
     return spread(list(scores.values())) if len(scores) > 1 else None
 
 
-def _hardware(store: Store, run_id: str) -> str | None:
-    machine = read_json(store, run_id, "environment/hardware.json")
+def _hardware(store: Store, run: FoundRun) -> str | None:
+    """Of the machine that a run was on; one that is nested has it from the run above it, if on the same machine."""
+    ids = filter(None, (run.run_id, run.tags.get("mlflow.parentRunId")))
+    machine = next(filter(None, (read_json(store, i, "environment/hardware.json") for i in ids)), None)
     if not machine:
         return None
     gpus = ", ".join(gpu["name"] for gpu in machine.get("gpus", []))

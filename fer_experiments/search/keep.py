@@ -11,6 +11,7 @@ from fer_experiments.config import SweepConfig
 from fer_experiments.config.checks import kept_of
 from fer_experiments.errors import first_line
 from fer_experiments.search.space import ORACLES
+from fer_experiments.search.spread import tied
 from fer_experiments.search.state import State
 
 
@@ -29,7 +30,9 @@ def look(store: tracking.Store, sweep_id: str) -> Heads:
     """What is known of the heads of a sweep's trials, from its store."""
     trials = tracking.find_runs(store, {"fer.sweep_id": sweep_id, "fer.kind": "trial"}, deleted=True)
     heads = Heads({run.run_id for run in trials}, {run.run_id for run in trials if tracking.HEAD in run.tags})
-    for run in tracking.find_runs(store, {"fer.sweep_id": sweep_id, "fer.kind": "promotion"}, deleted=True):
+    for run in tracking.find_runs(store, {"fer.kind": "promotion"}, deleted=True):
+        if run.tags.get("fer.sweep_id", "") not in ("", sweep_id):  # "": of a run alone, which may be a trial's
+            continue
         refits = tracking.artifact_text(store, run.run_id, "refits.json")
         heads.promoted |= {row["run_id"] for row in json.loads(refits or "[]")}
     return heads
@@ -40,7 +43,8 @@ def to_drop(heads: Heads, state: State, keep: str) -> list[str]:
     most = kept_of(keep)
     if most is None:
         return []
-    kept = {trial.run_id for trial in state.ranked()[:most]} | heads.gone | heads.promoted
+    wanted = state.ranked()[:most] + (tied(state) if most and state.prefer != "best" else [])
+    kept = {trial.run_id for trial in wanted} | heads.gone | heads.promoted
     ended = (trial for trial in state.ended if trial.status in ("finished", "pruned"))
     return [trial.run_id for trial in ended if trial.run_id and trial.run_id not in kept]
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fer_experiments.ambient import open_environment
 from fer_experiments.config.checks import words_of
@@ -71,7 +71,7 @@ def _tell(sweep: Sweep, status: str, reason: str | None) -> None:
 
 def _run(words: list[str], told: str, log: Path) -> str | None:
     """What went wrong with a command, which and whose children end with this call; None if nothing did."""
-    with tempfile.TemporaryFile() as given, log.open("wb") as out:  # no pipes: nobody waits for their other end
+    with _given() as given, _written(log) as out:  # no pipes: nobody waits for their other end
         given.write(told.encode())
         given.seek(0)
         process = subprocess.Popen(
@@ -86,3 +86,16 @@ def _run(words: list[str], told: str, log: Path) -> str | None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _given() -> IO[bytes]:
+    """A file for what the command is told: in memory where that can be, for a disk may be full."""
+    return os.fdopen(os.memfd_create("told"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
+
+
+def _written(log: Path) -> IO[bytes]:
+    """A file for what the command writes, nowhere if that cannot be."""
+    try:
+        return log.open("wb")
+    except OSError:
+        return Path(os.devnull).open("wb")

@@ -139,14 +139,16 @@ def _found(sweeps: Path, name: str, key: str) -> State:
 
 def _enqueue(state: State, other: State, most: int) -> str:
     """Has the best trials of another sweep that fit this one's space run first; returns a line that says which."""
-    fitting = [(trial, raw) for trial in other.ranked() if (raw := as_asked(state.identity, other, trial)) is not None]
+    found = [(trial, raw) for trial in other.ranked() if (raw := as_asked(state.identity, other, trial)) is not None]
+    # Hyperband has the same values in several rounds.
+    fitting = [(trial, raw) for place, (trial, raw) in enumerate(found) if raw not in [r for _, r in found[:place]]]
     if not fitting:
         raise UserError(
             f"sweep.enqueue: none of the {len(other.ranked())} finished trials of {other.id} is in this sweep's space"
         )
     state.queue = [raw for _, raw in fitting[:most]]
     numbers = ", ".join(str(trial.number) for trial, _ in fitting[:most])
-    left = len(other.ranked()) - len(fitting)
+    left = len(other.ranked()) - len(found)
     return f"sweep {state.id}: runs trials {numbers} of {other.id} first" + (
         f" ({left} do not fit its space)" if left else ""
     )

@@ -92,6 +92,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
             describe_run(parent, sweep.preparations.dataset(config), recorded(config))
         else:
             parent.log_text(to_yaml(recorded(config)), "config.yaml")  # its budget may be another by now
+            parent.log_environment(f"environment/after_{len(state.ended)}_trials")
         state.store = mending.name_of(sweep.store)
         state.status, state.reason, state.prefer = "running", None, sweep.sweep.prefer
         sweep.save()
@@ -117,8 +118,7 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
     state = sweep.state
     running: dict[concurrent.futures.Future[Outcome], int] = {}
     waiting = _recover(sweep, oracle, parent)  # asked before a stop, and not ended, failed or lost ones: these first
-    reason: str | None = None
-    saved = 0
+    reason, saved = None, 0
     while True:
         termination.check()
         sweep.clock()
@@ -143,7 +143,7 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
             if waiting:
                 continue  # twins of trials that ended
             assert reason is not None
-            return reason
+            return sweep.request if sweep.request and state.in_flight else reason
         ended, _ = concurrent.futures.wait(running, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in sorted(ended, key=running.__getitem__):
             number = running.pop(future)

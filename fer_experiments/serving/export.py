@@ -119,6 +119,8 @@ def export(
             target.rmdir()
         (folder / FILES[form] if single else folder).rename(target)
     echo(f"{target}: {found.uri} as {form}; columns {', '.join(classifier.classes)}")
+    if classifier.threshold:
+        echo(f"it gives probabilities alone: below {classifier.threshold:.4f} the registered model says uncertain")
     echo(f"largest difference of a probability on {len(images)} images: {difference:.2g}")
     return target
 

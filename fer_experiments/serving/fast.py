@@ -116,7 +116,7 @@ def _keep(model: Any, classifier: FaceClassifier, place: Path) -> None:
     """Writes what is read by `_kept`, there whole or not; a cache that cannot be written keeps nothing."""
     import openvino
 
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: OpenVINO's, of a file that it cannot write
         place.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(f".{place.name}.", place.parent) as temporary:
             folder = temporary / "made"

@@ -209,6 +209,11 @@ def versions(store: Store, name: str) -> list[Version]:
     return sorted(made, key=lambda v: -v.number)
 
 
+def runs_of_versions(store: Store) -> set[str]:
+    """The runs that a registered version was made in, of whatever name."""
+    return {v.run_id for v in every(client_of(store).search_model_versions, "", max_results=200) if v.run_id}
+
+
 def model_names(store: Store) -> list[str]:
     """The registered models of this program."""
     return sorted(m.name for m in every(client_of(store).search_registered_models, f"name LIKE '{PREFIX}%'"))

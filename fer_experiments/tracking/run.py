@@ -137,26 +137,28 @@ class Run:
             inputs.append(DatasetInput(lineage, [InputTag("mlflow.data.context", context)]))
         self._client.log_inputs(self.id, inputs)
 
-    def log_environment(self) -> None:
-        """Folder environment/: versions, hardware, variables, uncommitted changes, and the lock file if it is there.
+    def log_environment(self, folder: str = "environment") -> None:
+        """A folder: versions, hardware, variables, uncommitted changes, and the lock file if it is there.
 
-        A run that is nested has that of the one above it, unless it is on another machine: then all but the lock file.
+        A run that is nested has that of the one above it, but for the variables of a process of its own, unless it is
+        on another machine: then all but the lock file.
         """
-        if self.parent is not None and self._is_beside_its_driver():
-            return
-        self.log_json(environment.versions(), "environment/versions.json")
-        self.log_json(environment.hardware(), "environment/hardware.json")
-        self.log_json(ambient.variables(), "environment/variables.json")
+        if self.parent is not None:
+            tags = self._client.get_run(self.id).data.tags
+            own, driver = tags.get("fer.process", ""), tags.get("fer.driver", "")
+            if same_machine(own, driver):
+                if own != driver:
+                    self.log_json(ambient.variables(), f"{folder}/variables.json")
+                return
+        self.log_json(environment.versions(), f"{folder}/versions.json")
+        self.log_json(environment.hardware(), f"{folder}/hardware.json")
+        self.log_json(ambient.variables(), f"{folder}/variables.json")
         lock = project_root() / "requirements.lock"
         if self.parent is None and lock.is_file():
-            self.log_file(lock, f"environment/{lock.name}")
+            self.log_file(lock, f"{folder}/{lock.name}")
         git = environment.git_state(project_root())
         if git.dirty:
-            self.log_text(git.diff, "environment/git.diff")
-
-    def _is_beside_its_driver(self) -> bool:
-        tags = self._client.get_run(self.id).data.tags
-        return same_machine(tags.get("fer.process", ""), tags.get("fer.driver", ""))
+            self.log_text(git.diff, f"{folder}/git.diff")
 
     def log_head(self, model: keras.Model, dtype: str = "float16") -> None:
         """A trained head as the artifact model/, for `mlflow.keras.load_model("runs:/<id>/model")`.

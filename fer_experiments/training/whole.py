@@ -135,6 +135,8 @@ def compare(
     *,
     mean: bool = False,
     least: int = CHECKED,
+    other: str = "the cached features",
+    remedy: str = "extract the features again, or check that backbone and head are those of one run",
 ) -> Agreement:
     """How far two sets of probabilities [n, classes] of the same images lie apart; stops when it is too far.
 
@@ -143,6 +145,7 @@ def compare(
         got: of the model. expected: of the route it must agree with, `training.predict` on stored features.
         tolerance: the largest absolute difference of a probability that is allowed, or with `mean` their mean.
         least: images that it takes to believe the comparison.
+        other: gave `expected`. remedy: what its user can do; both for the message.
 
     Raises:
         UserError: a larger difference. ValueError: fewer images than `least`.
@@ -152,13 +155,12 @@ def compare(
     if got.shape != expected.shape:
         raise UserError(f"{what} gives probabilities {got.shape} where features give {expected.shape}; not promoted")
     differences = np.abs(got.astype("float64") - expected)
-    other = int(np.sum(got.argmax(axis=1) != expected.argmax(axis=1)))
-    agreement = Agreement(len(got), float(differences.max()), float(differences.mean()), other)
+    moved = int(np.sum(got.argmax(axis=1) != expected.argmax(axis=1)))
+    agreement = Agreement(len(got), float(differences.max()), float(differences.mean()), moved)
     if not (agreement.mean if mean else agreement.largest) <= tolerance:  # nan too
         raise UserError(
-            f"{what} and the cached features disagree by up to {agreement.largest:.3g} (mean {agreement.mean:.2g}, "
-            f"{other} of {len(got)} images in another class; allowed: {'mean ' * mean}{tolerance:g}): extract the "
-            "features again, or check that backbone and head are those of one run"
+            f"{what} and {other} disagree by up to {agreement.largest:.3g} (mean {agreement.mean:.2g}, "
+            f"{moved} of {len(got)} images in another class; allowed: {'mean ' * mean}{tolerance:g}): {remedy}"
         )
     return agreement
 

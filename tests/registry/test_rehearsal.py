@@ -49,7 +49,7 @@ def test_another_probability_another_label_and_another_class_are_refused(
     changed = [{**answers[0], "probability_sad": answers[0]["probability_sad"] + 0.001}, *answers[1:]]
     unnamed = [{key: value for key, value in row.items() if key != "probability_sad"} for row in answers]
     for wrong in (changed, unnamed):
-        with pytest.raises(UserError, match="it and the cached features disagree by up to"):
+        with pytest.raises(UserError, match="it and what was tested disagree by up to"):
             check_answers("it", wrong, classifier, IMAGES)
     with pytest.raises(UserError, match="it gives other labels than"):
         check_answers("it", [{**answers[0], "label": models.UNCERTAIN}, *answers[1:]], classifier, IMAGES)

@@ -61,7 +61,8 @@ def log_fit(room: Room, name: str, config: Config, wrong: int, **options: Any) -
     tags = {"fer.dataset": dataset.fingerprint, "fer.features": "f"}
     with tracking.start_run(store, "train", name, recorded(config), tags=tags, system_metrics=False, **options) as run:
         describe_run(run, dataset, recorded(config))
-        record(run, dataset, TrainingResult(model, history, 1, said, seconds=8985.0))
+        result = TrainingResult(model, history, 1, said, labels, 8985.0)
+        record(run, dataset, [result], result)
     room.ids[name], room.said[name] = run.id, said
 
 
@@ -147,7 +148,7 @@ def test_a_row_has_what_its_run_has(room: Room):
 
 def test_rows_on_the_same_images_are_tested_in_pairs_and_others_are_not(room: Room):
     names = ["good", "bad", "weak", "old", "promotion"]
-    found, without = pairs(entries(room.config, [*(room.ids[name] for name in names), "paper"]))
+    found, without = pairs(entries(room.config, [*(room.ids[name] for name in names), "paper_system"]))
     assert [(pair.first, pair.second) for pair in found] == [(1, 2), (1, 3), (2, 3)] and without == [4]
     labels = room.dataset.labels[room.dataset.val]
     for pair, (first, second) in zip(found, [("good", "bad"), ("good", "weak"), ("bad", "weak")], strict=True):
@@ -185,7 +186,7 @@ def told(room: Room, names: list[str], form: str = "table") -> str:
 
 
 def test_every_form_has_every_row_and_is_logged_on_the_first_runs(room: Room, tmp_path: Path):
-    names = ["paper", room.ids["weak"], room.ids["old"], room.ids["good"]]
+    names = ["paper_system", room.ids["weak"], room.ids["old"], room.ids["good"]]
     table, markdown, html = (told(room, names, form) for form in ("table", "markdown", "html"))
     assert "2 h 29 min 45 s" in table and "No paired test of row 3: no predictions" in table
     assert markdown.splitlines()[2].startswith("| 1   | the paper's system |") and "4 is better" in markdown
