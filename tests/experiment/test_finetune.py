@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -105,7 +106,10 @@ def test_what_is_older_than_fine_tuning_is_what_it_was():
     assert from_dict(old) == config
     assert not any("unfreeze" in path or "finetune" in path for path in identity_of(config, {}))
     # As before there was fine-tuning: refits that are on record are found.
-    assert fit_digest(Config(head=HeadConfig(name="linear")), {"fer.dataset": "d"}) == "d0d12c5d6cecad56"
+    plain = Config(head=HeadConfig(name="linear"))
+    assert fit_digest(plain, {"fer.dataset": "d"}) == "d0d12c5d6cecad56"
+    weighted = replace(plain, data=replace(plain.data, balance="class_weight"))  # which no fingerprint covers
+    assert fit_digest(weighted, {"fer.dataset": "d"}) != "d0d12c5d6cecad56"
 
 
 def test_a_fine_tuning_survives_the_way_to_plain_containers_and_is_searched_by_its_keys():

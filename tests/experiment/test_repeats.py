@@ -19,6 +19,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.experiment.prepare import Prepared
+from fer_experiments.experiment.record import IMAGES, PREDICTIONS
 from fer_experiments.experiment.repeats import Fits, fit_all, seeds_of
 from fer_experiments.experiment.train import fit_and_record
 from fer_experiments.training.result import TrainingResult, averaged
@@ -96,6 +97,25 @@ def test_each_fit_and_one_confusion_matrix_of_all_are_on_the_run(recorded: tuple
     assert history["val/accuracy"].tolist() == pytest.approx(
         np.mean([r.history["val/accuracy"] for r in fits.results], axis=0)
     )
+
+
+def test_the_predictions_are_those_of_the_head_that_is_kept(recorded: tuple[Fits, dict[str, float], Path]):
+    fits, _, artifacts = recorded
+    kept = np.load(artifacts / PREDICTIONS)
+    np.testing.assert_array_equal(kept["probabilities"], fits.kept.val_probabilities)
+    np.testing.assert_array_equal(kept["labels"], fits.kept.val_labels)
+
+
+def test_of_folds_no_predictions_are_recorded_however_many_were_fitted(prepared: Prepared, tmp_path: Path):
+    rows = np.arange(len(prepared.dataset.labels))
+    folds = tuple((rows[rows % 3 != fold], rows[rows % 3 == fold]) for fold in range(3))
+    whole = Prepared(
+        prepared.config, replace(prepared.dataset, train=rows, val=rows, folds=folds), prepared.features, {}
+    )
+    with tracking.start_run(store_in(tmp_path), "train", "pruned", system_metrics=False) as run:
+        fit_and_record(run, whole, prepared.config, callbacks=lambda number: None if number else ())
+    assert [file.name for file in tmp_path.glob("artifacts/*/*/*/artifacts/metrics/*.npz")] == []
+    assert IMAGES["val"] not in tracking.find_runs(store_in(tmp_path), {"fer.kind": "train"})[0].tags
 
 
 def test_the_head_of_the_median_fit_is_kept(prepared: Prepared, recorded: tuple[Fits, dict[str, float], Path]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,37 @@ def test_deleted_runs_go_but_for_those_on_a_leaderboard_or_in_the_ledger(kept: K
     assert tracking.find_run(store, forgotten.id) is None
     assert not (mlruns_dir(config) / "artifacts" / "fer" / "test" / forgotten.id / "artifacts" / "config.yaml").exists()
     assert tracking.find_run(store, opened.id) and tracking.find_run(store, str(state.trials[0].run_id))
+
+
+def test_the_head_of_a_trial_that_was_deleted_in_the_ui_goes_too(kept: Kept):
+    config, store, state, _ = kept
+    client_of(store).delete_run(str(state.trials[0].run_id))
+    assert clean(config, "best:1", yes=True, echo=lambda line: None) == "removed 1.0 kB"
+    assert clean(config, "best:1", yes=True, echo=lambda line: None) == "nothing to remove"
+
+
+def test_runs_of_others_and_of_any_registered_version_stay(kept: Kept):
+    config, store, *_ = kept
+    client = client_of(store)
+    other = client.create_run(client.create_experiment("of another team")).info.run_id
+    client.log_text(other, "x" * 2000, "weights.txt")
+    with start(store) as made:
+        made.log_text("x" * 2000, "model/MLmodel")
+    client.create_registered_model("production")
+    client.create_model_version("production", f"{client.get_run(made.id).info.artifact_uri}/model", made.id)
+    for run_id in (other, made.id):
+        client.delete_run(run_id)
+    assert clean(config, yes=True, echo=lambda line: None) == "nothing to remove"
+
+
+def test_nothing_of_the_store_that_a_database_was_copied_from_is_removed(kept: Kept, tmp_path: Path):
+    config, _, state, _ = kept
+    copy = tmp_path / "copy"
+    shutil.copytree(mlruns_dir(config), copy, ignore=shutil.ignore_patterns("artifacts"))
+    elsewhere = replace(config, paths=replace(config.paths, mlruns=str(copy)))
+    with pytest.raises(UserError, match="of another store; nothing there is removed"):
+        clean(elsewhere, "none", yes=True, echo=lambda line: None)
+    assert len(heads(config)) == len(state.trials)
 
 
 def test_features_go_by_their_last_use(kept: Kept, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_champion import SIZE
 from fer_experiments import tracking
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
+from fer_experiments.registry import rehearsal
 from fer_experiments.registry.rehearsal import check_answers, rehearse
 from fer_experiments.tracking import models
 from fer_experiments.tracking.classifier import FaceClassifier
@@ -31,6 +33,25 @@ def test_a_version_is_served_asked_and_ended(registered: Config, classifier: Fac
     before = psutil.Process().children(recursive=True)
     rehearse(registered, registered.data, version, classifier, IMAGES)
     assert psutil.Process().children(recursive=True) == before
+
+
+def test_no_password_is_in_the_servers_command_line_or_first_environment(
+    registered: Config, classifier: FaceClassifier, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter-2-hunter")
+    seen: list[str] = []
+    ask = rehearsal._ask
+
+    def look(port: int, images: np.ndarray) -> list[dict[str, Any]]:
+        (server,) = psutil.Process().children()
+        seen.append(Path(f"/proc/{server.pid}/environ").read_text() + " ".join(server.cmdline()))
+        return ask(port, images)
+
+    monkeypatch.setattr(rehearsal, "_ask", look)
+    version = models.find_version(tracking.connect(registered), "fer-demo", "champion")
+    assert version is not None
+    rehearse(registered, registered.data, version, classifier, IMAGES)
+    assert "KERAS_BACKEND" in seen[0] and "hunter-2-hunter" not in seen[0]
 
 
 def test_what_cannot_be_served_is_said_in_its_own_words(registered: Config, classifier: FaceClassifier):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from parsed_page import Read
+from stores import config_in
 
 from fer_experiments import cli, tracking
 from fer_experiments.config import Config, config_dir, flatten, folders, recorded, with_values
@@ -225,6 +226,12 @@ def test_a_name_that_starts_a_formula_is_text(room: Room):
 def test_what_is_not_there_is_named_with_what_is(room: Room, names: list[str], message: str):
     with pytest.raises(UserError, match=message):
         entries(room.config, names)
+
+
+def test_a_name_that_a_sweep_has_too_is_refused(tmp_path: Path):
+    (tmp_path / "sweeps" / "vggnet_2021-0123abcd").mkdir(parents=True)
+    with pytest.raises(UserError, match="vggnet_2021: a published system and a sweep of that name; say the sweep's id"):
+        entries(config_in(tmp_path), ["vggnet_2021"])
 
 
 def test_published_systems_need_no_store_and_are_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,7 +15,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.report.report import write_report
 from fer_experiments.search.oracle import ask, make_oracle, replay, tell
-from fer_experiments.search.start import check_sweep
+from fer_experiments.search.start import _enqueue, check_sweep
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.search.tpe import TpeOracle
@@ -78,6 +78,14 @@ def test_the_best_of_a_recorded_sweep_run_first_though_it_is_gone_later(
     more, _ = run(replace(named, sweep=replace(named.sweep, max_trials=2)))
     folder.with_name("elsewhere").rename(folder)
     assert more.id == begun.id and [trial.values for trial in more.trials] == best[:2]
+
+
+def test_a_config_that_had_several_rounds_is_enqueued_once(enqueued: tuple[Config, State, list[str]]):
+    _, state, _ = enqueued
+    again = replace(state.ranked()[0], number=len(state.trials))  # as Hyperband's rounds are
+    begun = State("next-01234567", "next", state.identity)
+    _enqueue(begun, replace(state, trials=[*state.trials, again]), 2)
+    assert begun.queue == [trial.raw for trial in state.ranked()[:2]]
 
 
 def test_trials_that_do_not_fit_the_space_are_passed_over(
