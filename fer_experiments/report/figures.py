@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from fer_experiments.evaluation.style import BLUE, GRAY, ORANGE, PURPLE, VERMILION
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import Scale, escaped, scale_of
-from fer_experiments.search.leaderboard import ABSENT, written
+from fer_experiments.search.leaderboard import ABSENT, spread_of, written
 from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import number
 from fer_experiments.training.pruning import best_so_far
@@ -90,6 +90,7 @@ def _over(record: Record, trials: list[Trial], at: dict[int, float]) -> list[go.
                     y=heights,
                     mode="markers",
                     marker={"size": 8, **marker},
+                    error_y=_spreads(some),
                     name=f"{status} ({len(some)})",
                     hovertext=[_about(t) for t in some],
                     hoverinfo="text",
@@ -111,9 +112,16 @@ def _over(record: Record, trials: list[Trial], at: dict[int, float]) -> list[go.
     return traces
 
 
+def _spreads(trials: list[Trial]) -> dict[str, Any]:
+    """Error bars: the standard deviation over the fits of each trial; none where each has one fit."""
+    spreads = [trial.std for trial in trials]
+    visible = any(std is not None for std in spreads)
+    return {"type": "data", "array": spreads, "visible": visible, "color": GRAY, "thickness": 1, "width": 2}
+
+
 def _about(trial: Trial) -> str:
     """What one reads of a trial on pointing at it."""
-    score = "failed" if trial.score is None else f"{trial.score:.4f}"
+    score = "failed" if trial.score is None else f"{trial.score:.4f}{spread_of(trial)}"
     values = [f"{path} = {_written(value)}" for path, value in trial.values.items()]
     return "<br>".join([f"<b>trial {trial.number}: {score}</b>", *map(escaped, values)])
 
@@ -196,6 +204,7 @@ def slices(record: Record) -> go.Figure | None:
         points = go.Scatter(
             x=at,
             y=[t.score for t in trials],
+            error_y=_spreads(trials),
             mode="markers",
             marker={"size": 7, "color": numbers, "coloraxis": "coloraxis", "line": {"width": 0.5, "color": GRAY}},
             hovertext=texts,

@@ -81,8 +81,9 @@ def _importances(record: Record) -> go.Figure | None:
     return None if shares.empty else figures.importances(shares)
 
 
+BARS = "Bars: the standard deviation over the fits of a trial, where it has several."
 CHARTS = (
-    Chart("objective", "Objective over time", figures.objective, "No trial has ended yet."),
+    Chart("objective", "Objective over time", figures.objective, "No trial has ended yet.", BARS),
     Chart(
         "coordinates",
         "Parallel coordinates",
@@ -103,7 +104,7 @@ CHARTS = (
         "The objective over each hyperparameter",
         figures.slices,
         "No trial has a score yet.",
-        "Axes span what the space allows.",
+        f"Axes span what the space allows. {BARS}",
     ),
     Chart(
         "curves",
@@ -134,7 +135,9 @@ def chart(record: Record, made: Chart) -> str:
 def seeds(record: Record) -> str:
     """Mean and standard deviation over seeds."""
     if record.seeds.empty:
-        how = "No config was fitted with several seeds; the command above with training.seed=1, 2, … adds them."
+        how = "No config was fitted again with another seed; the command above with training.seed=1, 2, … adds them."
+        if any(trial.scores for trial in record.state.ended):
+            how = "Each trial has several fits, whose standard deviation the leaderboard has."
         return section("seeds", "Over seeds", paragraph(how))
     ordered = record.seeds.sort_values("mean", ascending=record.sweep.direction == "min")
     rows = [

@@ -12,6 +12,7 @@ from parsed_page import Read
 from plotly.offline import get_plotlyjs
 
 from fer_experiments.config import SweepConfig, flatten
+from fer_experiments.report import figures
 from fer_experiments.report.page import PARTS, page
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import scale_of
@@ -144,6 +145,17 @@ def test_an_absent_value_lies_below_what_the_space_allows_and_is_named():
     assert linear.ticks[linear.at[0]] == "absent" and {"0.2", "0.6"} <= set(linear.ticks.values())
     widths = scale_of("w", SPACE["head.dense_widths"], [[128, 64], None])
     assert widths.ticks[widths.at[1]] == "absent" and widths.at[1] < min(p for p in widths.ticks if p != widths.at[1])
+
+
+def test_trials_of_several_fits_have_error_bars_and_others_none():
+    several = [trial(n, scores=[trial(n)["score"] + d for d in (-0.03, 0.0, 0.03)]) for n in range(3)]
+    record = made_up([*several, trial(3, "failed")])
+    for drawn in (figures.objective(record), figures.slices(record)):
+        bars = [trace.error_y for trace in drawn.data if trace.error_y.array is not None and trace.visible is not False]
+        assert bars[0].visible and list(bars[0].array) == pytest.approx([0.03] * 3)
+    assert "± 0.0300 over 3 fits" in figures.objective(record).data[0].hovertext[0]
+    assert "Each trial has several fits" in Read(page(record)).sections["seeds"]
+    assert not any(trace.error_y.visible for trace in figures.slices(made_up([trial(0), trial(1)])).data)
 
 
 def test_a_scale_spans_the_space_and_names_its_values():
