@@ -92,7 +92,7 @@ def _over(record: Record, trials: list[Trial], at: dict[int, float]) -> list[go.
                     marker={"size": 8, **marker},
                     error_y=_spreads(some),
                     name=f"{status} ({len(some)})",
-                    hovertext=[_about(t) for t in some],
+                    hovertext=[about(t) for t in some],
                     hoverinfo="text",
                 )
             )
@@ -119,7 +119,7 @@ def _spreads(trials: list[Trial]) -> dict[str, Any]:
     return {"type": "data", "array": spreads, "visible": visible, "color": GRAY, "thickness": 1, "width": 2}
 
 
-def _about(trial: Trial) -> str:
+def about(trial: Trial) -> str:
     """What one reads of a trial on pointing at it."""
     score = "failed" if trial.score is None else f"{trial.score:.4f}{spread_of(trial)}"
     values = [f"{path} = {_written(value)}" for path, value in trial.values.items()]
@@ -132,14 +132,14 @@ def _written(value: Any) -> str:
     return number(value) if isinstance(value, float) else written(value)
 
 
-def _scored(record: Record) -> list[Trial]:
+def scored(record: Record) -> list[Trial]:
     """The trials that have a score and are no repetition."""
     return [t for t in record.state.ended if t.score is not None and t.status != "repeated"]
 
 
 def parallel_coordinates(record: Record) -> go.Figure | None:
     """A line a trial through its hyperparameters to its objective; dragging along an axis selects lines."""
-    trials = _scored(record)
+    trials = scored(record)
     if not trials:
         return None
     dimensions = []
@@ -167,26 +167,35 @@ def parallel_coordinates(record: Record) -> go.Figure | None:
 
 
 def importances(table: pd.DataFrame) -> go.Figure:
-    """Bars of `importance.importances` with their spread over forests."""
+    """Bars of `importance.importances`, each with a mark where chance ends."""
     rows = table.iloc[::-1]
-    shares = rows["importance"].tolist()
-    figure = go.Figure(
-        go.Bar(
-            x=shares,
-            y=[escaped(name) for name in rows["name"]],
-            orientation="h",
-            marker={"color": BLUE},
-            error_x={"type": "data", "array": rows["std"].tolist(), "color": GRAY},
-            hovertemplate="%{y}: %{x:.1%} ± %{error_x.array:.1%}<extra></extra>",
-        )
+    names = [escaped(name) for name in rows["name"]]
+    bars = go.Bar(
+        x=rows["importance"].tolist(),
+        y=names,
+        orientation="h",
+        marker={"color": BLUE},
+        customdata=rows["p"].tolist(),
+        name="share",
+        hovertemplate="%{y}: %{x:.1%}, p = %{customdata:.3f}<extra></extra>",
     )
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero", title="share of what moves the objective")
-    return finish(figure, 90 + 34 * len(rows), margin={"l": 70, "r": 20, "t": 10, "b": 50})
+    marks = go.Scatter(
+        x=rows["chance"].tolist(),
+        y=names,
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 20, "line": {"width": 3, "color": ORANGE}},
+        name="95 % of shuffled scores give less",
+        hovertemplate="%{y}: chance gives up to %{x:.1%}<extra></extra>",
+    )
+    figure = go.Figure([bars, marks])
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero", title="share of what sets the good trials apart")
+    legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
+    return finish(figure, 130 + 34 * len(rows), legend=legend, margin={"l": 70, "r": 20, "t": 50, "b": 50})
 
 
 def slices(record: Record) -> go.Figure | None:
     """The objective over each hyperparameter, a point a trial, later trials darker."""
-    trials = _scored(record)
+    trials = scored(record)
     if not trials:
         return None
     paths = list(record.sweep.space)
@@ -211,17 +220,17 @@ def slices(record: Record) -> go.Figure | None:
             hovertemplate="%{hovertext}<br>%{y:.4f}<extra></extra>",
         )
         figure.add_trace(points, row, column)
-        figure.update_xaxes(_axis(scale), row=row, col=column)
+        figure.update_xaxes(axis(scale), row=row, col=column)
     figure.update_yaxes(title=escaped(record.sweep.objective), col=1)
     bar = {"colorscale": [[0, "#bcd6ee"], [1, BLUE]], "colorbar": {"title": "trial", "thickness": 12}}
     return finish(figure, 20 + 300 * rows, showlegend=False, coloraxis=bar, margin={"l": 70, "r": 20, "t": 10, "b": 50})
 
 
-def _axis(scale: Scale) -> dict[str, Any]:
-    """The x axis of a slice."""
+def axis(scale: Scale) -> dict[str, Any]:
+    """The axis of a hyperparameter in a figure of Plotly's."""
     edge = 0.03 * (scale.high - scale.low)
-    axis = {"title": {"text": escaped(scale.label)}, "tickfont": {"size": 12}, "nticks": 6}
-    axis |= {"range": [scale.low - edge, scale.high + edge]}
+    made = {"title": {"text": escaped(scale.label)}, "tickfont": {"size": 12}, "nticks": 6}
+    made |= {"range": [scale.low - edge, scale.high + edge]}
     if scale.ticks:
-        axis |= {"tickvals": list(scale.ticks), "ticktext": [escaped(text) for text in scale.ticks.values()]}
-    return axis
+        made |= {"tickvals": list(scale.ticks), "ticktext": [escaped(text) for text in scale.ticks.values()]}
+    return made

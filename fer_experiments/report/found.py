@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from fer_experiments.config import experiment, to_yaml
 from fer_experiments.config.commands import train_command
 from fer_experiments.errors import UserError
 from fer_experiments.report import figures, results
+from fer_experiments.report.contours import contours
 from fer_experiments.report.markup import figure, folded, paragraph, section, table, to_copy
 from fer_experiments.report.record import Record
 from fer_experiments.search import leaderboard
-from fer_experiments.search.importance import FEWEST_TRIALS, FORESTS, importances
+from fer_experiments.search.importance import FEWEST_TRIALS, how_sure, importances
 from fer_experiments.search.leaderboard import written
 from fer_experiments.search.spread import taken
 
@@ -74,15 +74,8 @@ class Chart(NamedTuple):
     hint: str = ""
 
 
-def _importances(record: Record) -> go.Figure | None:
-    trials = leaderboard.table(record.state, record.sweep)
-    names = [record.sweep.objective, *record.sweep.space]
-    shares = importances(trials[names], record.sweep.objective) if len(trials) else pd.DataFrame()
-    return None if shares.empty else figures.importances(shares)
-
-
 BARS = "Bars: the standard deviation over the fits of a trial, where it has several."
-CHARTS = (
+OVERVIEW = (
     Chart("objective", "Objective over time", figures.objective, "No trial has ended yet.", BARS),
     Chart(
         "coordinates",
@@ -92,13 +85,8 @@ CHARTS = (
         "Drag along an axis to select lines, click on it to release them; drag an axis by its name to move it. "
         "Failed and repeated trials are left out.",
     ),
-    Chart(
-        "importances",
-        "Which hyperparameters mattered",
-        _importances,
-        f"It takes {FEWEST_TRIALS} trials with a score.",
-        f"Mean and standard deviation over {FORESTS} random forests, each fitted to resampled trials.",
-    ),
+)
+DETAILS = (
     Chart(
         "slices",
         "The objective over each hyperparameter",
@@ -130,6 +118,26 @@ def chart(record: Record, made: Chart) -> str:
     if drawn is None:
         return section(made.name, made.title, paragraph(made.instead))
     return section(made.name, made.title, figure(f"{made.name}-chart", drawn), hint=made.hint)
+
+
+def mattered(record: Record) -> str:
+    """The importances of the hyperparameters, how sure they are, and the objective over the first two."""
+    trials = figures.scored(record)
+    table = importances(trials, record.sweep.space, record.sweep.direction)
+    names = ("importances", "Which hyperparameters mattered"), ("contours", "The two that mattered most")
+    if table.empty:
+        few = paragraph(f"It takes {FEWEST_TRIALS} trials with a score.")
+        return "".join(section(*name, few) for name in names)
+    shares = figure("importances-chart", figures.importances(table))
+    hint = (
+        "PED-ANOVA: how far the values of the best quarter of the trials (five at least) are from those of all. "
+        "The mark is where chance ends: what 95 % of shuffled scores stay below."
+    )
+    drawn = contours(record, table["name"][:2].tolist()) if len(table) > 1 else None
+    over = paragraph("No trial has two.") if drawn is None else figure("contours-chart", drawn)
+    return section(*names[0], paragraph(how_sure(table, len(trials))), shares, hint=hint) + section(
+        *names[1], over, hint="The objective, smoothed over the trials nearby; each trial a point in its own colour."
+    )
 
 
 def seeds(record: Record) -> str:

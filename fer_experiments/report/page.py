@@ -9,7 +9,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from fer_experiments.report.cost import cost, endings
-from fer_experiments.report.found import CHARTS, best, board, chart, seeds
+from fer_experiments.report.found import DETAILS, OVERVIEW, best, board, chart, mattered, seeds
 from fer_experiments.report.markup import paragraph, tiles
 from fer_experiments.report.record import Record
 from fer_experiments.report.subject import data, searched
@@ -30,6 +30,7 @@ PARTS = {
     "objective": "Objective",
     "coordinates": "Parallel coordinates",
     "importances": "Importances",
+    "contours": "Contours",
     "slices": "Slices",
     "curves": "Learning curves",
     "confusion": "Confusion",
@@ -46,7 +47,9 @@ def page(record: Record) -> str:
         data(record),
         best(record),
         board(record),
-        *(chart(record, made) for made in CHARTS),
+        *(chart(record, made) for made in OVERVIEW),
+        mattered(record),
+        *(chart(record, made) for made in DETAILS),
         seeds(record),
         endings(record),
         cost(record),

@@ -95,7 +95,7 @@ def trial(number: int, status: str = "finished", **more: Any) -> dict[str, Any]:
         ([trial(0, "failed")], {"best": "No trial has finished", "slices": "No trial has a score", "failures": EVIL}),
         ([trial(0, "pruned"), trial(1, "failed")], {"best": "No trial has finished", "failures": "pruned"}),
         ([trial(0, raw={"tuner/initial_epoch": 2})], {"best": "Hyperband went on from an earlier trial's weights"}),
-        ([trial(0), trial(1, "repeated", of=0)], {"importances": "It takes 4 trials", "failures": "repeated"}),
+        ([trial(0), trial(1, "repeated", of=0)], {"importances": "It takes 10 trials", "failures": "repeated"}),
         ([trial(n, ["finished", "failed", "pruned", "asked"][n % 4]) for n in range(12)], {"failures": "in flight"}),
     ],
 )
@@ -107,7 +107,7 @@ def test_sweeps_with_little_in_them_have_a_page(trials: list[dict[str, Any]], ex
 
 
 def hostile() -> Record:
-    trials = [trial(n, "failed" if n == 4 else "finished") for n in range(9)]
+    trials = [trial(n, "failed" if n == 4 else "finished") for n in range(12)]
     history = pd.DataFrame({"epoch": [0, 1], "val/accuracy": [0.4, 0.5], "val/loss": [1.0, 0.9]})
     return made_up(
         trials,
@@ -115,7 +115,7 @@ def hostile() -> Record:
         cleaning=CLEANING,
         curves={0: history, 1: history},
         matrices={n: ([EVIL, "happy"], [[3, 1], [0, n]]) for n in range(3)},
-        times={n: (n / 10, n / 10 + 0.05) for n in range(9)},
+        times={n: (n / 10, n / 10 + 0.05) for n in range(12)},
         killed=[EVIL],
     )
 
@@ -189,9 +189,9 @@ def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
 def test_the_page_renders_without_errors_or_requests(opened: Any):
     charts = opened.eval_on_selector_all(".js-plotly-plot", "all => all.map(one => one.id)")
     assert charts == [
-        f"{n}-chart" for n in ("objective", "coordinates", "importances", "slices", "curves", "confusion")
+        f"{n}-chart" for n in ("objective", "coordinates", "importances", "contours", "slices", "curves", "confusion")
     ]
-    assert opened.locator("#objective-chart .scatterlayer .point").count() >= 9
+    assert opened.locator("#objective-chart .scatterlayer .point").count() >= 12
     assert not opened.said
     assert all(url.startswith(("file:", "data:", "blob:")) for url in opened.asked) and len(opened.asked) == 1
     assert opened.evaluate("window.hacked") is None
@@ -202,7 +202,7 @@ def test_a_click_on_a_header_sorts_the_rows_by_number_and_back(opened: Any):
     header = opened.locator("#trials th", has_text="head.l2")
     header.locator("button").click()
     values = [float(v) for v in opened.eval_on_selector_all("#trials tbody tr", column)]
-    assert len(values) == 9 and values == sorted(values) and header.get_attribute("aria-sort") == "ascending"
+    assert len(values) == 12 and values == sorted(values) and header.get_attribute("aria-sort") == "ascending"
     header.locator("button").focus()
     opened.keyboard.press("Enter")
     values = [float(v) for v in opened.eval_on_selector_all("#trials tbody tr", column)]
@@ -225,12 +225,12 @@ def test_a_drag_along_an_axis_selects_trials_and_rows(opened: Any):
     opened.wait_for_function(f"{brushed} !== undefined")
     low, high = opened.evaluate(brushed)
     assert -6 <= low < high <= -1
-    inside = {str(n) for n in range(9) if n != 4 and low <= -(1 + n / 10) <= high}
+    inside = {str(n) for n in range(12) if n != 4 and low <= -(1 + n / 10) <= high}
     shown = opened.eval_on_selector_all(
         "#trials tbody tr", "rows => rows.filter(row => !row.hidden).map(row => row.cells[1].dataset.value)"
     )
-    assert set(shown) == inside and 0 < len(inside) < 8
-    assert f"{len(inside)} of 8 trials selected" in opened.inner_text("#selected")
+    assert set(shown) == inside and 0 < len(inside) < 11
+    assert f"{len(inside)} of 11 trials selected" in opened.inner_text("#selected")
 
 
 @pytest.mark.parametrize("width", [360, 1400])
