@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import plotly.graph_objects as go
+
 from fer_experiments.config import ALL_FOLDS
-from fer_experiments.report.markup import facts, paragraph, section, table
+from fer_experiments.evaluation.style import BLUE, ORANGE, PURPLE
+from fer_experiments.report.figures import finish
+from fer_experiments.report.markup import facts, figure, paragraph, section, table
 from fer_experiments.report.record import Record
 from fer_experiments.search.budget import per_hour
 from fer_experiments.search.trials import Trial
@@ -51,10 +55,12 @@ def cost(record: Record) -> str:
     ran = _ran(record)
     busy = sum(t.seconds or 0 for t in ran)
     lost = sum(t.seconds or 0 for t in ran if t.failed)
+    fits = sum(t.fit_s or 0 for t in ran)
     known = [("hours, all processes that worked on it", f"{state.seconds / 3600:.2f}")] if state.seconds else []
     if state.seconds:
         known.append(("trials per hour", f"{per_hour(state) or 0:,.1f}"))
-    known.append(("hours in trials", f"{busy / 3600:.2f}, {lost / 3600:.2f} of them in failed ones"))
+    of_them = f"{fits / 3600:.2f} of them in fits, {lost / 3600:.2f} in failed trials"
+    known.append(("hours in trials", f"{busy / 3600:.2f}, {of_them}"))
     if state.seconds:
         known.append(("trials at once, on average", f"{busy / state.seconds:.2f}"))
     if ran:
@@ -70,7 +76,28 @@ def cost(record: Record) -> str:
         gpus = ", ".join(str(gpu) for gpu in machine.get("gpus", [])) or "no GPU"
         size = f"{machine.get('cores')} cores, {machine.get('memory_gb')} GB"
         known.append(("machine of the driver", f"{machine.get('host')}: {machine.get('cpu')}, {size}, {gpus}"))
-    return section("cost", "What it cost", facts(known))
+    return section("cost", "What it cost", facts(known), *([figure("cost-chart", seconds(ran))] if ran else []))
+
+
+def seconds(trials: list[Trial]) -> go.Figure:
+    """Bars of each trial's seconds by what they were spent on; features were there before it."""
+    rest = "the rest: scores, plots, the record"
+    spent: list[tuple[str, str, list[float]]] = [
+        ("fits", BLUE, [t.fit_s or 0 for t in trials]),
+        (rest, ORANGE, [0 if t.failed else max(0, (t.seconds or 0) - (t.fit_s or 0)) for t in trials]),
+        ("failed", PURPLE, [(t.seconds or 0) if t.failed else 0 for t in trials]),
+    ]
+    made = go.Figure()
+    for name, colour, heights in spent:
+        if any(heights):
+            hover = f"trial %{{x}}, {name}: %{{y:.1f}} s<extra></extra>"
+            numbers = [trial.number for trial in trials]
+            made.add_trace(go.Bar(x=numbers, y=heights, name=name, marker={"color": colour}, hovertemplate=hover))
+    made.update_xaxes(title="trial")
+    made.update_yaxes(title="seconds")
+    legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}
+    margin = {"l": 70, "r": 20, "t": 60, "b": 50}
+    return finish(made, 360, barmode="stack", bargap=0.1, showlegend=True, legend=legend, margin=margin)
 
 
 def _ran(record: Record) -> list[Trial]:

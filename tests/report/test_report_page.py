@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from fer_experiments.config import SweepConfig, flatten
 from fer_experiments.report import figures
+from fer_experiments.report.cost import seconds
 from fer_experiments.report.page import PARTS, page
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import scale_of
@@ -158,6 +159,13 @@ def test_trials_of_several_fits_have_error_bars_and_others_none():
     assert not any(trace.error_y.visible for trace in figures.slices(made_up([trial(0), trial(1)])).data)
 
 
+def test_a_trial_s_seconds_are_told_by_what_they_were_spent_on():
+    ended = made_up([trial(0), trial(1, "failed"), trial(2, fit_s=None), trial(3, "repeated", of=0)])
+    spent = {bar.name.partition(":")[0]: list(bar.y) for bar in seconds(ended.state.ended).data}
+    assert spent == {"fits": [1, 0, 0, 1], "the rest": [1, 0, 2, 1], "failed": [0, 1, 0, 0]}
+    assert "0.00 of them in fits" in Read(page(ended)).sections["cost"]
+
+
 def test_a_scale_spans_the_space_and_names_its_values():
     log = scale_of("head.l2", SPACE["head.l2"], [1e-3, 1e-1])
     assert log.at == pytest.approx([-3, -1]) and (log.low, log.high) == pytest.approx((-6, -1))
@@ -189,7 +197,8 @@ def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
 def test_the_page_renders_without_errors_or_requests(opened: Any):
     charts = opened.eval_on_selector_all(".js-plotly-plot", "all => all.map(one => one.id)")
     assert charts == [
-        f"{n}-chart" for n in ("objective", "coordinates", "importances", "contours", "slices", "curves", "confusion")
+        f"{n}-chart"
+        for n in ("objective", "coordinates", "importances", "contours", "slices", "curves", "confusion", "cost")
     ]
     assert opened.locator("#objective-chart .scatterlayer .point").count() >= 12
     assert not opened.said
