@@ -54,24 +54,21 @@ def objective(record: Record) -> go.Figure | None:
     traces = [_over(record, trials, {t.number: t.number for t in trials}), _over(record, trials, by_hour)]
     for kind, made in enumerate(traces):
         figure.add_traces([trace.update(visible=kind == 0) for trace in made])
-    buttons = [
-        {
-            "label": f"by {axis}",
-            "method": "update",
-            "args": [
-                {"visible": [k == kind for k, made in enumerate(traces) for _ in made]},
-                {"xaxis.title.text": title},
-            ],
-        }
-        for kind, (axis, title) in enumerate([("trial", "trial"), ("time", "hours since the first trial started")])
-    ]
-    menu = {"type": "buttons", "direction": "right", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
-    look = {"bgcolor": "rgba(128,128,128,0.15)", "bordercolor": GRID, "pad": {"t": 0, "r": 0}, "showactive": False}
+    shown = [[k == kind for k, made in enumerate(traces) for _ in made] for kind in range(len(traces))]
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title=escaped(record.sweep.objective))
     legend = {"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0}
-    margin = {"l": 70, "r": 20, "t": 80, "b": 50}  # the tool bar lies over the buttons' row
-    return finish(figure, 480, updatemenus=[{**menu, **look, "buttons": buttons}], legend=legend, margin=margin)
+    return finish(figure, 460, updatemenus=[by_trial_or_time(*shown)], legend=legend)
+
+
+def by_trial_or_time(trial: list[bool], time: list[bool]) -> dict[str, Any]:
+    """A menu of two views, each with the traces that it shows; `markup.figure` makes buttons of it."""
+    axes = [("trial", trial, "trial"), ("time", time, "hours since the first trial started")]
+    buttons = [
+        {"label": f"by {axis}", "method": "update", "args": [{"visible": visible}, {"xaxis.title.text": title}]}
+        for axis, visible, title in axes
+    ]
+    return {"type": "buttons", "buttons": buttons}
 
 
 def _over(record: Record, trials: list[Trial], at: dict[int, float]) -> list[go.Scatter]:

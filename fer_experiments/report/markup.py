@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -76,8 +77,17 @@ def folded(summary: str, *content: str) -> str:
 
 
 def figure(name: str, chart: go.Figure) -> str:
-    """A figure, without Plotly's script; name: its id."""
-    config = {"displaylogo": False, "responsive": True}
-    return str(
-        plotly.io.to_html(chart, config, include_plotlyjs=False, full_html=False, div_id=name, default_width="100%")
+    """A figure, without Plotly's script; name: its id. Of its menus' buttons the page makes its own (page.js).
+
+    Plotly's answer to no key, and lie below its tool bar.
+    """
+    buttons = [button for menu in chart.layout.updatemenus for button in menu.buttons]
+    chart = go.Figure(chart).update_layout(updatemenus=[], overwrite=True)
+    views = "".join(
+        f'<button type="button" data-chart="{name}" data-update="{html.escape(json.dumps(button.args))}" '
+        f'aria-pressed="{"false" if place else "true"}">{html.escape(button.label)}</button>'
+        for place, button in enumerate(buttons)
     )
+    config = {"displaylogo": False, "responsive": True}
+    drawn = plotly.io.to_html(chart, config, include_plotlyjs=False, full_html=False, div_id=name, default_width="100%")
+    return (f'<div class="views" role="group">{views}</div>' if views else "") + str(drawn)

@@ -20,6 +20,13 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
   });
 }
 
+for (const button of document.querySelectorAll("button[data-update]")) {
+  button.addEventListener("click", () => {
+    Plotly.update(button.dataset.chart, ...JSON.parse(button.dataset.update));
+    for (const other of button.parentElement.children) other.setAttribute("aria-pressed", other === button);
+  });
+}
+
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.addEventListener("click", async () => {
     const source = document.getElementById(button.dataset.copy);

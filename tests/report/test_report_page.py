@@ -42,7 +42,7 @@ BROKEN = """cells => cells.some(cell => [...cell.textContent.matchAll(/[^\\s]+/g
 }))"""
 COVERED = """chart => {
     const bar = chart.querySelector(".modebar").getBoundingClientRect();
-    return [...chart.querySelectorAll(".updatemenu-button, .legend")].some(button => {
+    return [...document.querySelectorAll(".views button"), ...chart.querySelectorAll(".legend")].some(button => {
         const box = button.getBoundingClientRect();
         return bar.left < box.right && box.left < bar.right && bar.top < box.bottom && box.top < bar.bottom;
     });
@@ -242,6 +242,17 @@ def test_a_drag_along_an_axis_selects_trials_and_rows(opened: Any):
     assert f"{len(inside)} of 11 trials selected" in opened.inner_text("#selected")
 
 
+def test_the_keyboard_alone_shows_trials_by_time_and_back(opened: Any):
+    axis = "document.getElementById('objective-chart').layout.xaxis.title.text"
+    for name, title in (("by time", "hours since the first trial started"), ("by trial", "trial")):
+        button = opened.locator("#objective .views button", has_text=name)
+        button.focus()
+        opened.keyboard.press("Enter")
+        opened.wait_for_function(f"{axis} === '{title}'")
+        assert button.get_attribute("aria-pressed") == "true"
+        assert opened.locator("#objective .views button[aria-pressed=true]").count() == 1
+
+
 @pytest.mark.parametrize("width", [360, 1400])
 def test_words_stay_whole_and_no_tool_bar_lies_on_a_button(opened: Any, width: int):
     before = opened.viewport_size
@@ -249,7 +260,7 @@ def test_words_stay_whole_and_no_tool_bar_lies_on_a_button(opened: Any, width: i
     drawn = "c => c.clientWidth < innerWidth && c.querySelector('.main-svg').clientWidth === c.clientWidth"
     opened.wait_for_function(f"({drawn})(document.getElementById('objective-chart'))")
     opened.hover("#objective-chart .nsewdrag")
-    assert opened.locator("#objective-chart .updatemenu-button").count() == 2
+    assert opened.locator("#objective .views button").count() == 2
     assert not opened.eval_on_selector("#objective-chart", COVERED)
     assert not opened.eval_on_selector_all("#data table td:first-child", BROKEN)
     opened.set_viewport_size(before)
