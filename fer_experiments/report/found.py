@@ -121,22 +121,23 @@ def chart(record: Record, made: Chart) -> str:
 
 
 def mattered(record: Record) -> str:
-    """The importances of the hyperparameters, how sure they are, and the objective over the first two."""
+    """The importances of the hyperparameters and how sure they are; and the objective over the first two."""
     trials = figures.scored(record)
-    table = importances(trials, record.sweep.space, record.sweep.direction)
-    names = ("importances", "Which hyperparameters mattered"), ("contours", "The two that mattered most")
-    if table.empty:
-        few = paragraph(f"It takes {FEWEST_TRIALS} trials with a score.")
-        return "".join(section(*name, few) for name in names)
-    shares = figure("importances-chart", figures.importances(table))
-    hint = (
+    found = importances(trials, record.sweep.space, record.sweep.direction)
+    shares = [paragraph(f"It takes {FEWEST_TRIALS} trials with a score.")]
+    if not found.empty:
+        shares = [paragraph(how_sure(found, len(trials))), figure("importances-chart", figures.importances(found))]
+    two = found["name"][:2].tolist()
+    drawn = contours(record, two) if len(two) == 2 else None
+    instead = "It takes the importances of two hyperparameters, and a trial that has both."
+    over = paragraph(instead) if drawn is None else figure("contours-chart", drawn)
+    hints = (
         "PED-ANOVA: how far the values of the best quarter of the trials (five at least) are from those of all. "
-        "The mark is where chance ends: what 95 % of shuffled scores stay below."
+        "The mark is where chance ends: what 95 % of shuffled scores stay below.",
+        "The objective, smoothed over the trials nearby; each trial is a point in its own colour.",
     )
-    drawn = contours(record, table["name"][:2].tolist()) if len(table) > 1 else None
-    over = paragraph("No trial has two.") if drawn is None else figure("contours-chart", drawn)
-    return section(*names[0], paragraph(how_sure(table, len(trials))), shares, hint=hint) + section(
-        *names[1], over, hint="The objective, smoothed over the trials nearby; each trial a point in its own colour."
+    return section("importances", "Which hyperparameters mattered", *shares, hint=hints[0]) + section(
+        "contours", "The two that mattered most", over, hint=hints[1]
     )
 
 

@@ -56,8 +56,12 @@ def page(record: Record) -> str:
     ]
     links = "".join(f'<a href="#{name}">{html.escape(text)}</a>' for name, text in PARTS.items())
     header = f"{paragraph(_status(record))}{_tiles(record)}<nav>{links}</nav>"
-    scripts = get_plotlyjs(), (HERE / "page.js").read_text("utf-8")
-    return document(f"Sweep {record.state.id}", header, "".join(parts), *scripts)
+    return document(f"Sweep {record.state.id}", header, "".join(parts), get_plotlyjs(), script())
+
+
+def script() -> str:
+    """What makes the page answer."""
+    return (HERE / "page.js").read_text("utf-8")
 
 
 def document(title: str, header: str, main: str, first_script: str = "", last_script: str = "") -> str:

@@ -13,7 +13,9 @@ from fer_experiments.errors import UserError
 from fer_experiments.files import write_atomically
 from fer_experiments.report.page import page
 from fer_experiments.report.record import read_record
+from fer_experiments.report.versus import side_by_side
 from fer_experiments.search.recorded import find_sweep
+from fer_experiments.search.state import State
 from fer_experiments.terminal import say
 from fer_experiments.tracking import Store
 
@@ -28,24 +30,48 @@ def note(line: str, verb: str = "report") -> None:
 def write_report(config: Config, sweep: str | None = None, echo: Callable[[str], None] = note) -> Path:
     """Writes report.html into the folder of a recorded sweep, running or not, and logs it on its parent run.
 
-    Where that may only be read, it is written as <sweep id>.html into the current folder.
+    Of several sweeps it is report-with-<ids of the others>.html, in the folder and on the run of the first. Where the
+    folder may only be read, it is written as <sweep id>.html into the current one.
 
     Args:
         config: where sweeps and runs are recorded (paths, tracking); nothing else of it is looked at.
-        sweep: as in `find_sweep`.
+        sweep: as in `find_sweep`; several, parted by commas, go side by side.
         echo: hears where it could not be put.
 
     Raises:
         UserError: no such sweep, a state file that cannot be read, a store without its run, or one that is lost; both
-            folders may only be read.
+            folders may only be read; several of which two are the same, or whose objectives differ.
     """
-    state, folder = find_sweep(mlruns_dir(config) / "sweeps", sweep)
+    found = _found(mlruns_dir(config) / "sweeps", sweep)
+    folders = [folder for _, folder in found]
+    name = "-with-".join(["report", *(folder.name for folder in folders[1:])]) + ".html"
     store = tracking.connect_existing(config)
     with tracking.said_in_a_line(store):
-        record = read_record(state, folder, store)
-        path = _write(page(record).encode(), folder, folder.name, echo)
-        log_where_allowed(store, record.run_id, lambda run: run.log_file(path, "report.html"), echo)
+        records = [read_record(state, folder, store) for state, folder in found]
+        text = side_by_side(records) if len(records) > 1 else page(records[0])
+        elsewhere = "-with-".join(folder.name for folder in folders) + ".html"
+        path = _write(text.encode(), (folders[0] / name, Path.cwd() / elsewhere), echo)
+        log_where_allowed(store, records[0].run_id, lambda run: run.log_file(path, name), echo)
     return path
+
+
+def _found(sweeps: Path, names: str | None) -> list[tuple[State, Path]]:
+    """The sweeps that a word names, with their folders.
+
+    Raises:
+        UserError: what `find_sweep` raises; one of them twice; objectives that have no axis in common.
+    """
+    found = [find_sweep(sweeps, name) for name in (names.split(",") if names else [None])]
+    first, *others = (state for state, _ in found)
+    for place, state in enumerate(others, start=1):
+        if state.id in (known.id for known, _ in found[:place]):
+            raise UserError(f"sweep={names}: twice the sweep {state.id}; name different ones")
+        ours, theirs = (each.identity["sweep.objective"] for each in (first, state))
+        if ours != theirs:
+            raise UserError(
+                f"sweep={names}: {first.id} has {ours} and {state.id} {theirs}; name sweeps of one objective"
+            )
+    return found
 
 
 def log_where_allowed(
@@ -65,9 +91,9 @@ def log_where_allowed(
     return True
 
 
-def _write(content: bytes, folder: Path, name: str, echo: Callable[[str], None]) -> Path:
-    """Writes the page into the sweep's folder or else into the current one; returns where it is."""
-    for path in (folder / "report.html", Path.cwd() / f"{name}.html"):
+def _write(content: bytes, places: tuple[Path, Path], echo: Callable[[str], None]) -> Path:
+    """Writes the page to the first of these places or else to the second; returns where it is."""
+    for path in places:
         try:
             write_atomically(path, lambda file: file.write(content))
             return path
@@ -75,4 +101,5 @@ def _write(content: bytes, folder: Path, name: str, echo: Callable[[str], None])
             if error.errno not in FORBIDDEN:
                 raise
             echo(f"not written into {path.parent}: {error.strerror}")
-    raise UserError(f"the report of sweep {name} can be written neither into {folder} nor here: go to another folder")
+    wanted, here = places
+    raise UserError(f"{here.name}: can be written neither into {wanted.parent} nor here; go to another folder")

@@ -18,7 +18,7 @@ FEWEST_TRIALS = 10
 # Of 14 drawn sweeps of 40 trials over five keys, one of which moves the score, that one is told from chance in 14; with
 # Optuna's tenth in 6. Its documentation wants five good trials at least.
 GOOD, FEWEST_GOOD = 0.25, 5
-SHUFFLES = 200
+SHUFFLES, SHUFFLES_EACH = 200, 25  # at least; a hyperparameter: with fewer Holm's p could not come below SURE
 SURE = 0.05
 
 
@@ -35,7 +35,7 @@ def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]],
         direction: max or min: which scores are good.
 
     Returns:
-        Columns name, importance (sums to 1, all 0 where nothing sets them apart), chance (what 95 % of SHUFFLES stay
+        Columns name, importance (sums to 1, all 0 where nothing sets them apart), chance (what 95 % of shufflings stay
         below, in the same unit) and p (that chance gives as much; Holm's over all hyperparameters); empty with fewer
         than FEWEST_TRIALS trials.
     """
@@ -44,9 +44,10 @@ def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]],
         return pd.DataFrame({name: [] for name in columns})
     costs = np.array([cost(trial.score, direction) for trial in trials if trial.score is not None])
     random = np.random.default_rng(0)
-    found, *shuffled = _divergences(trials, space, [costs, *(random.permutation(costs) for _ in range(SHUFFLES))])
+    count = max(SHUFFLES, SHUFFLES_EACH * len(space))
+    found, *shuffled = _divergences(trials, space, [costs, *(random.permutation(costs) for _ in range(count))])
     total = found.sum() or 1.0
-    p = holm(((1 + (np.array(shuffled) >= found).sum(axis=0)) / (1 + SHUFFLES)).tolist())
+    p = holm(((1 + (np.array(shuffled) >= found).sum(axis=0)) / (1 + count)).tolist())
     chance = np.quantile(shuffled, 1 - SURE, axis=0) / total
     table = pd.DataFrame(dict(zip(columns, (list(space), found / total, chance, p), strict=True)))
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
@@ -57,7 +58,7 @@ def how_sure(table: pd.DataFrame, trials: int) -> str:
     told = table["name"][table["p"] <= SURE].tolist()
     if not told:
         return f"Of {trials} trials none of this can be told from chance."
-    return f"More than chance (p ≤ {SURE} by {SHUFFLES} shufflings of the scores, Holm's): {', '.join(told)}."
+    return f"More than chance (p ≤ {SURE} by shuffled scores, Holm's): {', '.join(told)}."
 
 
 def _divergences(

@@ -205,6 +205,21 @@ def test_the_last_active_sweep_of_a_name_is_taken(tmp_path: Path):
         find_sweep(tmp_path / "none")
 
 
+def test_two_sweeps_go_side_by_side_in_one_page(recorded: tuple[Config, State], tmp_path: Path):
+    from fer_experiments.search.sweep import run_sweep
+
+    config, state = recorded
+    assert config.sweep is not None
+    other = run_sweep(replace(config, sweep=replace(config.sweep, oracle="random", max_trials=1)), lambda line: None)
+    path = write_report(config, f"{state.id},{other.id}")
+    assert path == mlruns_dir(config) / "sweeps" / state.id / f"report-with-{other.id}.html"
+    head, *rows = Read(path.read_text()).tables["differences 1"]
+    assert head == ["", state.id, other.id] and ["sweep.oracle", "grid", "random"] in rows
+    client = client_of(connect(config))
+    logged = client.download_artifacts(state.run_id, path.name, str(tmp_path))
+    assert Path(logged).read_bytes() == path.read_bytes()
+
+
 def test_a_store_without_the_run_is_named(recorded: tuple[Config, State], tmp_path: Path):
     config, state = recorded
     elsewhere = replace(config, tracking=replace(config.tracking, uri=f"sqlite:///{tmp_path}/other.db"))
