@@ -273,7 +273,7 @@ def test_a_running_sweep_is_shown_as_far_as_it_is(recorded: tuple[Config, State]
     folder = mlruns_dir(config) / "sweeps" / state.id
     kept = (folder / "state.json").read_bytes()
     try:
-        early = replace(state, status="running", trials=state.trials[:1], order=[0])
+        early = replace(state, status="running", reason=None, trials=state.trials[:1], order=[0])
         early.trials = [replace(state.trials[0], status="asked", score=None)]
         early.save(folder)
         with only_one(folder, state.id):
