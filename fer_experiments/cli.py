@@ -79,8 +79,7 @@ VERBS = {
         "runs deleted in the UI, features unused for days=30", "fer clean keep=best:5",
         "registry.clean:clean", prints=True, own={"keep": "kept", "days": "days"}, flags={"yes": "do not ask"}),
     "report": Verb(
-        "write what a sweep found as one HTML page; sweep= is the id or the name of a recorded one, else the last, and "
-        "a,b puts two side by side",
+        "write what a sweep found as one HTML page; sweep= is its id or name, else the last; a,b: two side by side",
         "fer report sweep=facenet", "report.report:write_report", prints=True, own={"sweep": "sweep"}),
     "compare": Verb(
         "one table of runs, sweeps, registered models (fer-<task>, fer-<task>/<version>) and published systems (their "
