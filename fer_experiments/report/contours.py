@@ -24,8 +24,10 @@ def contours(record: Record, paths: Sequence[str]) -> go.Figure | None:
     across, up = (scale_of(p, record.sweep.space[p], [t.values[p] for t in trials]) for p in paths)
     scores = [trial.score or 0.0 for trial in trials]
     x, y, z = smoothed(across, up, scores)
-    field: dict[str, Any] = {"x": x.tolist(), "y": y.tolist(), "z": z.tolist(), "coloraxis": "coloraxis"}
-    field["hoverinfo"] = "skip"
+    # Plotly 7.1: a contour on a coloraxis that it shares with points is drawn without an end.
+    colours: dict[str, Any] = {"colorscale": "Viridis", "reversescale": record.sweep.direction == "min"}
+    field: dict[str, Any] = {"x": x.tolist(), "y": y.tolist(), "z": z.tolist(), "hoverinfo": "skip", **colours}
+    field |= {"zmin": min(scores), "zmax": max(scores), "colorbar": {"thickness": 12}}
     apart = across.discrete or up.discrete
     drawn = go.Heatmap(**field, ygap=1) if apart else go.Contour(**field, line={"width": 0.5}, ncontours=15)
     jitter = np.random.default_rng(0).uniform(-0.3, 0.3, (2, len(trials)))
@@ -33,15 +35,21 @@ def contours(record: Record, paths: Sequence[str]) -> go.Figure | None:
         x=(np.array(across.at) + jitter[0] * across.discrete).tolist(),
         y=(np.array(up.at) + jitter[1] * up.discrete).tolist(),
         mode="markers",
-        marker={"size": 8, "color": scores, "coloraxis": "coloraxis", "line": {"width": 1, "color": "white"}},
+        marker={
+            **colours,
+            "size": 8,
+            "color": scores,
+            "cmin": min(scores),
+            "cmax": max(scores),
+            "line": {"width": 1, "color": "white"},
+        },
         hovertext=[about(trial) for trial in trials],
         hoverinfo="text",
     )
     figure = go.Figure([drawn, points])
     figure.update_xaxes(axis(across))
     figure.update_yaxes(axis(up))
-    colours = {"colorscale": "Viridis", "reversescale": record.sweep.direction == "min", "colorbar": {"thickness": 12}}
-    return finish(figure, 460, showlegend=False, coloraxis=colours, margin={"l": 70, "r": 20, "t": 20, "b": 50})
+    return finish(figure, 460, showlegend=False, margin={"l": 70, "r": 20, "t": 20, "b": 50})
 
 
 def smoothed(across: Scale, up: Scale, scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
