@@ -185,7 +185,7 @@ def importances(table: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y}: chance gives up to %{x:.1%}<extra></extra>",
     )
     figure = go.Figure([bars, marks])
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero", title="share of what sets the good trials apart")
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero", title="share")
     legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
     return finish(figure, 130 + 34 * len(rows), legend=legend, margin={"l": 70, "r": 20, "t": 50, "b": 50})
 
