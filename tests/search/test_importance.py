@@ -37,6 +37,7 @@ def test_what_sets_good_trials_apart_comes_first_and_is_told_from_chance():
     assert table["importance"].sum() == pytest.approx(1) and table["importance"].is_monotonic_decreasing
     first = table.iloc[0]
     assert first["importance"] > first["chance"] and first["p"] <= 0.05 < table["p"][1:].min()
+    assert (table["importance"][1:] < table["chance"][1:]).all()
     said = how_sure(table, 40)
     assert said.startswith("More than chance") and said.endswith(": training.learning_rate.")
 
