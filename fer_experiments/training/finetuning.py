@@ -3,6 +3,7 @@ features of a cut layer below them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from fer_experiments import termination
 from fer_experiments.backbones.networks import Backbone, in_precision
@@ -97,7 +99,10 @@ def passed(upper: keras.Model, features: Features, count: int) -> Unstored:
     arrays: dict[str, list[np.ndarray]] = {}
     for view in features.views:
         parts = []
-        for start in range(0, count, AT_ONCE):
+        starts = range(0, count, AT_ONCE)
+        for start in tqdm(
+            starts, f"{upper.name}, {view}", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()
+        ):
             termination.check()
             taken = features.take(np.arange(start, min(start + AT_ONCE, count)), view)
             made = keras.tree.flatten(upper.predict_on_batch(taken[0]))
