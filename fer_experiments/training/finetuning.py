@@ -81,7 +81,7 @@ def fine_tune_above(
     inputs = keras.Input(features.shapes[0], name="features_0")
     model = keras.Model(inputs, of_each_class(_on_top(upper, fit.model, inputs)))
     exact = _on_top(in_precision(upper, "float32"), in_precision(fit.model, "float32"), inputs)
-    head = keras.Model(inputs, exact, name=f"{upper.name}_{fit.model.name}")
+    head = keras.Model([inputs], exact, name=f"{upper.name}_{fit.model.name}")
 
     def draws(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         views = rng.integers(len(features.views), size=len(rows))

@@ -109,6 +109,7 @@ def test_what_comes_of_it_is_a_head_on_the_stored_features(whole: TrainingResult
     assert trainable_parameters(whole.model) == 330 + 6 * 8 + 8 + 8 + 1  # without the normalisation
 
 
+@pytest.mark.filterwarnings("error::UserWarning")  # of Keras, on heads that take no list
 def test_saved_and_loaded_it_says_the_same(whole: TrainingResult, trunk: Path, tmp_path: Path) -> None:
     dataset = data()
     whole.model.save(tmp_path / "head.keras")
