@@ -87,6 +87,10 @@ def test_what_is_fine_tuned_on_stored_features_is_recorded_and_promoted_as_a_hea
     promote(config, run_id=run.run_id, echo=lines.append)
     assert any("assembled: agrees with the stored features on 378 images" in line for line in lines)
     assert any(line.lstrip().startswith("2 heads") for line in lines)
+    cards = [
+        tracking.artifact_text(store, r.run_id, "model_card.md") for r in find_runs(store, {"fer.kind": "promotion"})
+    ]
+    assert any("training.unfreeze=all, on stored features of low)" in str(card) for card in cards)
 
 
 @pytest.mark.parametrize(
