@@ -148,6 +148,8 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
     import keras
 
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.Model):
+            return in_precision(layer, precision)
         return layer.__class__.from_config({**layer.get_config(), "dtype": precision})
 
     copy = keras.models.clone_model(model, clone_function=convert)

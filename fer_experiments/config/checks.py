@@ -15,7 +15,7 @@ from omegaconf import MISSING
 
 from fer_experiments.config.folders import options
 from fer_experiments.config.plain import close
-from fer_experiments.config.schema import ALL_FOLDS, Config, DataConfig, TrainingConfig
+from fer_experiments.config.schema import ALL_FOLDS, BackboneConfig, Config, DataConfig, TrainingConfig
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"
@@ -33,7 +33,7 @@ def check(config: Config) -> None:
         if value is not None:
             _check_fields(section.name, value)
     check_data(config.data)
-    _check_training(config.training)
+    _check_training(config.training, config.backbone)
     if config.training.unfreeze is not None and config.data.fold == ALL_FOLDS:
         raise UserError("training=finetune: is of one network; say data.fold=<number>, or leave it out")
     if config.head.spatial and config.backbone.pooling != "none":
@@ -103,8 +103,8 @@ def check_data(data: DataConfig) -> None:
         raise UserError(f"data.per_class: needs data.balance=undersample, not {data.balance}; change one of them")
 
 
-def _check_training(training: TrainingConfig) -> None:
-    """Refuses half of a fine-tuning."""
+def _check_training(training: TrainingConfig, backbone: BackboneConfig) -> None:
+    """Refuses half of a fine-tuning, and one of features that no layer goes on from."""
     unfreeze, how = training.unfreeze, training.finetune
     if unfreeze is not None and how is None:
         raise UserError(f"training.unfreeze={unfreeze}: is a key of training=finetune; say that too")
@@ -114,6 +114,13 @@ def _check_training(training: TrainingConfig) -> None:
         )
     if unfreeze == "0":
         raise UserError("training.unfreeze=0: say all, a number of layers of at least 1, or the name of a layer")
+    if training.from_features and how is None:
+        raise UserError("training.from_features=true: is a key of training=finetune; say that too")
+    if training.from_features and (len(backbone.layers) != 1 or backbone.pooling != "none"):
+        raise UserError(
+            f"training.from_features=true: backbone.layers={backbone.layers}, backbone.pooling={backbone.pooling}: it "
+            "goes on from the map of one cut layer; say backbone.layers=[<layer>] and backbone.pooling=none"
+        )
 
 
 def _check_fields(section: str, values: Any) -> None:

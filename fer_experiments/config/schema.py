@@ -118,9 +118,11 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a head is fitted; and, where `unfreeze` says so, how backbone and head are trained on pixels after that.
+    """How a head is fitted; and, where `unfreeze` says so, how backbone and head are trained together after that.
 
     unfreeze: all, the number of upper layers of the backbone (of those with weights), or the name of the lowest one.
+    from_features: not on pixels, but on stored features: of what is above the only cut layer, which the head is fitted
+    on the output of.
     """
 
     learning_rate: float = given(1e-3, above=0)
@@ -135,6 +137,12 @@ class TrainingConfig:
     smoke: bool = given(False, fixed="is for trying a command, not a setting of a fit")
     unfreeze: Optional[str] = given(None, younger=None)
     finetune: Optional[FinetuneConfig] = given(None, younger=None)
+    from_features: bool = given(False, younger=False)
+
+    @property
+    def on_pixels(self) -> bool:
+        """Whether what comes of it is a whole network, and no head on stored features."""
+        return self.unfreeze is not None and not self.from_features
 
 
 @dataclass(frozen=True)

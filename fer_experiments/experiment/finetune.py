@@ -5,18 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from fer_experiments import tracking
 from fer_experiments.backbones.networks import Backbone, load_backbone
+from fer_experiments.backbones.upper import load_upper
 from fer_experiments.config import Config, cache_dir, flatten, to_dict
 from fer_experiments.config.parts import FITTED_SECTIONS, YOUNGER
 from fer_experiments.data import Dataset
+from fer_experiments.errors import UserError
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import Live
 from fer_experiments.files import holding
 from fer_experiments.terminal import shown
-from fer_experiments.training.finetuning import fine_tune, trainable_parameters, unfreeze
+from fer_experiments.training.finetuning import fine_tune, fine_tune_above, trainable_parameters, unfreeze
+from fer_experiments.training.fit import make_reproducible
 from fer_experiments.training.result import TrainingResult
+
+if TYPE_CHECKING:
+    import keras
 
 Echo = Callable[[str], None]
 
@@ -30,29 +37,44 @@ def fit_digest(config: Config, tags: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps([own, tags], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def unfrozen_backbone(dataset: Dataset, config: Config) -> Backbone:
-    """The config's backbone, with what training.unfreeze says made trainable.
+def unfrozen(dataset: Dataset, config: Config) -> Backbone | keras.Model:
+    """The config's backbone, or from features what is above its cut layer; what training.unfreeze says is trainable.
 
     Raises:
-        UserError: it has no such layers.
+        UserError: it has no such layers, or the head cannot be on top of them.
     """
-    backbone = load_backbone(config.backbone, (*dataset.images.shape[1:3], 1), config.training.precision)
-    unfreeze(backbone.trunk, config.training)
-    return backbone
+    make_reproducible(config.training)  # a network in mixed precision is a copy, whose dropout draws its own seed
+    if config.training.on_pixels:
+        backbone = load_backbone(config.backbone, (*dataset.images.shape[1:3], 1), config.training.precision)
+        unfreeze(backbone.trunk, config.training)
+        return backbone
+    upper = load_upper(config.backbone, config.training.precision)
+    unfreeze(upper, config.training)
+    if config.head.spatial and any(len(output.shape) != 4 for output in upper.outputs):
+        raise UserError(
+            f"head={config.head.name} needs a map, and {config.backbone.name} ends in none: take head=pooled"
+        )
+    return upper
 
 
 def fine_tune_live(
-    run: tracking.Run, backbone: Backbone, fit: TrainingResult, prepared: Prepared, config: Config, echo: Echo
+    run: tracking.Run,
+    network: Backbone | keras.Model,
+    fit: TrainingResult,
+    prepared: Prepared,
+    config: Config,
+    echo: Echo,
 ) -> tuple[TrainingResult, Sequence[int]]:
-    """Fine-tunes what was fitted; returns what came of it, and the epochs that are on the run already.
+    """Fine-tunes `unfrozen` layers under the fitted head; returns what came of it, and the epochs on the run by now.
 
     Raises:
         UserError: another process trains the same. FitError: the loss is not a number.
     """
     assert config.training.finetune is not None
     how, before = config.training.finetune, len(fit.history)
+    trunk = network.trunk if isinstance(network, Backbone) else network
     folder = cache_dir(config) / "finetune" / fit_digest(config, prepared.tags)
-    counts = {"backbone": trainable_parameters(backbone.trunk), "head": trainable_parameters(fit.model)}
+    counts = {"backbone": trainable_parameters(trunk), "head": trainable_parameters(fit.model)}
     head = float(fit.history["val/accuracy"].iloc[fit.best_epoch])
     run.log_metrics(
         {f"parameters/{part}": float(count) for part, count in counts.items()} | {"head/val_accuracy": head}
@@ -63,8 +85,10 @@ def fine_tune_live(
     )
     live = Live(run, how.epochs, echo, before)
     with holding(folder / "lock", f"{folder}: another process trains the same network"):
-        tuned = fine_tune(
-            backbone, fit, prepared.dataset, prepared.features.views, config.training, folder, on_epoch=live
-        )
+        rest = (config.training, folder, live)
+        if isinstance(network, Backbone):
+            tuned = fine_tune(network, fit, prepared.dataset, prepared.features.views, *rest)
+        else:
+            tuned = fine_tune_above(network, fit, prepared.dataset, prepared.features, *rest)
     live.tell_earlier(len(tuned.history) - before)
     return tuned, live.epochs

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from fer_experiments.backbones import networks
+from fer_experiments.backbones.upper import load_upper
 from fer_experiments.config import BackboneConfig, Config, FeaturesConfig, cache_dir, to_dict
 from fer_experiments.config.parts import PREPARED_SECTIONS
 from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Shared, open_executor
-from fer_experiments.features.cache import FeatureSet, decided, extract_features, features_fingerprint
+from fer_experiments.features.cache import FeatureSet, Unstored, decided, extract_features, features_fingerprint
 from fer_experiments.features.engine import decisions
 from fer_experiments.features.travel import Travelling, pack
 from fer_experiments.terminal import say
+from fer_experiments.training.finetuning import passed
 from fer_experiments.training.fit import feature_moments
 from fer_experiments.training.heads import Moments
 
@@ -48,6 +50,11 @@ class Prepared:
     def moments(self) -> list[list[Moments]]:
         """Of the features of each part's training split; computed once."""
         return [feature_moments(self.features, part.train) for part in self.parts]
+
+    @cached_property
+    def above(self) -> Unstored:
+        """What the layers above the only cut layer make of the features; computed once."""
+        return passed(load_upper(self.config.backbone), self.features, len(self.dataset.images))
 
 
 @dataclass(frozen=True)

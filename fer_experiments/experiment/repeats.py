@@ -84,9 +84,11 @@ def fit_all(
 ) -> Fits:
     """Fits the config's head on every part of what was prepared, first with its own seed, then with others.
 
+    One that is to be fine-tuned on features is fitted on what the layers above make of them.
+
     options: of `fit_head`.
     """
-    fits = Fits(len(prepared.parts), [], [], [])
+    fits, above = Fits(len(prepared.parts), [], [], []), config.training.from_features
     # No two fits share a seed: what a seed does to all folds alike, their spread would not show.
     seeds = seeds_of(config.training, fits.folds * repeats)
     for number, seed in enumerate(seeds):
@@ -95,11 +97,11 @@ def fit_all(
         if own is None:
             break
         result = fit_head(
-            prepared.features,
+            prepared.above if above else prepared.features,
             prepared.parts[fold],
             config.head,
             replace(config.training, seed=seed),
-            moments=prepared.moments[fold] if config.head.normalize else None,
+            moments=prepared.moments[fold] if config.head.normalize and not above else None,
             callbacks=own,
             description=description if len(seeds) == 1 else f"{description}, fit {number + 1} of {len(seeds)}",
             **options,

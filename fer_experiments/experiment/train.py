@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.backbones.networks import seen_near_twins
+from fer_experiments.backbones.networks import Backbone, seen_near_twins
 from fer_experiments.config import Config, flatten, recorded
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
-from fer_experiments.experiment.finetune import fine_tune_live, unfrozen_backbone
+from fer_experiments.experiment.finetune import fine_tune_live, unfrozen
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.pretrain import run_pretrain
 from fer_experiments.experiment.record import describe_run, live_epochs, parameters, record
@@ -46,22 +46,23 @@ def fit_and_record(
     tuned = config.training.unfreeze is not None
     if tuned and (len(prepared.parts) > 1 or options.get("repeats", 1) > 1):
         raise UserError("training=finetune: is of one network; say data.fold=<number>, and sweep.repeats=1")
-    backbone = unfrozen_backbone(prepared.dataset, config) if tuned else None  # before hours, if it cannot be
+    network = unfrozen(prepared.dataset, config) if tuned else None  # before hours, if it cannot be
     on_epoch, live = live_epochs(run)
     logged: Sequence[int] = live
     if not tuned and options.get("repeats", 1) == len(prepared.parts) == 1:  # of several, the curves are means
         options["on_epoch"] = on_epoch
     fits = fit_all(prepared, config, **options)
     trained = None
-    if backbone is not None:
-        trained = parameters([*backbone.trunk.trainable_weights, *fits.kept.model.trainable_weights])
-        fits.results[0], logged = fine_tune_live(run, backbone, fits.kept, prepared, config, echo)
+    if network is not None:
+        if isinstance(network, Backbone):
+            trained = parameters([*network.trunk.trainable_weights, *fits.kept.model.trainable_weights])
+        fits.results[0], logged = fine_tune_live(run, network, fits.kept, prepared, config, echo)
     final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats, logged=logged, trained=trained)
     if len(fits.results) > 1:
         run.log_json(fits.table(), "metrics/fits.json")
     if near := seen_near_twins(config.backbone, prepared.dataset):
         run.set_tags({"fer.seen_near_twins": f"{near} of {len(prepared.dataset.val)} validation images"})
-    run.log_head(fits.kept.model, "uint8" if tuned else prepared.features.dtype)
+    run.log_head(fits.kept.model, "uint8" if config.training.on_pixels else prepared.features.dtype)
     return fits, final
 
 

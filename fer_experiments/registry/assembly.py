@@ -80,7 +80,7 @@ def check_choices(promoting: PromoteConfig, dataset: Dataset, configs: Sequence[
             "data.fold=all: its heads have learned from each other's folds; promote.ensemble and .abstain "
             "choose on a validation split that none has learned from: leave them out"
         )
-    if promoting.ensemble != "none" and any(config.training.unfreeze is not None for config in configs):
+    if promoting.ensemble != "none" and any(config.training.on_pixels for config in configs):
         raise UserError(
             f"promote.ensemble={promoting.ensemble}: fine-tuned networks have no backbone in common; leave it out"
         )
@@ -160,7 +160,7 @@ def _record_ensemble(run: tracking.Run, options: list[Ensemble], echo: Echo) -> 
 
 def _said(config: Config, prepared: Prepared, head: keras.Model, rows: np.ndarray) -> np.ndarray:
     """What a head says of stored features, or a fine-tuned network of images: float32 [rows, classes]."""
-    if config.training.unfreeze is None:
+    if not config.training.on_pixels:
         return predict(head, prepared.features, rows)
     return np.asarray(head.predict(prepared.dataset.images[rows], batch_size=64, verbose=0))
 
@@ -179,7 +179,7 @@ def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: 
         raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
     rows = np.sort(rows[: 2 * CHECKED])
     images: np.ndarray = dataset.images[rows]
-    tuned, count = config.training.unfreeze is not None, len(dataset.classes)
+    tuned, count = config.training.on_pixels, len(dataset.classes)
     if tuned:
         network = at_temperature(heads[0], ensemble.temperature)
     else:

@@ -187,6 +187,8 @@ def _chosen(subject: Subject) -> str:
     config, choice, best = subject.config, subject.choice, subject.refits[0]
     unfreeze = config.training.unfreeze
     how = "frozen" if unfreeze is None else f"fine-tuned with its head, training.unfreeze={unfreeze}"
+    if config.training.from_features:
+        how += f", on stored features of {config.backbone.layers[0]}"
     rows = [
         (
             r.candidate.name,

@@ -27,7 +27,7 @@ def mixed(
     """Images and targets, each mixed with another's by a share from a beta distribution (mixup, Zhang et al., 2018)."""
     share = rng.beta(alpha, alpha, len(images)).astype(np.float32)
     other = rng.permutation(len(images))
-    of_image, of_target = share[:, None, None], share[:, None]
+    of_image, of_target = share.reshape(-1, *[1] * (images.ndim - 1)), share[:, None]
     return of_image * images + (1 - of_image) * images[other], of_target * targets + (1 - of_target) * targets[other]
 
 

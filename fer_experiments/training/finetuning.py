@@ -1,22 +1,32 @@
-"""Fine-tuning: a backbone's upper layers and a head that is fitted already, trained together on pixels."""
+"""Fine-tuning: a backbone's upper layers and a head that is fitted already, trained together: on pixels, or on stored
+features of a cut layer below them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from fer_experiments.backbones.networks import Backbone
-from fer_experiments.config import TrainingConfig, close
+from fer_experiments import termination
+from fer_experiments.backbones.networks import Backbone, in_precision
+from fer_experiments.config import FinetuneConfig, TrainingConfig, close
 from fer_experiments.data import Dataset
 from fer_experiments.errors import UserError
-from fer_experiments.training.fit import make_reproducible
+from fer_experiments.features.cache import Unstored
+from fer_experiments.training.fit import make_reproducible, predict
 from fer_experiments.training.pixels import Network, OnEpoch, Weights, compile_for, train_on_pixels
 from fer_experiments.training.result import TrainingResult
-from fer_experiments.training.whole import assemble, joined
+from fer_experiments.training.rows import Features, Rows
+from fer_experiments.training.whole import assemble, joined, of_each_class
+
+RATE = "training.finetune.learning_rate"
+AT_ONCE = 256  # rows of features that go through the upper layers at once
 
 
 def fine_tune(
@@ -38,36 +48,67 @@ def fine_tune(
         training: with a section finetune.
         folder, on_epoch: see `train_on_pixels`, which raises what this raises.
     """
-    how = training.finetune
-    assert how is not None
     make_reproducible(training)
     shape, classes, val = dataset.images.shape[1:], len(dataset.classes), dataset.images[dataset.val]
-    model = joined(backbone.model, [fit.model], shape, ["original"], classes)
-    compile_for(model, how, scales=_scales(model, backbone.trunk, how.layer_decay))
+    model = joined(backbone.model, [fit.model], shape, ["original"])
     whole = assemble(backbone.config, shape, [fit.model], views, classes)
 
-    def kept() -> Weights:
-        return {f"weight_{i}": weight for i, weight in enumerate(model.get_weights())}
+    def score(weights: Weights) -> np.ndarray:
+        said: np.ndarray = _with(weights, whole).predict(val, batch_size=_how(training).batch_size, verbose=0)
+        return said
+
+    network = Network(model, _in_uint8, lambda: _weights(model), score, RATE)
+    return _trained(network, backbone.trunk, whole, fit, dataset, training, folder, on_epoch)
+
+
+def fine_tune_above(
+    upper: keras.Model,
+    fit: TrainingResult,
+    dataset: Dataset,
+    features: Features,
+    training: TrainingConfig,
+    folder: Path,
+    on_epoch: OnEpoch | None = None,
+) -> TrainingResult:
+    """As `fine_tune`, of the layers above a cut layer, each row in a random view of its features; the model is a head.
+
+    Args:
+        upper: `load_upper` of that layer, `unfreeze`d. Its weights change, and so do those of the head.
+        fit: of the head, on what `passed` gives.
+        features: of dataset.images, of that layer.
+    """
+    make_reproducible(training)
+    inputs = keras.Input(features.shapes[0], name="features_0")
+    model = keras.Model(inputs, of_each_class(_on_top(upper, fit.model, inputs)))
+    exact = _on_top(in_precision(upper, "float32"), in_precision(fit.model, "float32"), inputs)
+    head = keras.Model([inputs], exact, name=f"{upper.name}_{fit.model.name}")
+
+    def draws(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        views = rng.integers(len(features.views), size=len(rows))
+        return Rows(features, rows).take(np.arange(len(rows)) + len(rows) * views)[0].astype("float32")
 
     def score(weights: Weights) -> np.ndarray:
-        whole.set_weights([weights[f"weight_{i}"] for i in range(len(weights))])
-        probabilities: np.ndarray = whole.predict(val, batch_size=how.batch_size, verbose=0)
-        return probabilities
+        return predict(_with(weights, head), features, dataset.val)
 
-    done = train_on_pixels(
-        Network(model, _in_uint8, kept, score, "training.finetune.learning_rate"),
-        dataset,
-        how,
-        folder,
-        seed=training.seed,
-        monitor=training.monitor,
-        patience=training.patience,
-        on_epoch=on_epoch,
-    )
-    before = len(fit.history)
-    history = pd.concat([fit.history, pd.DataFrame(done.history)], ignore_index=True).rename_axis("epoch")
-    best, probabilities, labels = before + done.best_epoch, score(done.best), dataset.labels[dataset.val]
-    return TrainingResult(whole, history, best, probabilities, labels, fit.seconds + done.seconds)
+    network = Network(model, lambda drawn: drawn, lambda: _weights(model), score, RATE, draws)
+    return _trained(network, upper, head, fit, dataset, training, folder, on_epoch)
+
+
+def passed(upper: keras.Model, features: Features, count: int) -> Unstored:
+    """What the upper layers make of the stored features of `count` images, in every view, in the dtype of these."""
+    arrays: dict[str, list[np.ndarray]] = {}
+    for view in features.views:
+        parts = []
+        starts = range(0, count, AT_ONCE)
+        for start in tqdm(
+            starts, f"{upper.name}, {view}", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()
+        ):
+            termination.check()
+            taken = features.take(np.arange(start, min(start + AT_ONCE, count)), view)
+            made = keras.tree.flatten(upper.predict_on_batch(taken[0]))
+            parts.append([array.astype(taken[0].dtype) for array in made])
+        arrays[view] = [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+    return Unstored(arrays)
 
 
 def unfreeze(trunk: keras.Model, training: TrainingConfig) -> None:
@@ -112,6 +153,56 @@ def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers of a model, and those of models in it, in the order of the network."""
     for layer in model.layers:
         yield from _flat(layer) if isinstance(layer, keras.Model) else [layer]
+
+
+def _trained(
+    network: Network,
+    trunk: keras.Model,
+    kept: keras.Model,
+    fit: TrainingResult,
+    dataset: Dataset,
+    training: TrainingConfig,
+    folder: Path,
+    on_epoch: OnEpoch | None,
+) -> TrainingResult:
+    """Compiles and trains a network, in which `trunk` has rates of its own; the model is `kept`."""
+    how = _how(training)
+    compile_for(network.model, how, scales=_scales(network.model, trunk, how.layer_decay))
+    done = train_on_pixels(
+        network,
+        dataset,
+        how,
+        folder,
+        seed=training.seed,
+        monitor=training.monitor,
+        patience=training.patience,
+        on_epoch=on_epoch,
+    )
+    before = len(fit.history)
+    history = pd.concat([fit.history, pd.DataFrame(done.history)], ignore_index=True).rename_axis("epoch")
+    best, probabilities, labels = before + done.best_epoch, network.score(done.best), dataset.labels[dataset.val]
+    return TrainingResult(kept, history, best, probabilities, labels, fit.seconds + done.seconds)
+
+
+def _how(training: TrainingConfig) -> FinetuneConfig:
+    assert training.finetune is not None
+    return training.finetune
+
+
+def _weights(model: keras.Model) -> Weights:
+    return {f"weight_{i}": weight for i, weight in enumerate(model.get_weights())}
+
+
+def _with(weights: Weights, model: keras.Model) -> keras.Model:
+    """The model, with the weights that `_weights` gave of another with as many."""
+    model.set_weights([weights[f"weight_{i}"] for i in range(len(weights))])
+    return model
+
+
+def _on_top(upper: keras.Model, head: keras.Model, features: Any) -> Any:
+    """What a head says of what the upper layers make of features."""
+    made = keras.tree.flatten(upper(features))
+    return head(made if len(made) > 1 else made[0])
 
 
 def _scales(model: keras.Model, trunk: keras.Model, decay: float) -> list[float] | None:

@@ -1,4 +1,5 @@
-"""Trains whole networks on augmented pixels; its state is on disk after each epoch, and the same call goes on from it.
+"""Trains networks on augmented pixels, or what is drawn in their place; its state is on disk after each epoch, and the
+same call goes on from it.
 
 Knows nothing of MLflow, and not what the network is: `pretraining` and `finetuning` make it.
 """
@@ -38,7 +39,8 @@ class Network:
 
     model: compiled by `compile_for`. takes: augmented images, float32 [b, h, w] in [0, 255], to what the model takes.
     weights: what is to be kept of the model as it is. score: probabilities with that, float32 [val images, classes].
-    rate: the config path of the learning rate, for messages.
+    rate: the config path of the learning rate, for messages. draws: rows of the dataset to what is augmented of them,
+    float32 [b, ...], in the place of its images.
     """
 
     model: keras.Model
@@ -46,6 +48,7 @@ class Network:
     weights: Callable[[], Weights]
     score: Callable[[Weights], np.ndarray]
     rate: str
+    draws: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
 
 @dataclass
@@ -194,7 +197,8 @@ def _batches(
     rows = rng.permutation(dataset.train)
     for start in range(0, len(rows) - size + 1, size):
         batch = rows[start : start + size]
-        images, labels = augment(dataset.images[batch], config, rng), targets[batch]
+        images = network.draws(batch, rng) if network.draws else augment(dataset.images[batch], config, rng)
+        labels = targets[batch]
         if config.mixup:
             images, labels = mixed(images, labels, config.mixup, rng)
         yield network.takes(images), labels, None if weights is None else labels @ weights

@@ -73,7 +73,7 @@ def assemble(
     copies = [_finished(head, f"{head.name}_{i}" if i else head.name) for i, head in enumerate(heads)]
     for copy in copies:
         _check_fit(backbone.model, copy, classes)
-    return joined(backbone.model, copies, image_shape, views, classes, temperature, training=False)
+    return joined(backbone.model, copies, image_shape, views, temperature, training=False)
 
 
 def joined(
@@ -81,7 +81,6 @@ def joined(
     heads: Sequence[keras.Model],
     image_shape: tuple[int | None, ...],
     views: Sequence[str],
-    classes: int,
     temperature: float = 1.0,
     *,
     training: bool | None = None,
@@ -101,11 +100,18 @@ def joined(
     if len(seen) > 1:
         by_view = keras.ops.reshape(probabilities, (len(seen), -1, probabilities.shape[-1]))
         probabilities = keras.ops.mean(by_view, axis=0)
-    if classes == 2 and probabilities.shape[-1] == 1:
-        other = keras.layers.Rescaling(-1.0, 1.0, name="other_class", dtype="float32")(probabilities)
-        probabilities = keras.layers.Concatenate(name="both_classes", dtype="float32")([other, probabilities])
     name = f"{backbone.name}_{heads[0].name}"
-    return keras.Model(pixels, _at_temperature(probabilities, temperature), name=name)
+    return keras.Model(pixels, _at_temperature(of_each_class(probabilities), temperature), name=name)
+
+
+def of_each_class(probabilities: Any) -> Any:
+    """A probability a class [n, classes], of a head's output that may be that of the second of two alone."""
+    from keras import layers
+
+    if probabilities.shape[-1] > 1:
+        return probabilities
+    other = layers.Rescaling(-1.0, 1.0, name="other_class", dtype="float32")(probabilities)
+    return layers.Concatenate(name="both_classes", dtype="float32")([other, probabilities])
 
 
 def at_temperature(network: keras.Model, temperature: float) -> keras.Model:

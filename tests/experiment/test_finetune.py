@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from in_memory import make_dataset
 from stores import store_in
 
 from fer_experiments import tracking
@@ -15,14 +17,15 @@ from fer_experiments.config import Config, HeadConfig, check, flatten, from_dict
 from fer_experiments.config.commands import train_command
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
-from fer_experiments.experiment.finetune import fit_digest
+from fer_experiments.experiment.finetune import fit_digest, unfrozen
 from fer_experiments.experiment.train import train
 from fer_experiments.registry.promote import promote
 from fer_experiments.search.identity import identity_of
 from fer_experiments.search.space import check_space
 from fer_experiments.serving.loading import load_model
-from fer_experiments.tracking import find_runs
+from fer_experiments.tracking import find_runs, load_head
 
+ABOVE = ["training.from_features=true", "training.unfreeze=all", "backbone.layers=[low]"]
 TUNED = ["training=finetune", "training.unfreeze=2", "training.finetune.epochs=2", "training.finetune.batch_size=32"]
 
 
@@ -69,9 +72,34 @@ def test_a_fine_tuned_network_is_recorded_and_promoted(options: list[str]):
     assert list(classifier.classes) == ["negative", "positive"]
 
 
+def test_what_is_fine_tuned_on_stored_features_is_recorded_and_promoted_as_a_head(options: list[str]):
+    promoting = ["promote.seeds=2", "promote.ensemble=seeds", "promote.dry_run=true", "promote.corruptions=0"]
+    config, lines = tuned(options, *ABOVE, *promoting), list[str]()
+    train(config, echo=lines.append)
+    assert any("fine-tuning 296 parameters of keras_file and 9 of the head" in line for line in lines)
+    store = store_in(Path(config.paths.mlruns))
+    (run,) = (run for run in find_runs(store, {"fer.kind": "train"}) if run.params["training.from_features"] == "true")
+    assert run.metrics["model/trainable_parameters"] == 296 + 9
+    assert (run.metrics["parameters/backbone"], run.metrics["parameters/head"]) == (296, 9)
+    assert load_head(store, run.run_id).input_shape == (None, 4, 4, 4)
+
+    lines.clear()
+    promote(config, run_id=run.run_id, echo=lines.append)
+    assert any("assembled: agrees with the stored features on 378 images" in line for line in lines)
+    assert any(line.lstrip().startswith("2 heads") for line in lines)
+    cards = [
+        tracking.artifact_text(store, r.run_id, "model_card.md") for r in find_runs(store, {"fer.kind": "promotion"})
+    ]
+    assert any("training.unfreeze=all, on stored features of low)" in str(card) for card in cards)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["training=default", "training.from_features=true"], "training.from_features=true: is a key of training=fin"),
+        (["training.from_features=true", "backbone.layers=[]"], "training.from_features=true: backbone.layers=[]"),
+        (["training.from_features=true", "backbone.layers=[stage2,stage3]"], "training.from_features=true: backbone.l"),
+        (["training.from_features=true", "backbone.pooling=avg", "head=pooled"], "training.from_features=true: backb"),
         (["training=default", "training.unfreeze=all"], "training.unfreeze=all: is a key of training=finetune"),
         (["training.unfreeze=null"], "training.unfreeze=null: say all, a number of layers, or a layer"),
         (["training.unfreeze=0"], "training.unfreeze=0: say all, a number of layers of at least 1"),
@@ -97,14 +125,25 @@ def test_half_of_a_fine_tuning_is_refused(more: list[str], message: str):
 def test_a_layer_that_is_not_there_is_said_before_anything_is_fitted(options: list[str]):
     with pytest.raises(UserError, match=r"training\.unfreeze=middle: keras_file has no such layer"):
         train(tuned(options, "training.unfreeze=middle"), echo=lambda line: None)
+    with pytest.raises(UserError, match=r"training\.unfreeze=low: keras_file_above_low has no such layer"):
+        train(tuned(options, *ABOVE, "training.unfreeze=low"), echo=lambda line: None)
+
+
+def test_a_head_that_needs_a_map_is_refused_where_the_network_ends_in_none():
+    flat = compose(
+        ["training=finetune", "training.from_features=true", "backbone=pocket", "backbone.layers=[stage2]", "head=conv"]
+    )
+    with pytest.raises(UserError, match=r"head=conv needs a map, and pocket ends in none: take head=pooled"):
+        unfrozen(make_dataset(np.arange(2), ("one", "other")), flat)
 
 
 def test_what_is_older_than_fine_tuning_is_what_it_was():
     config = compose(["sweep=quick"])
     old = to_dict(config)
     assert (old["training"].pop("unfreeze"), old["training"].pop("finetune")) == (None, None)
+    assert old["training"].pop("from_features") is False
     assert from_dict(old) == config
-    assert not any("unfreeze" in path or "finetune" in path for path in identity_of(config, {}))
+    assert not any(word in path for path in identity_of(config, {}) for word in ("unfreeze", "finetune", "from_feat"))
     # As before there was fine-tuning: refits that are on record are found.
     plain = Config(head=HeadConfig(name="linear"))
     assert fit_digest(plain, {"fer.dataset": "d"}) == "d0d12c5d6cecad56"
@@ -113,7 +152,7 @@ def test_what_is_older_than_fine_tuning_is_what_it_was():
 
 
 def test_a_fine_tuning_survives_the_way_to_plain_containers_and_is_searched_by_its_keys():
-    config = compose(["sweep=quick", *TUNED])
+    config = compose(["sweep=quick", *TUNED, "training.from_features=true"])
     assert from_dict(to_dict(config)) == config
     assert compose(shlex.split(train_command(to_dict(config)))[2:]).training == config.training
     changed = with_values(config, {"training.finetune.learning_rate": 1e-5, "training.unfreeze": "all"})
