@@ -5,8 +5,6 @@ from __future__ import annotations
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.search.recorded import list_sweeps
-from fer_experiments.search.stop import stop
-from fer_experiments.search.watch import watch
 
 FLAGS = {"true": True, "now": True, "false": False}
 
@@ -24,7 +22,13 @@ def sweeps(config: Config, stopped: str | None = None, watched: str | None = Non
     if stopped is not None and watched is not None:
         raise UserError("stop and watch: say one of them")
     if watched is not None:
+        from fer_experiments.search.watch import (
+            watch,  # here: MLflow and Keras take seconds, and the table needs neither
+        )
+
         return watch(config, None if watched == "watch" else watched)
     if stopped is not None:
+        from fer_experiments.search.stop import stop
+
         return stop(config, None if stopped == "stop" else stopped, now=FLAGS[now])
     return list_sweeps(config)

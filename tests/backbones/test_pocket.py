@@ -11,7 +11,7 @@ from PIL import Image
 from fer_experiments.backbones import pocket
 from fer_experiments.backbones.weights import POCKET_WEIGHTS
 from fer_experiments.data.faces import EMOTIONS
-from fer_experiments.training.pixels import predict
+from fer_experiments.training.pretraining import predict
 
 WIDTHS, BLOCKS = [8, 8], [1, 1]
 

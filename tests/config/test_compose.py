@@ -21,7 +21,7 @@ from fer_experiments.config import (
     to_dict,
 )
 from fer_experiments.config.compose import compose
-from fer_experiments.config.overrides import split_multirun
+from fer_experiments.config.overrides import NO_GROUPS, split_multirun
 from fer_experiments.errors import UserError
 
 SWEEPS = sorted(path.stem for path in sweeps_dir().glob("*.yaml"))
@@ -154,7 +154,9 @@ def test_multirun_expands_every_combination():
     ]
 
 
-GROUPS = sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "experiment")
+GROUPS = sorted(
+    path.name for path in config_dir().iterdir() if path.is_dir() and path.name not in ("experiment", *NO_GROUPS)
+)
 
 
 @pytest.mark.parametrize("group", GROUPS)

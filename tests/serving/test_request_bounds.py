@@ -228,8 +228,8 @@ def test_body_that_does_not_arrive_is_given_up(monkeypatch):
         return sent
 
     monkeypatch.setattr(room, "SECONDS", 0.01)
-    about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1, probabilities=None)
-    served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
+    about = SimpleNamespace(size=SIZE, classes=CLASSES, threshold=0.0, name="fer-demo", number=1, probabilities=None)
+    served = room.ServedModel(about, Answering("keras", [], (0, 0), None), about, "champion", None, frozenset())
     start, body = asyncio.run(ask())
     assert start["status"] == 408 and b"has not arrived within" in body["body"] and served.held == 0
 
@@ -251,8 +251,8 @@ def test_a_refused_body_is_let_go_of_at_once(classifier):
         await served(scope, receive, send)
         assert sent[0]["status"] == 400
 
-    about = SimpleNamespace(size=SIZE, classes=CLASSES, name="fer-demo", number=1)
-    served = room.ServedModel(about, Answering("keras", None), about, "champion", None, frozenset())
+    about = SimpleNamespace(size=SIZE, classes=CLASSES, threshold=0.0, name="fer-demo", number=1)
+    served = room.ServedModel(about, Answering("keras", [], (0, 0), None), about, "champion", None, frozenset())
     asyncio.run(ask())
     gc.collect()
     gc.disable()
