@@ -43,7 +43,7 @@ def test_no_password_is_in_the_servers_command_line_or_first_environment(
     ask = rehearsal._ask
 
     def look(port: int, images: np.ndarray) -> list[dict[str, Any]]:
-        (server,) = psutil.Process().children()
+        (server,) = (child for child in psutil.Process().children() if rehearsal.PROGRAM in child.cmdline())
         seen.append(Path(f"/proc/{server.pid}/environ").read_text() + " ".join(server.cmdline()))
         return ask(port, images)
 

@@ -218,7 +218,7 @@ def test_a_name_that_starts_a_formula_is_text(room: Room):
     ("names", "message"),
     [
         ([], "name what to compare"),
-        (["papre"], "papre: no run, registered model .* did you mean paper"),
+        (["paper_systm"], "paper_systm: no run, registered model .* did you mean paper_system"),
         (["0" * 32], "0{32}: no run"),
         (["fer-demo/7"], "fer-demo/7: no such registered model .* there are fer-demo/2, fer-demo/1"),
     ],

@@ -56,10 +56,10 @@ def test_what_was_promoted_stays_whatever_is_kept(tmp_path: Path):
     assert keep.to_drop(known, state, "best:1") == [f"{2:032}"]
     assert keep.to_drop(known, state, "all") == []
     assert keep.to_drop(keep.Heads(gone={f"{2:032}"}), state, "best:1") == [f"{1:032}"]
-    state.trials[0].scores, state.trials[2].scores = [0.8, 1.0], [0.9, 1.0]
-    state.trials[0].parameters, state.trials[2].parameters = 10, 20
+    state.trials[0].scores, state.trials[1].scores = [0.8, 1.0], [0.7, 0.9]
+    state.trials[0].parameters, state.trials[1].parameters = 20, 10
     state.prefer = "simple"
-    assert keep.to_drop(keep.Heads(), state, "best:1") == [f"{1:032}"], "what is taken cannot be told from the best"
+    assert keep.to_drop(keep.Heads(), state, "best:1") == [f"{2:032}"], "what is taken cannot be told from the best"
     store = tracking.connect(config_in(tmp_path / "mlruns"))
     with start(store, kind="promotion", tags={"fer.sweep_id": ""}) as promotion:  # of a run alone
         promotion.log_json([{"run_id": "a"}, {"run_id": "b"}], "refits.json")
