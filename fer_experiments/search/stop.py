@@ -7,11 +7,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, close
 from fer_experiments.errors import UserError
-from fer_experiments.search.bookkeeping import Sweep
+
+if TYPE_CHECKING:  # who asks a sweep to stop waits for no Keras
+    from fer_experiments.search.bookkeeping import Sweep
 
 POLL_S = 2.0  # between two looks at a sweep's run
 # How a sweep is asked to stop, and what its record says then.
