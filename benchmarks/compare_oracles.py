@@ -63,7 +63,7 @@ def fit(prepared: Prepared, raw: dict[str, Any], seed: int, weights: dict[str, A
             prepared.dataset,
             config.head,
             config.training,
-            moments=prepared.moments if config.head.normalize else None,
+            moments=prepared.moments[0] if config.head.normalize else None,
             initial_epoch=int(raw.get("tuner/initial_epoch", 0)),
             initial_weights=weights[parent] if parent else None,
         )

@@ -39,7 +39,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 def predicted(prepared: Prepared, config: Config) -> np.ndarray:
     """The class of each validation image after a fit."""
-    moments = prepared.moments if config.head.normalize else None
+    moments = prepared.moments[0] if config.head.normalize else None
     fit = fit_head(prepared.features, prepared.dataset, config.head, config.training, moments=moments)
     classes: np.ndarray = fit.val_probabilities.argmax(axis=1)
     return classes

@@ -48,12 +48,12 @@ PORT = 5077
 def measure(folder: Path, oracle: str, trials: int) -> list[tuple[float, float]]:
     """Seconds outside its fit of each trial but the first, by the wall clock and by this process' CPU time."""
     from fer_experiments.config.compose import compose
-    from fer_experiments.experiment import train
+    from fer_experiments.experiment import repeats
     from fer_experiments.search.sweep import run_sweep
 
     ends: list[tuple[float, float]] = []
     fits: list[tuple[float, float]] = []
-    fit_head = train.fit_head
+    fit_head = repeats.fit_head
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         before = _now()
@@ -68,7 +68,7 @@ def measure(folder: Path, oracle: str, trials: int) -> list[tuple[float, float]]
             if len(ends) % 100 == 0:
                 print(f"{len(ends)} trials, {ends[-1][0] - ends[0][0]:.0f} s, {_memory()} MB", flush=True)
 
-    train.fit_head = timed
+    repeats.fit_head = timed
     places = [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "flat.yaml").write_text(SWEEP)

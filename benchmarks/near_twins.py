@@ -61,7 +61,7 @@ def recorded(mlruns: Path) -> tuple[str, pd.DataFrame]:
 def told_by(weights: Path, data: Path, cache: Path) -> tuple[str, pd.DataFrame]:
     """The same of pocket's own seven emotions, with these weights."""
     from fer_experiments.backbones.pocket import load_classifier
-    from fer_experiments.training.pixels import predict
+    from fer_experiments.training.pretraining import predict
 
     places = [override("data.path", str(data.resolve())), override("paths.cache", str(cache.resolve()))]
     config = compose(["data=fer2013_seven", *places])
