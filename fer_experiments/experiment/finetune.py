@@ -18,9 +18,9 @@ from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import Live
 from fer_experiments.files import holding
 from fer_experiments.terminal import shown
-from fer_experiments.training.finetuning import fine_tune, fine_tune_above, trainable_parameters, unfreeze
+from fer_experiments.training.finetuning import fine_tune, fine_tune_above, unfreeze
 from fer_experiments.training.fit import make_reproducible
-from fer_experiments.training.result import TrainingResult
+from fer_experiments.training.result import TrainingResult, trainable_parameters
 
 if TYPE_CHECKING:
     import keras

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
-from fer_experiments.training.result import TrainingResult, averaged
+from fer_experiments.training.result import TrainingResult, averaged, trainable_parameters
 
 LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
 
@@ -79,7 +78,7 @@ def record(
     history = averaged([result.history for result in results])
     run.log_epochs(history.drop(index=list(logged)))
     run.log_metrics({"time/fit_s": sum(r.seconds for r in results), "best_epoch": float(kept.best_epoch)})
-    trained = parameters(kept.model.trainable_weights) if trained is None else trained
+    trained = trainable_parameters(kept.model) if trained is None else trained
     run.log_metrics({"model/trainable_parameters": trained})
     if not dataset.folds:  # else each fit has scored images of its own
         _log_predictions(run, dataset, kept.val_probabilities)  # a mean of several would be no model's
@@ -147,11 +146,6 @@ def images_digest(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     for array in (images, labels.astype("int64")):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def parameters(weights: Sequence[Any]) -> int:
-    """How many numbers these weights of a Keras model hold."""
-    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def log_scores(

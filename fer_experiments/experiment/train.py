@@ -14,9 +14,10 @@ from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.finetune import fine_tune_live, unfrozen
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.pretrain import run_pretrain
-from fer_experiments.experiment.record import describe_run, live_epochs, parameters, record
+from fer_experiments.experiment.record import describe_run, live_epochs, record
 from fer_experiments.experiment.repeats import Fits, fit_all
 from fer_experiments.terminal import say
+from fer_experiments.training.result import trainable_parameters
 
 
 def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dict[str, float]:
@@ -54,8 +55,8 @@ def fit_and_record(
     fits = fit_all(prepared, config, **options)
     trained = None
     if network is not None:
-        if isinstance(network, Backbone):
-            trained = parameters([*network.trunk.trainable_weights, *fits.kept.model.trainable_weights])
+        upper = network.trunk if isinstance(network, Backbone) else network
+        trained = trainable_parameters(upper) + trainable_parameters(fits.kept.model)
         fits.results[0], logged = fine_tune_live(run, network, fits.kept, prepared, config, echo)
     final = record(run, prepared.dataset, fits.results, fits.kept, repeats=fits.repeats, logged=logged, trained=trained)
     if len(fits.results) > 1:

@@ -144,11 +144,6 @@ def unfreeze(trunk: keras.Model, training: TrainingConfig) -> None:
         raise UserError(f"training.unfreeze={named}: nothing there can learn; say a layer further down")
 
 
-def trainable_parameters(model: keras.Model) -> int:
-    """The number of those that learn."""
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
 def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers of a model, and those of models in it, in the order of the network."""
     for layer in model.layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,11 @@ class TrainingResult:
     val_probabilities: np.ndarray
     val_labels: np.ndarray
     seconds: float
+
+
+def trainable_parameters(model: keras.Model) -> int:
+    """The number of those that learn."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def averaged(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -6,8 +6,9 @@ import pytest
 
 from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.config.compose import compose
-from fer_experiments.training.finetuning import trainable_parameters, unfreeze
+from fer_experiments.training.finetuning import unfreeze
 from fer_experiments.training.heads import build_head
+from fer_experiments.training.result import trainable_parameters
 
 COUNTED = {"inception_v3": (21_768_352, 2_105_351), "inception_resnet_v2": (54_276_192, 1_581_063)}
 

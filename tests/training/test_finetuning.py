@@ -21,9 +21,9 @@ from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.features.cache import exact_features
 from fer_experiments.training import pixels
-from fer_experiments.training.finetuning import fine_tune, trainable_parameters, unfreeze
+from fer_experiments.training.finetuning import fine_tune, unfreeze
 from fer_experiments.training.fit import fit_head
-from fer_experiments.training.result import TrainingResult
+from fer_experiments.training.result import TrainingResult, trainable_parameters
 
 HOW = FinetuneConfig(epochs=3, batch_size=16, learning_rate=0.01, warmup_epochs=1, ema=0.5, layer_decay=0.5, mixup=0.2)
 TRAINING = TrainingConfig(epochs=2, batch_size=16, deterministic=True, unfreeze="all", finetune=HOW)

@@ -17,9 +17,9 @@ from fer_experiments.data import Dataset
 from fer_experiments.errors import UserError
 from fer_experiments.features.cache import Unstored, exact_features
 from fer_experiments.training import finetuning
-from fer_experiments.training.finetuning import fine_tune_above, passed, trainable_parameters, unfreeze
+from fer_experiments.training.finetuning import fine_tune_above, passed, unfreeze
 from fer_experiments.training.fit import fit_head, make_reproducible, predict
-from fer_experiments.training.result import TrainingResult
+from fer_experiments.training.result import TrainingResult, trainable_parameters
 from fer_experiments.training.whole import assemble
 
 HOW = FinetuneConfig(epochs=3, batch_size=16, learning_rate=0.01, warmup_epochs=1, ema=0.5, layer_decay=0.5, mixup=0.2)
