@@ -58,7 +58,7 @@ def log_fit(room: Room, name: str, config: Config, wrong: int, **options: Any) -
     said = probabilities(labels, len(dataset.classes), wrong, seed=len(room.ids))
     columns = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "learning_rate")
     history = pd.DataFrame([[0.5] * 5] * 3, columns=columns, index=pd.RangeIndex(3))
-    model: Any = SimpleNamespace(trainable_weights=[np.zeros((4, 5)), np.zeros(5)])
+    model: Any = SimpleNamespace(trainable_variables=[np.zeros((4, 5)), np.zeros(5)])
     tags = {"fer.dataset": dataset.fingerprint, "fer.features": "f"}
     with tracking.start_run(store, "train", name, recorded(config), tags=tags, system_metrics=False, **options) as run:
         describe_run(run, dataset, recorded(config))
