@@ -46,6 +46,12 @@ def numbers(count: int) -> bytes:
     return json.dumps({"inputs": np.random.default_rng(0).integers(0, 256, (count, 48, 48)).tolist()}).encode()
 
 
+def photographs(count: int) -> bytes:
+    """A body of so many of 12 megapixels, in which faces are looked for."""
+    Image.linear_gradient("L").resize((4000, 3000)).save(file := io.BytesIO(), "PNG")
+    return json.dumps({"inputs": [base64.b64encode(file.getvalue()).decode()] * count, "find_faces": True}).encode()
+
+
 ATTACKS = {
     "nothing": lambda: b"",
     "5 pictures of 12.5 megapixels": lambda: pictures(5, 3500, 3500, "L"),
@@ -53,6 +59,7 @@ ATTACKS = {
     "1,024 pictures of 48x48": lambda: pictures(1024, 48, 48, "L"),
     "1,024 images as lists, 9 MB": lambda: numbers(1024),
     "280,000 pictures P4 1 1": lambda: pictures(280_000, 1, 1, "1", "PPM"),
+    "3 of 12 megapixels, find_faces": lambda: photographs(3),
     "30 MB that are no JSON": lambda: b"[" * (30 << 20),
 }
 

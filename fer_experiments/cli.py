@@ -104,13 +104,13 @@ VERBS = {
         "version's are, and records what they are", "fer models",
         "registry.versions:list_models", prints=True, own={"trust": "trusting", "version": "number"}),
     "predict": Verb(
-        "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; every "
-        "picture is taken for one face that fills it, or searched for faces", "fer predict face.jpg photos/ --json",
+        "tell the expression of faces: pictures, folders, or - for names (or one picture) on standard input; each is "
+        "a crop that one face fills (no constant one), or searched for faces", "fer predict face.jpg photos/ --json",
         "serving.predict:predict", own={"version": "version", "marked": "marked"},
         flags={"find-faces": "look for faces in photographs; marked=<folder>: copies with these framed and labelled"},
         words=("paths", "picture", "pictures, folders or -, and overrides"), forms=("json", "csv")),
     "serve": Verb(
-        "answer over HTTP with the champion; host=127.0.0.1 port=5001", "fer serve port=8080", "serving.serve:serve",
+        "answer over HTTP on crops of one face; host=127.0.0.1 port=5001", "fer serve port=8080", "serving.serve:serve",
         own={"version": "version", "host": "host", "port": "port", "allowed_hosts": "allowed_hosts"}),
     "export": Verb(
         "write the champion as format=savedmodel, onnx or openvino to output=<path>, checked against it",

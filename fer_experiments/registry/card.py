@@ -87,9 +87,10 @@ def _use(subject: Subject) -> str:
     height, width = subject.dataset.images.shape[1:]
     return (
         "## Intended use\n\n"
-        f"Single gray faces of {height}x{width} pixels: a crop that one face fills (`fer predict` brings pictures to "
-        "that size, and looks for no face). For research and for aggregate statistics; not for judging a person "
-        "(hiring, policing, teaching, health): a still face does not tell what somebody feels.\n\n"
+        f"Single gray faces of {height}x{width} pixels: a crop that one face fills (`fer predict` and `fer serve` "
+        "bring pictures to that size, and look for faces only where they are told to). A constant picture is no face, "
+        "and its label says nothing. For research and for aggregate statistics; not for judging a person (hiring, "
+        "policing, teaching, health): a still face does not tell what somebody feels.\n\n"
         "## In the European Union\n\n" + "\n".join(f"- {line}" for line in EUROPE)
     )
 

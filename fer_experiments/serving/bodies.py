@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_experiments.data.images import read_picture
+from fer_experiments.data.images import read_picture, read_whole
 from fer_experiments.errors import UserError
+from fer_experiments.serving.finding import Found, check_detector, look
 from fer_experiments.serving.weight import weight
 
 IMAGES = 1024  # of a request
@@ -18,11 +19,12 @@ UNITS = 64_000_000  # of all pictures of a request: see `weight`
 SLICE = 1_000_000  # units between which others have their turn
 FORMATS = ("PNG", "JPEG", "WEBP")
 KEYS = ("inputs", "instances")
+FIND = "find_faces"
 Size = tuple[int, int]  # height, width
 
 
 class Refusal(Exception):
-    """A request that cannot be answered: an HTTP status of 4xx, and a line for the client."""
+    """A request that cannot be answered: an HTTP status of 4xx, or 501, and a line for the client."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -30,11 +32,18 @@ class Refusal(Exception):
 
 
 class Picture(NamedTuple):
-    """An encoded picture, its place in the request, and what it takes to decode it."""
+    """An encoded picture, its place in the request, and what it takes to decode it, and to search it."""
 
     content: bytes
     number: int
     units: int
+
+
+class Asked(NamedTuple):
+    """The images of a request, uint8 [n, height, width] or encoded, and whether faces are looked for in these."""
+
+    images: np.ndarray | list[Picture]
+    find_faces: bool
 
 
 def most_images(size: Size) -> int:
@@ -42,8 +51,8 @@ def most_images(size: Size) -> int:
     return min(IMAGES, max(1, VALUES // (size[0] * size[1])))
 
 
-def read_body(body: bytes | bytearray, size: Size) -> np.ndarray | list[Picture]:
-    """uint8 [n, height, width] of nested lists, or pictures to be decoded.
+def read_body(body: bytes | bytearray, size: Size) -> Asked:
+    """Pixels of nested lists, or pictures to be decoded.
 
     Raises:
         Refusal: anything else, naming the first thing that is wrong.
@@ -55,12 +64,7 @@ def read_body(body: bytes | bytearray, size: Size) -> np.ndarray | list[Picture]
         raise Refusal(400, "the body is nested too deeply") from error
     except ValueError as error:
         raise Refusal(400, f"the body is not JSON ({error})") from error
-    if not isinstance(content, dict) or len(content) != 1 or (key := next(iter(content))) not in KEYS:
-        given = (
-            f"has the keys {json.dumps(list(content))[:100]}" if isinstance(content, dict) else f"is {_shown(content)}"
-        )
-        raise Refusal(400, f'the body must be an object with "inputs" or "instances" and nothing else; it {given}')
-    images = content[key]
+    key, images, find = _parts(content)
     if not isinstance(images, list) or not images:
         raise Refusal(400, f"{key} is {_shown(images)}, not a list of images")
     if len(images) > most_images(size):
@@ -69,10 +73,12 @@ def read_body(body: bytes | bytearray, size: Size) -> np.ndarray | list[Picture]
     if texts not in (0, len(images)):
         raise Refusal(400, f"{key} has {texts} base64 strings among {len(images)} images; send all in one form")
     if texts:
-        return _pictures(images)
+        return Asked(_pictures(images, find), find)
+    if find:
+        raise Refusal(400, f"{FIND} looks in pictures: send {key} as base64 strings, not as lists")
     truths = b"true" in body or b"false" in body  # Python takes them for 1 and 0
     pixels = b"".join(_pixels(image, number, size, truths) for number, image in enumerate(images))
-    return np.frombuffer(pixels, "uint8").reshape(-1, *size)
+    return Asked(np.frombuffer(pixels, "uint8").reshape(-1, *size), find)
 
 
 def slices(pictures: list[Picture]) -> list[list[Picture]]:
@@ -100,6 +106,22 @@ def decode(pictures: list[Picture], size: Size) -> np.ndarray:
         raise Refusal(400, str(error)) from error
 
 
+def search(pictures: list[Picture], size: Size) -> list[Found]:
+    """The faces in each picture; by one thread at once.
+
+    Raises:
+        Refusal: a picture that cannot be read, no detector.
+    """
+    try:
+        check_detector(FIND)
+    except UserError as error:
+        raise Refusal(501, str(error)) from error
+    try:
+        return [look(read_whole(p.content, f"image {p.number}", FORMATS), size) for p in pictures]
+    except UserError as error:
+        raise Refusal(400, str(error)) from error
+
+
 def _check_counts(body: bytes | bytearray, size: Size) -> None:
     """What JSON makes of 32 MB can be 20 times that: what no request needs is refused while it is still bytes."""
     images = most_images(size)
@@ -111,7 +133,21 @@ def _check_counts(body: bytes | bytearray, size: Size) -> None:
             raise Refusal(413, f"the body has {count} {sign.decode()}, more than {images} images have")
 
 
-def _pictures(texts: list[str]) -> list[Picture]:
+def _parts(content: Any) -> tuple[str, Any, bool]:
+    """The key of the images, these, and whether faces are looked for."""
+    keys = [key for key in content if key != FIND] if isinstance(content, dict) else []
+    if len(keys) != 1 or keys[0] not in KEYS:
+        given = (
+            f"has the keys {json.dumps(list(content))[:100]}" if isinstance(content, dict) else f"is {_shown(content)}"
+        )
+        needed = f'an object with "inputs" or "instances", and nothing else but "{FIND}"'
+        raise Refusal(400, f"the body must be {needed}; it {given}")
+    if not isinstance(find := content.get(FIND, False), bool):
+        raise Refusal(400, f"{FIND} is {_shown(find)}, neither true nor false")
+    return keys[0], content[keys[0]], find
+
+
+def _pictures(texts: list[str], find_faces: bool) -> list[Picture]:
     pictures = []
     for number, text in enumerate(texts):
         encoded = text.partition(",")[2] if text.startswith("data:") else text
@@ -122,7 +158,7 @@ def _pictures(texts: list[str]) -> list[Picture]:
         except ValueError as error:
             raise Refusal(400, f"image {number} is text that is not base64 ({error})") from error
         try:
-            units = weight(content)
+            units = weight(content, find_faces)
         except ValueError as error:
             raise Refusal(400, f"image {number}: cannot be read as a picture ({error})") from error
         pictures.append(Picture(content, number, units))

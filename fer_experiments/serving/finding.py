@@ -24,22 +24,37 @@ LARGER = 4  # times that a small picture is enlarged at most
 # picture's. Medians of the 193 that it found in 300 faces of Training, drawn at random and enlarged four times.
 SHARE, BELOW = 0.78, 0.04
 COLOUR = (255, 64, 0)
+CONSTANT = "constant, one gray level throughout: no face"
 
 
 class Face(NamedTuple):
-    """A square around a face, in pixels of the picture: cut out, it shows as much as a picture of FER2013."""
+    """A square around a face, in pixels of the picture: cut out, it shows as much as a picture of FER2013.
+
+    confidence: of the detector, how far above the least that it takes for a face; no probability.
+    """
 
     left: int
     top: int
     width: int
     height: int
+    confidence: float
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}+{self.left}+{self.top}"
 
 
-def check_detector() -> None:
-    """Refuses to look for faces without dlib.
+class Found(NamedTuple):
+    """The faces in a picture, each cut out as well, uint8 [n, h, w]; note: why there are none."""
+
+    faces: list[Face]
+    crops: np.ndarray
+    note: str
+
+
+def check_detector(asked: str = "--find-faces") -> None:
+    """Makes the detector ready, which takes a quarter of a second; refuses to look for faces without dlib.
+
+    asked: by which words.
 
     Raises:
         UserError: with the remedy.
@@ -47,7 +62,8 @@ def check_detector() -> None:
     try:
         import dlib  # noqa: F401
     except ImportError as error:
-        raise UserError("--find-faces: dlib is not installed; pip install dlib-bin") from error
+        raise UserError(f"{asked}: dlib is not installed; pip install dlib-bin (the extra faces)") from error
+    _detector()
 
 
 @cache
@@ -57,21 +73,41 @@ def _detector() -> Any:
     return dlib.get_frontal_face_detector()
 
 
+def look(gray: np.ndarray, size: tuple[int, int]) -> Found:
+    """What is in uint8 [h, w] for a model of this size (height, width)."""
+    constant = np.ptp(gray) == 0
+    faces = [] if constant else find_faces(gray)
+    crops = [cut_out(gray, face, size) for face in faces]
+    note = "" if faces else CONSTANT if constant else "no face found"
+    return Found(faces, np.stack(crops) if crops else np.empty((0, *size), np.uint8), note)
+
+
 def find_faces(gray: np.ndarray) -> list[Face]:
-    """The faces in uint8 [h, w], from the top left to the bottom right."""
-    height, width = gray.shape
-    scale = min(LARGER, LONGEST / max(height, width))
-    found = _detector()(resized(gray, (round(height * scale) or 1, round(width * scale) or 1)), 0)
-    faces = {_square(box.left(), box.top(), box.right(), box.bottom(), scale, gray.shape) for box in found}
+    """The faces in uint8 [h, w], from the top left to the bottom right; by one thread at once."""
+    scale, size = enlarged(*gray.shape)
+    boxes, scores, _ = _detector().run(resized(gray, size), 0, 0.0)
+    squares: dict[tuple[int, int, int, int], float] = {}
+    for box, score in zip(boxes, scores, strict=True):  # the surest first
+        square = _square(box.left(), box.top(), box.right(), box.bottom(), scale, gray.shape)
+        squares.setdefault(square, round(score, 4))
+    faces = [Face(*square, score) for square, score in squares.items()]
     return sorted(faces, key=lambda face: (face.top, face.left))
 
 
-def _square(left: float, top: float, right: float, bottom: float, scale: float, shape: tuple[int, ...]) -> Face:
-    """The square that FER2013 would show of a face with this box, moved into the picture where it is beyond an edge."""
+def enlarged(height: int, width: int) -> tuple[float, tuple[int, int]]:
+    """The scale at which a picture is searched, and its size (height, width) then."""
+    scale = min(LARGER, LONGEST / max(height, width, 1))
+    return scale, (round(height * scale) or 1, round(width * scale) or 1)
+
+
+def _square(
+    left: float, top: float, right: float, bottom: float, scale: float, shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """What FER2013 would show of a face with this box (left, top, width, height), moved into the picture."""
     side = min(max(1, round((right - left) / SHARE / scale)), *shape)
     middle = (top + bottom) / 2 / scale - BELOW * side, (left + right) / 2 / scale
     y, x = (min(max(0, round(place - side / 2)), length - side) for place, length in zip(middle, shape, strict=True))
-    return Face(x, y, side, side)
+    return x, y, side, side
 
 
 def cut_out(gray: np.ndarray, face: Face, size: tuple[int, int]) -> np.ndarray:

@@ -65,7 +65,7 @@ def predict(
     """Prints what the registered model says of pictures; returns the exit code, 2 when one could not be read.
 
     What cannot be read is named on standard error, a line each, and the rest goes on; so are pictures of one gray
-    level, which no model can tell anything of, and how many files of folders are none. Rows come out as batches are
+    level, which are no faces, and how many files of folders are none. Rows come out as batches are
     done. Where no face is looked for, the end of a table says so.
 
     Args:
@@ -110,6 +110,8 @@ def _crops(paths: Iterable[str], model: Answering, said: _Said) -> Iterator[Row]
     pictures = _pictures(paths, lambda content, name: read_picture(content, name, model.size), said)
     while batch := list(itertools.islice(pictures, BATCH)):
         names, pixels = zip(*batch, strict=True)
+        for name in (name for name, one in batch if np.ptp(one) == 0):
+            said.line(f"{fit(name)}: {finding.CONSTANT}, and its label says nothing")
         probabilities = model.probabilities(np.stack(pixels))
         yield from map(Row, names, labels(probabilities, model.classes, model.threshold), probabilities)
 
@@ -118,11 +120,11 @@ def _faces(paths: Iterable[str], model: Answering, marked: str | None, said: _Sa
     """A row for each face that is found in the pictures; marked: where copies of these go."""
     written: set[str] = set()
     for name, gray in _pictures(paths, read_whole, said):
-        faces = finding.find_faces(gray)
+        faces, crops, note = finding.look(gray, model.size)
         if not faces:
-            said.line(f"{fit(name)}: no face found")
+            said.line(f"{fit(name)}: {note}")
             continue
-        probabilities = model.probabilities(np.stack([finding.cut_out(gray, face, model.size) for face in faces]))
+        probabilities = model.probabilities(crops)
         named = labels(probabilities, model.classes, model.threshold)
         if marked:
             own = "stdin" if name == STDIN else Path(name).name
@@ -171,8 +173,6 @@ def _pictures(
         except UserError as error:
             said.failure(error)
             continue
-        if np.ptp(pixels) == 0:
-            said.line(f"{fit(name)}: constant, one gray level throughout: its label says nothing")
         yield name, pixels
 
 

@@ -17,15 +17,15 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
-from fer_experiments.serving.bodies import Picture, Refusal, decode, most_images, read_body, slices
+from fer_experiments.serving.answers import answers
+from fer_experiments.serving.bodies import Refusal, most_images
 from fer_experiments.serving.fast import Answering, answering, kept_at
+from fer_experiments.serving.finding import check_detector
 from fer_experiments.serving.loading import find_model, loading
 from fer_experiments.serving.turns import Batches, Turns
 from fer_experiments.terminal import say
@@ -90,6 +90,8 @@ def _load(config: Config, which: str, names: frozenset[str]) -> tuple[Version, S
     with loading(config, version, folder):
         classifier, app = models.load_scoring(folder)
     by = answering(classifier, kept_at(config, version))
+    with suppress(UserError):
+        check_detector()  # before anyone waits: while it is made, Python does nothing else
     return version, ServedModel(classifier, by, version, which, app, names)
 
 
@@ -133,7 +135,8 @@ class ServedModel:
         height, width = classifier.size
         self.expected = (
             f'expected {{"inputs": [...]}} with uint8 pixels [n, {height}, {width}] as nested lists of whole numbers '
-            f"from 0 to 255, or with n base64 strings of PNG, JPEG or WebP; n up to {most_images(classifier.size)}"
+            f"from 0 to 255, or with n base64 strings of PNG, JPEG or WebP; n up to {most_images(classifier.size)}; "
+            'each is a crop that one face fills, or with "find_faces": true beside them a photograph in base64'
         )
         self.about = {
             "model": version.name,
@@ -143,6 +146,7 @@ class ServedModel:
             "uncertain_below": classifier.threshold,
             "size": [height, width],
             "ask": f"POST /invocations with Content-Type application/json; {self.expected}",
+            "constant": "an image of a single gray level is no face, and its label says nothing",
             "limit": f"{LIMIT >> 20} MB",
             "engine": by.engine,
         }
@@ -188,33 +192,21 @@ class ServedModel:
 
         _check_content_type(request)
         async with self._body(request) as body:
-            asked = asyncio.create_task(self._probabilities(body))
+            asked = asyncio.create_task(answers(body, self.classifier, self.turns, self.batches))
             gone = asyncio.create_task(_disconnect(request.receive))
             try:
                 await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if not asked.done():
                     raise ClientDisconnect
-                probabilities = asked.result()
+                return {"predictions": asked.result()}
             except Refusal as refusal:
+                if refusal.status == 501:
+                    raise
                 raise Refusal(refusal.status, f"{refusal}; {self.expected}") from refusal
             finally:
                 asked.cancel()
                 gone.cancel()
                 del asked, gone  # a refusal, its frames and its task would keep each other, and the body
-        return {"predictions": predictions(probabilities, self.classifier)}
-
-    async def _probabilities(self, body: bytearray) -> np.ndarray:
-        """Of the images of a request; others have their turns in between, and it can be cancelled."""
-        size = self.classifier.size
-        read: np.ndarray | list[Picture] = await self.turns.take(len(body), read_body, body, size)
-        body.clear()
-        if isinstance(read, list):
-            left, parts = sum(picture.units for picture in read), []
-            for some in slices(read):
-                parts.append(await self.turns.take(left, decode, some, size))
-                left -= sum(picture.units for picture in some)
-            read = np.concatenate(parts)
-        return await self.batches.ask(read)
 
     @asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytearray]:
@@ -278,15 +270,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def predictions(probabilities: np.ndarray, classifier: FaceClassifier) -> list[dict[str, Any]]:
-    """The records of `FaceClassifier.table`, without the time that a data frame takes."""
-    names = [f"probability_{name}" for name in classifier.classes]
-    return [
-        {"label": label, **dict(zip(names, row, strict=True))}
-        for label, row in zip(classifier.labels(probabilities), probabilities.tolist(), strict=True)
-    ]
 
 
 def _check_content_type(request: Request) -> None:

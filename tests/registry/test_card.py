@@ -116,6 +116,7 @@ def test_what_a_european_user_and_a_user_of_the_data_must_know_is_there():
     text = card(subject())
     for said in ("Article 5(1)(f)", "2024/1689", "Article 50(3)", "crop that one face fills", "arXiv:1307.0414"):
         assert said in text, said
+    assert "A constant picture is no face" in section(text, "Intended use")
 
 
 @pytest.mark.parametrize(

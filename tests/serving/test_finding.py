@@ -11,21 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photographs import GRAY, PLACES, Place, found_faces, photograph
 from PIL import Image
 from tiny_champion import CLASSES, SIZE
 
 from fer_experiments.cli import main
 from fer_experiments.config import Config
-from fer_experiments.data.demo import draw_faces
-from fer_experiments.data.images import resized
 from fer_experiments.errors import UserError
 from fer_experiments.serving import fast, finding
 from fer_experiments.serving.finding import Face, cut_out, find_faces
 from fer_experiments.serving.predict import predict
 from fer_experiments.tracking.classifier import FaceClassifier
-
-GRAY = 127
-Place = tuple[int, int, int]  # left, top, side
 
 
 def overlap(face: Face, place: Place) -> float:
@@ -37,18 +33,9 @@ def overlap(face: Face, place: Place) -> float:
     return both / (face.width * face.height + side * side - both)
 
 
-def photograph(faces: list[np.ndarray], places: list[Place], shape: tuple[int, int] = (300, 640)) -> np.ndarray:
-    picture = np.full(shape, GRAY, np.uint8)
-    for face, (left, top, side) in zip(faces, places, strict=True):
-        picture[top : top + side, left : left + side] = resized(face, (side, side))
-    return picture
-
-
 @pytest.fixture(scope="module")
 def drawn() -> list[np.ndarray]:
-    """Drawn faces that the detector takes for some, about half of them, alone in a gray picture."""
-    place = (60, 40, 144)
-    return [f for f in draw_faces(12, 0).images if len(find_faces(photograph([f], [place], (240, 280)))) == 1][:2]
+    return found_faces()
 
 
 @pytest.fixture
@@ -57,8 +44,7 @@ def folder(
 ) -> Path:
     answers = fast.Answering("keras", classifier.classes, classifier.size, classifier.probabilities)
     monkeypatch.setattr(fast, "load_answering", lambda config, which: answers)
-    places = [(400, 60, 144), (60, 90, 144)]
-    Image.fromarray(photograph(drawn, places)).save(tmp_path / "both.png")
+    Image.fromarray(photograph(drawn, PLACES)).save(tmp_path / "both.png")
     Image.fromarray(np.full((200, 200), GRAY, np.uint8)).save(tmp_path / "none.png")
     return tmp_path
 
@@ -71,14 +57,13 @@ def test_each_face_has_a_row_with_its_place_from_the_top_down(
     rows = json.loads("\n".join(lines))
     assert [Path(row["file"]).name for row in rows] == ["both.png", "both.png"]
     faces = [Face(**row["face"]) for row in rows]
-    for face, place in zip(faces, [(400, 60, 144), (60, 90, 144)], strict=True):
-        assert overlap(face, place) > 0.5
+    for face, place in zip(faces, PLACES, strict=True):
+        assert overlap(face, place) > 0.5 and face.confidence > 0
     picture = np.asarray(Image.open(folder / "both.png"))
     asked = classifier.probabilities(np.stack([cut_out(picture, face, SIZE) for face in faces]))
     np.testing.assert_allclose([list(row["probabilities"].values()) for row in rows], asked, atol=1e-6)
     said = capsys.readouterr().err.splitlines()
-    assert said == [f"fer predict: {folder}/none.png: constant, one gray level throughout: its label says nothing",
-                    f"fer predict: {folder}/none.png: no face found"]  # fmt: skip
+    assert said == [f"fer predict: {folder}/none.png: constant, one gray level throughout: no face"]
 
 
 def test_table_and_csv_tell_the_place_and_copies_are_marked(registered: Config, folder: Path):
@@ -87,7 +72,7 @@ def test_table_and_csv_tell_the_place_and_copies_are_marked(registered: Config, 
     predict(registered, [str(folder / "both.png")], "csv", lines.append, find_faces=True, marked=str(marked))
     first, _ = csv.DictReader(io.StringIO("\n".join(lines)))
     assert list(first) == ["file", *Face._fields, "label", *(f"probability_{name}" for name in CLASSES)]
-    face = Face(*(int(first[key]) for key in Face._fields))
+    face = Face(*(int(first[key]) for key in Face._fields[:4]), float(first["confidence"]))
     assert [file.name for file in marked.iterdir()] == ["both.png.png"]
     copy, picture = (np.asarray(Image.open(file)) for file in (marked / "both.png.png", folder / "both.png"))
     assert copy.shape == (*picture.shape, 3)
@@ -115,7 +100,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
     assert "marked=out: faces are marked where they are looked for; say --find-faces too" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "dlib", None)
     assert main(["predict", str(folder), "--find-faces"]) == 2
-    assert "--find-faces: dlib is not installed; pip install dlib-bin" in capsys.readouterr().err
+    assert "--find-faces: dlib is not installed; pip install dlib-bin (the extra faces)" in capsys.readouterr().err
     with pytest.raises(UserError, match="dlib"):
         finding.check_detector()
 

@@ -94,7 +94,7 @@ def test_no_program_is_started(registered, tmp_path, monkeypatch):
         b"\xc5\xd0\xd3\xc6" + bytes(99),
     ):
         with pytest.raises(Refusal):
-            bodies.decode(read_body(json.dumps(asking(content)).encode(), SIZE), SIZE)
+            bodies.decode(read_body(json.dumps(asking(content)).encode(), SIZE).images, SIZE)
     assert not (tmp_path / "started").exists()
 
 

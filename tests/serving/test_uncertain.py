@@ -17,7 +17,7 @@ from tiny_champion import CLASSES, SIZE
 
 from fer_experiments.config import Config
 from fer_experiments.serving import fast, loading
-from fer_experiments.serving.serve import predictions
+from fer_experiments.serving.answers import predictions
 from fer_experiments.tracking import models
 
 THRESHOLD = 0.7
