@@ -134,9 +134,9 @@ def _kept(place: Path) -> Answering | None:
     try:
         if digests.changed((place / MADE).read_text(encoding="utf-8"), place) is None:
             classes, threshold = models.read_answers((place / CLASSES).read_text(encoding="utf-8"))
-            import openvino
+            from fer_experiments.features.engines.openvino import core
 
-            model = openvino.Core().read_model(place / GRAPH)
+            model = core().read_model(place / GRAPH)
             _, height, width, *_ = model.inputs[0].partial_shape
             size = height.get_length(), width.get_length()
             return Answering("openvino", classes, size, _asked(model), threshold)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
@@ -51,6 +53,25 @@ def test_an_engine_gives_what_keras_gives_in_order(loaded: Backbone, name: str, 
         assert (errors <= allowed * np.linalg.norm(keras_own.reshape(count, -1), axis=1)).all(), "each image its own"
     again = joined(forward(IMAGES[:count]))
     assert all(np.array_equal(one, other) for one, other in zip(again, joined(iter(parts)), strict=True))
+
+
+def test_a_network_that_another_thread_frees_leaves_signals_as_they_were():
+    code = """
+import signal, threading
+import numpy as np
+import openvino.opset15 as operations
+from openvino import Model
+from fer_experiments.features.engines.openvino import compiled
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+pixels = operations.parameter([1, 2], np.float32)
+held = [compiled(Model([operations.relu(pixels)], [pixels]), "float32", "LATENCY")]
+freeing = threading.Thread(target=held.clear)
+freeing.start()
+freeing.join()
+signal.raise_signal(signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize(("name", "precision"), HERE)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,19 +37,29 @@ def converted(model: keras.Model, batch_size: int | None) -> Any:
         return openvino.convert_model(function)
 
 
+@cache
+def core() -> Any:
+    """The process's openvino.Core, which is never freed.
+
+    One that is freed by another thread than the one that it was made in leaves that with a stack for signals that is
+    none: the next signal, a Ctrl-C, would be a segmentation fault (OpenVINO 2026.4, on CPUs with AVX-512).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def compiled(model: Any, precision: str, goal: str) -> Any:
     """An openvino.CompiledModel of an openvino.Model, or of the .xml file of one. goal: OpenVINO's hint.
 
     Raises:
         Unsuited: OpenVINO cannot.
     """
-    import openvino
-
     hints: dict[str, Any] = {"PERFORMANCE_HINT": goal, "INFERENCE_PRECISION_HINT": PRECISION[precision]}
     if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():  # a worker's share of the cores
         hints["INFERENCE_NUM_THREADS"] = int(threads)
     with _unsuited(getattr(model, "friendly_name", model)):
-        return openvino.compile_model(model, "CPU", hints)
+        return core().compile_model(model, "CPU", hints)
 
 
 @contextmanager
