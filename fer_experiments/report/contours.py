@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from fer_experiments.report.figures import about, axis, finish, scored
+from fer_experiments.report.figures import about, axis, finish, ids, scored
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import Scale, scale_of
 
@@ -34,6 +34,7 @@ def contours(record: Record, paths: Sequence[str]) -> go.Figure | None:
     points = go.Scatter(
         x=(np.array(across.at) + jitter[0] * across.discrete).tolist(),
         y=(np.array(up.at) + jitter[1] * up.discrete).tolist(),
+        ids=ids(trials),
         mode="markers",
         marker={
             **colours,
@@ -49,7 +50,7 @@ def contours(record: Record, paths: Sequence[str]) -> go.Figure | None:
     figure = go.Figure([drawn, points])
     figure.update_xaxes(axis(across))
     figure.update_yaxes(axis(up))
-    return finish(figure, 460, showlegend=False, margin={"l": 70, "r": 20, "t": 20, "b": 50})
+    return finish(figure, 460, showlegend=False)
 
 
 def smoothed(across: Scale, up: Scale, scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from fer_experiments.config import ALL_FOLDS
 from fer_experiments.evaluation.style import BLUE, ORANGE, PURPLE
-from fer_experiments.report.figures import finish
+from fer_experiments.report.figures import LEGEND, finish, ids
 from fer_experiments.report.markup import facts, figure, paragraph, section, table
 from fer_experiments.report.record import Record
 from fer_experiments.search.budget import per_hour
@@ -92,12 +92,11 @@ def seconds(trials: list[Trial]) -> go.Figure:
         if any(heights):
             hover = f"trial %{{x}}, {name}: %{{y:.1f}} s<extra></extra>"
             numbers = [trial.number for trial in trials]
-            made.add_trace(go.Bar(x=numbers, y=heights, name=name, marker={"color": colour}, hovertemplate=hover))
+            bars = go.Bar(x=numbers, y=heights, ids=ids(trials), name=name, hovertemplate=hover)
+            made.add_trace(bars.update(marker={"color": colour}))
     made.update_xaxes(title="trial")
     made.update_yaxes(title="seconds")
-    legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}
-    margin = {"l": 70, "r": 20, "t": 60, "b": 50}
-    return finish(made, 360, barmode="stack", bargap=0.1, showlegend=True, legend=legend, margin=margin)
+    return finish(made, 360, barmode="stack", bargap=0.1, showlegend=True, legend=LEGEND)
 
 
 def _ran(record: Record) -> list[Trial]:

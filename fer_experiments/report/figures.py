@@ -26,6 +26,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "repeated": {"symbol": "diamond-open", "color": GRAY},
     "failed": {"symbol": "x", "color": PURPLE},
 }
+LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}  # clear of the tool bar
 SLICES = 3  # a row
 
 
@@ -36,6 +37,7 @@ def finish(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GRAY, "activecolor": BLUE},
         height=height,
         **{"margin": {"l": 70, "r": 20, "t": 40, "b": 50}, "hoverlabel": {"align": "left"}, **layout},
     )
@@ -57,8 +59,7 @@ def objective(record: Record) -> go.Figure | None:
     shown = [[k == kind for k, made in enumerate(traces) for _ in made] for kind in range(len(traces))]
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title=escaped(record.sweep.objective))
-    legend = {"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0}
-    return finish(figure, 460, updatemenus=[by_trial_or_time(*shown)], legend=legend)
+    return finish(figure, 460, updatemenus=[by_trial_or_time(*shown)], legend=LEGEND)
 
 
 def by_trial_or_time(trial: list[bool], time: list[bool]) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def _over(record: Record, trials: list[Trial], at: dict[int, float]) -> list[go.
                 go.Scatter(
                     x=[at[t.number] for t in some],
                     y=heights,
+                    ids=ids(some),
                     mode="markers",
                     marker={"size": 8, **marker},
                     error_y=_spreads(some),
@@ -116,6 +118,11 @@ def _spreads(trials: list[Trial]) -> dict[str, Any]:
     return {"type": "data", "array": spreads, "visible": visible, "color": GRAY, "thickness": 1, "width": 2}
 
 
+def ids(trials: list[Trial]) -> list[str]:
+    """Of the points of these trials, by which page.js dims those that are not selected."""
+    return [str(trial.number) for trial in trials]
+
+
 def about(trial: Trial) -> str:
     """What one reads of a trial on pointing at it."""
     score = "failed" if trial.score is None else f"{trial.score:.4f}{spread_of(trial)}"
@@ -134,27 +141,35 @@ def scored(record: Record) -> list[Trial]:
     return [t for t in record.state.ended if t.score is not None and t.status != "repeated"]
 
 
+def axes(record: Record) -> dict[str, Scale]:
+    """The axes of `parallel_coordinates`, by config path: the hyperparameters and the objective; none without trials."""
+    trials, name = scored(record), record.sweep.objective
+    if not trials:
+        return {}
+    made = {path: scale_of(path, entry, [t.values.get(path) for t in trials]) for path, entry in record.sweep.space.items()}
+    scores = [t.score or 0.0 for t in trials]
+    return {**made, name: Scale(name, scores, min(scores), max(scores), {})}
+
+
 def parallel_coordinates(record: Record) -> go.Figure | None:
     """A line a trial through its hyperparameters to its objective; dragging along an axis selects lines."""
     trials = scored(record)
     if not trials:
         return None
     dimensions = []
-    for path, entry in record.sweep.space.items():
-        scale = scale_of(path, entry, [t.values.get(path) for t in trials])
+    for path, scale in axes(record).items():
         label = escaped(scale.label).replace(".", ".<br>", 1)
-        dimension: dict[str, Any] = {"label": label, "values": scale.at, "range": [scale.low, scale.high]}
+        dimension: dict[str, Any] = {"name": path, "label": label, "values": scale.at, "range": [scale.low, scale.high]}
         if scale.ticks:
             dimension |= {"tickvals": list(scale.ticks), "ticktext": list(scale.ticks.values())}
         dimensions.append(dimension)
     scores = [t.score for t in trials]
-    dimensions.append({"label": escaped(record.sweep.objective), "values": scores})
     line = {"color": scores, "colorscale": "Viridis", "reversescale": record.sweep.direction == "min"}
     figure = go.Figure(
         go.Parcoords(
             dimensions=dimensions,
             line={**line, "showscale": True, "colorbar": {"thickness": 12}},
-            customdata=[t.number for t in trials],
+            ids=ids(trials),
             unselected={"line": {"color": "#888888", "opacity": 0.08}},
             labelfont={"size": 12},
             rangefont={"color": "rgba(0,0,0,0)"},  # they would lie on the second line of labels
@@ -186,8 +201,7 @@ def importances(table: pd.DataFrame) -> go.Figure:
     )
     figure = go.Figure([bars, marks])
     figure.update_xaxes(tickformat=".0%", rangemode="tozero", title="share")
-    legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
-    return finish(figure, 130 + 34 * len(rows), legend=legend, margin={"l": 70, "r": 20, "t": 50, "b": 50})
+    return finish(figure, 160 + 34 * len(rows), legend={**LEGEND, "traceorder": "normal"})
 
 
 def slices(record: Record) -> go.Figure | None:
@@ -210,6 +224,7 @@ def slices(record: Record) -> go.Figure | None:
         points = go.Scatter(
             x=at,
             y=[t.score for t in trials],
+            ids=ids(trials),
             error_y=_spreads(trials),
             mode="markers",
             marker={"size": 7, "color": numbers, "coloraxis": "coloraxis", "line": {"width": 0.5, "color": GRAY}},
@@ -220,7 +235,7 @@ def slices(record: Record) -> go.Figure | None:
         figure.update_xaxes(axis(scale), row=row, col=column)
     figure.update_yaxes(title=escaped(record.sweep.objective), col=1)
     bar = {"colorscale": [[0, "#bcd6ee"], [1, BLUE]], "colorbar": {"title": "trial", "thickness": 12}}
-    return finish(figure, 20 + 300 * rows, showlegend=False, coloraxis=bar, margin={"l": 70, "r": 20, "t": 10, "b": 50})
+    return finish(figure, 50 + 300 * rows, showlegend=False, coloraxis=bar)
 
 
 def axis(scale: Scale) -> dict[str, Any]:

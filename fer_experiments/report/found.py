@@ -14,6 +14,7 @@ from fer_experiments.report import figures, results
 from fer_experiments.report.contours import contours
 from fer_experiments.report.markup import figure, folded, paragraph, section, table, to_copy
 from fer_experiments.report.record import Record
+from fer_experiments.report.selection import selection
 from fer_experiments.search import leaderboard
 from fer_experiments.search.importance import FEWEST_TRIALS, how_sure, importances
 from fer_experiments.search.leaderboard import written
@@ -58,20 +59,22 @@ def board(record: Record) -> str:
         return section("leaderboard", "Leaderboard", paragraph("No trial has ended yet."))
     rows = frame.astype(object).where(frame.notna(), None).itertuples(index=False)
     shown = table([str(column) for column in frame], rows, name="trials", sortable=True)
-    hint = "A click on a header sorts. Selecting lines in the parallel coordinates below selects rows here."
+    hint = "A click on a header sorts. Selecting trials in the parallel coordinates below selects rows and points."
     if "tied" in frame:
         hint += " Tied: whether a trial differs from the best by no more than the standard error of that difference."
-    return section("leaderboard", "Leaderboard", '<p id="selected" role="status"></p>', shown, hint=hint)
+    return section("leaderboard", "Leaderboard", shown, hint=hint)
 
 
 class Chart(NamedTuple):
-    """A figure with its heading and a hint; draw returns None when there is nothing to show, and `instead` is said."""
+    """A figure with its heading, a hint and what is below it; draw returns None when there is nothing to show, and
+    `instead` is said."""
 
     name: str
     title: str
     draw: Callable[[Record], go.Figure | None]
     instead: str
     hint: str = ""
+    below: Callable[[Record], str] | None = None
 
 
 BARS = "Bars: the standard deviation over the fits of a trial, where it has several."
@@ -84,6 +87,7 @@ OVERVIEW = (
         "No trial has a score yet.",
         "Drag along an axis to select lines, click on it to release them; drag an axis by its name to move it. "
         "Failed and repeated trials are left out.",
+        selection,
     ),
 )
 DETAILS = (
@@ -117,7 +121,8 @@ def chart(record: Record, made: Chart) -> str:
     drawn = made.draw(record)
     if drawn is None:
         return section(made.name, made.title, paragraph(made.instead))
-    return section(made.name, made.title, figure(f"{made.name}-chart", drawn), hint=made.hint)
+    below = made.below(record) if made.below else ""
+    return section(made.name, made.title, figure(f"{made.name}-chart", drawn), below, hint=made.hint)
 
 
 def mattered(record: Record) -> str:

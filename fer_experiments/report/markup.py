@@ -88,6 +88,7 @@ def figure(name: str, chart: go.Figure) -> str:
         f'aria-pressed="{"false" if place else "true"}">{html.escape(button.label)}</button>'
         for place, button in enumerate(buttons)
     )
-    config = {"displaylogo": False, "responsive": True}
+    without = ["select2d", "lasso2d", "autoScale2d"]  # the page selects (page.js)
+    config = {"displaylogo": False, "showSendToCloud": False, "responsive": True, "modeBarButtonsToRemove": without}
     drawn = plotly.io.to_html(chart, config, include_plotlyjs=False, full_html=False, div_id=name, default_width="100%")
-    return (f'<div class="views" role="group">{views}</div>' if views else "") + str(drawn)
+    return (f'<div class="views" role="group">{views}</div>' if views else "") + f'<div class="chart">{drawn}</div>'

@@ -41,22 +41,76 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   });
 }
 
-// Lines brushed in the parallel coordinates select rows of the leaderboard.
-const coordinates = document.getElementById("coordinates-chart"), trials = document.getElementById("trials");
-if (coordinates && trials) {
+// What is selected on the axes of the parallel coordinates is shown by rows, points, curves and the form, which sets it.
+const coordinates = document.getElementById("coordinates-chart"), form = document.getElementById("selection");
+if (coordinates && form) {
+  const charts = [...document.querySelectorAll(".js-plotly-plot")].filter((chart) => chart !== coordinates);
+  const trials = document.getElementById("trials"), status = document.getElementById("selected");
   const column = [...trials.tHead.rows[0].cells].findIndex((cell) => cell.textContent === "trial");
-  coordinates.on("plotly_restyle", () => {
-    const { dimensions, customdata } = coordinates.data[0];
-    const brushed = dimensions.filter((d) => d.constraintrange && d.constraintrange.length);
-    const inside = (d, at) => [d.constraintrange].flat(Array.isArray(d.constraintrange[0]) ? 1 : 0)
-      .some(([low, high]) => d.values[at] >= low && d.values[at] <= high);
-    const kept = new Set(customdata.filter((_, at) => brushed.every((d) => inside(d, at))).map(String));
-    for (const row of trials.tBodies[0].rows) {
-      row.hidden = brushed.length > 0 && !kept.has(row.cells[column].dataset.value);
+  const ranges = ({ constraintrange: some }) => some?.length ? (Array.isArray(some[0]) ? some : [some]) : [];
+  const within = (axis, at) => ranges(axis).some(([low, high]) => low <= at && at <= high);
+  const changed = new Set();  // fieldsets that the axes do not follow yet
+  let timer;
+
+  const say = (field, axis) => {
+    for (const input of field.querySelectorAll("[type=range]")) {
+      const at = Number(input.value), number = Number(("log" in field.dataset ? 10 ** at : at).toPrecision(4));
+      const text = axis.ticktext?.[axis.tickvals.indexOf(at)] ?? String(number);
+      input.nextElementSibling.textContent = text;
+      input.setAttribute("aria-valuetext", text);
     }
-    document.getElementById("selected").textContent = brushed.length
-      ? `${kept.size} of ${customdata.length} trials selected in the parallel coordinates.` : "";
+  };
+  const fill = (field, axis) => {
+    for (const box of field.querySelectorAll("[type=checkbox]")) box.checked = within(axis, Number(box.value));
+    const [from, to] = field.querySelectorAll("[type=range]"), ends = ranges(axis).flat();
+    if (from) [from.value, to.value] = ends.length ? [Math.min(...ends), Math.max(...ends)] : [from.min, to.max];
+    say(field, axis);
+  };
+  const restyle = (chart, attribute, told, value) => {
+    const some = chart.data.flatMap((trace, place) => told in trace ? [place] : []);
+    if (some.length) Plotly.restyle(chart, { [attribute]: some.map((place) => value(chart.data[place][told])) }, some);
+  };
+  const show = () => {
+    const { dimensions, ids } = coordinates.data[0];
+    const brushed = dimensions.filter((axis) => ranges(axis).length), all = !brushed.length;
+    const kept = new Set(ids.filter((_, at) => brushed.every((axis) => within(axis, axis.values[at]))));
+    status.textContent = all ? `All ${ids.length} trials.` : `${kept.size} of ${ids.length} trials selected.`;
+    for (const row of trials.tBodies[0].rows) row.hidden = !all && !kept.has(row.cells[column].dataset.value);
+    for (const axis of dimensions) {
+      const field = form.elements[axis.name];
+      if (!changed.has(field)) fill(field, axis);
+    }
+    for (const chart of charts) {
+      restyle(chart, "selectedpoints", "ids", (own) => all ? null : own.flatMap((id, at) => kept.has(id) ? [at] : []));
+      restyle(chart, "opacity", "meta", (own) => all || kept.has(own) ? 1 : 0.15);
+    }
+  };
+
+  const wanted = (field) => {
+    const boxes = [...field.querySelectorAll("[type=checkbox]:checked")].map((box) => Number(box.value));
+    if (boxes.length) return boxes.map((at) => [at - 0.25, at + 0.25]);
+    const [from, to] = field.querySelectorAll("[type=range]");
+    const whole = !from || (Number(from.value) <= Number(from.min) && Number(to.value) >= Number(to.max));
+    return whole ? null : [[Number(from.value), Number(to.value)]];
+  };
+  const select = (fields, value) => {
+    const places = new Map(coordinates.data[0].dimensions.map((axis, place) => [axis.name, place]));  // they can be moved
+    const set = fields.map((f) => [`dimensions[${places.get(f.name)}].constraintrange`, [value(f)]]);
+    changed.clear();
+    Plotly.restyle(coordinates, Object.fromEntries(set));
+  };
+  form.addEventListener("input", ({ target }) => {
+    const field = target.closest("fieldset"), [from, to] = field.querySelectorAll("[type=range]");
+    if (from && Number(from.value) > Number(to.value)) (target === from ? to : from).value = target.value;
+    say(field, coordinates.data[0].dimensions.find((axis) => axis.name === field.name));
+    changed.add(field);
+    clearTimeout(timer);  // a key held down: drawing a thousand trials takes as long as several of its repetitions
+    timer = setTimeout(() => select([...changed], wanted), 200);
   });
+  form.addEventListener("submit", (event) => event.preventDefault());  // Enter
+  form.querySelector("button").addEventListener("click", () => select([...form.querySelectorAll("fieldset")], () => null));
+  coordinates.on("plotly_restyle", show);
+  for (const axis of coordinates.data[0].dimensions) fill(form.elements[axis.name], axis);
 }
 
 // Plotly knows no dark mode: backgrounds are transparent, the letters follow the page.

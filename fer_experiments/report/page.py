@@ -56,6 +56,7 @@ def page(record: Record) -> str:
     ]
     links = "".join(f'<a href="#{name}">{html.escape(text)}</a>' for name, text in PARTS.items())
     header = f"{paragraph(_status(record))}{_tiles(record)}<nav>{links}</nav>"
+    parts.append('<p id="selected" role="status"></p>')
     return document(f"Sweep {record.state.id}", header, "".join(parts), get_plotlyjs(), script())
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fer_experiments.evaluation.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
-from fer_experiments.report.figures import finish
+from fer_experiments.report.figures import LEGEND, finish
 from fer_experiments.report.record import Record
 from fer_experiments.report.scales import escaped, short
 
@@ -35,6 +35,7 @@ def learning_curves(record: Record) -> go.Figure | None:
                     line={"color": colour, **line},
                     name=f"trial {number} ({trial.score:.4f})",
                     legendgroup=str(number),
+                    meta=str(number),  # by which page.js dims it
                     showlegend=split == "val" and column == 1,
                     hovertemplate=f"trial {number}, {split}/{metric}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
                 )
@@ -42,8 +43,7 @@ def learning_curves(record: Record) -> go.Figure | None:
     if max(len(history) for history in record.curves.values()) < 12:
         figure.update_xaxes(dtick=1)
     figure.update_xaxes(title="epoch")
-    legend = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0}
-    return finish(figure, 440, legend=legend)
+    return finish(figure, 450, legend=LEGEND, margin={"l": 70, "r": 20, "t": 60, "b": 50})
 
 
 def confusion_matrices(record: Record) -> go.Figure | None:

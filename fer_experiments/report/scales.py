@@ -18,7 +18,7 @@ class Scale:
     """An axis for one hyperparameter: numbers as they are or their log10, the values of a choice by their place.
 
     at: where each trial lies. low, high: what the space allows. ticks: place -> text; empty for the chart's own.
-    discrete: of a choice. No text is escaped.
+    discrete: of a choice. log: places are log10. No text is escaped.
     """
 
     label: str
@@ -27,6 +27,7 @@ class Scale:
     high: float
     ticks: dict[float, str]
     discrete: bool = False
+    log: bool = False
 
 
 def scale_of(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scale:
@@ -49,7 +50,7 @@ def scale_of(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scal
     if entry.get("sampling") != "log":
         return Scale(path, [float(value) for value in values], low, high, {})
     low, high = math.log10(low), math.log10(high)
-    return Scale(f"{path} (log)", [math.log10(v) for v in values], low, high, _log_ticks(low, high))
+    return Scale(f"{path} (log)", [math.log10(v) for v in values], low, high, _log_ticks(low, high), log=True)
 
 
 def _with_absent(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scale:

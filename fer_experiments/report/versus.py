@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from fer_experiments.report.figures import about, by_trial_or_time, finish
+from fer_experiments.report.figures import LEGEND, about, by_trial_or_time, finish
 from fer_experiments.report.markup import figure, paragraph, section, table
 from fer_experiments.report.page import MOMENT, document, script
 from fer_experiments.report.record import Record
@@ -93,8 +93,7 @@ def bests_over(records: Sequence[Record]) -> go.Figure:
     by_trial, by_time = ([view[kind] for view in views] for kind in range(2))
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title=escaped(records[0].sweep.objective))
-    legend = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0}
-    return finish(figure, 480, updatemenus=[by_trial_or_time(by_trial, by_time)], legend=legend)
+    return finish(figure, 480, updatemenus=[by_trial_or_time(by_trial, by_time)], legend=LEGEND)
 
 
 def _line(record: Record, at: Mapping[int, float], colour: str) -> list[go.Scatter]:

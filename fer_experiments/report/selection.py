@@ -1,0 +1,38 @@
+"""The form that selects trials as dragging along the axes of the parallel coordinates does."""
+
+from __future__ import annotations
+
+import html
+
+from fer_experiments.report.figures import axes
+from fer_experiments.report.markup import folded
+from fer_experiments.report.record import Record
+from fer_experiments.report.scales import Scale
+
+
+def selection(record: Record) -> str:
+    """For each axis two sliders or, of a choice, a box for each value; page.js sets the axes by them and them by these.
+
+    Folded, as the mouse needs none of it.
+    """
+    fields = "".join(_field(path, scale) for path, scale in axes(record).items())
+    release = '<button type="button">All trials</button>'
+    return folded("Select by value", f'<form id="selection">{fields}<p>{release}</p></form>')
+
+
+def _field(path: str, scale: Scale) -> str:
+    """The fieldset of an axis, whose name is its path."""
+    label = html.escape(scale.label)
+    if scale.discrete:
+        inputs = "".join(
+            f'<label><input type="checkbox" value="{place!r}"> {html.escape(text)}</label>'
+            for place, text in scale.ticks.items()
+        )
+    else:
+        inputs = "".join(
+            f'<label>{end} <input type="range" aria-label="{label} {end}" min="{scale.low!r}" max="{scale.high!r}" '
+            f'step="any" value="{value!r}"> <span aria-hidden="true"></span></label>'
+            for end, value in (("from", scale.low), ("to", scale.high))
+        )
+    logarithm = " data-log" if scale.log else ""
+    return f'<fieldset name="{html.escape(path)}"{logarithm}><legend>{label}</legend>{inputs}</fieldset>'
