@@ -142,11 +142,13 @@ def scored(record: Record) -> list[Trial]:
 
 
 def axes(record: Record) -> dict[str, Scale]:
-    """The axes of `parallel_coordinates`, by config path: the hyperparameters and the objective; none without trials."""
+    """The axes of `parallel_coordinates`, by path: hyperparameters and the objective; none without trials."""
     trials, name = scored(record), record.sweep.objective
     if not trials:
         return {}
-    made = {path: scale_of(path, entry, [t.values.get(path) for t in trials]) for path, entry in record.sweep.space.items()}
+    made = {
+        path: scale_of(path, entry, [t.values.get(path) for t in trials]) for path, entry in record.sweep.space.items()
+    }
     scores = [t.score or 0.0 for t in trials]
     return {**made, name: Scale(name, scores, min(scores), max(scores), {})}
 

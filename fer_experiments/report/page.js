@@ -113,6 +113,11 @@ if (coordinates && form) {
   for (const axis of coordinates.data[0].dimensions) fill(form.elements[axis.name], axis);
 }
 
+// On a touch screen a finger scrolls, over charts too.
+if (matchMedia("(pointer: coarse)").matches) {
+  for (const chart of document.querySelectorAll(".js-plotly-plot")) Plotly.relayout(chart, { dragmode: false });
+}
+
 // Plotly knows no dark mode: backgrounds are transparent, the letters follow the page.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const colour = () => {

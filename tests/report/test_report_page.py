@@ -1,13 +1,11 @@
-"""Pages of states that a small sweep does not come to; read by a parser and a browser."""
+"""Pages of states that a small sweep does not come to; read by a parser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import pytest
-from chromium import PATIENCE
 from parsed_page import Read
 from plotly.offline import get_plotlyjs
 
@@ -33,20 +31,6 @@ CLEANING = {
     **{"steps": ["conflicting"], "found_by_usage": FOUND, "found": 35887},
     **{"removed": {"conflicting": {"Training": 100}}, "kept_by_usage": FOUND, "kept": 35787},
 }
-# Whether a word of these cells lies on two lines; and whether the chart's tool bar lies on a button.
-BROKEN = """cells => cells.some(cell => [...cell.textContent.matchAll(/[^\\s]+/g)].some(word => {
-    const range = document.createRange();
-    range.setStart(cell.firstChild, word.index);
-    range.setEnd(cell.firstChild, word.index + word[0].length);
-    return new Set([...range.getClientRects()].map(rect => rect.top)).size > 1;
-}))"""
-COVERED = """chart => {
-    const bar = chart.querySelector(".modebar").getBoundingClientRect();
-    return [...document.querySelectorAll(".views button"), ...chart.querySelectorAll(".legend")].some(button => {
-        const box = button.getBoundingClientRect();
-        return bar.left < box.right && box.left < bar.right && bar.top < box.bottom && box.top < bar.bottom;
-    });
-}"""
 
 
 def made_up(trials: list[dict[str, Any]], *, oracle: str = "random", status: str = "finished", **more: Any) -> Record:
@@ -105,6 +89,7 @@ def test_sweeps_with_little_in_them_have_a_page(trials: list[dict[str, Any]], ex
     assert [a["id"] for tag, a in read.tags if tag == "section"] == list(PARTS)
     for part, text in expected.items():
         assert text in read.sections[part], part
+    assert any(tag == "form" for tag, _ in read.tags) == any(t["score"] is not None for t in trials)
 
 
 def hostile() -> Record:
@@ -136,6 +121,16 @@ def test_a_thousand_trials_stay_below_ten_megabytes():
     text = page(made_up(trials, times={n: (n / 100, n / 100 + 0.01) for n in range(1000)}))
     assert len(text) - len(get_plotlyjs()) < 3e6
     assert len(Read(text).tables["trials"]) == 1001
+
+
+def test_every_axis_has_its_sliders_or_a_box_for_each_value():
+    read = Read(page(made_up([trial(0), trial(1)])))
+    assert [a["name"] for tag, a in read.tags if tag == "fieldset"] == [*SPACE, "final/val_accuracy"]
+    inputs = [a for tag, a in read.tags if tag == "input"]
+    sliders = [(a["aria-label"], float(a["min"] or ""), float(a["max"] or "")) for a in inputs if a["type"] == "range"]
+    assert sliders[:2] == [(f"head.l2 (log) {end}", -6, -1) for end in ("from", "to")] and len(sliders) == 6
+    boxes = [float(a["value"] or "") for a in inputs if a["type"] == "checkbox"]
+    assert boxes == [*range(3), *range(2), *range(3)]
 
 
 def test_an_absent_value_lies_below_what_the_space_allows_and_is_named():
@@ -174,93 +169,3 @@ def test_a_scale_spans_the_space_and_names_its_values():
     assert list(narrow.ticks.values()) == ["0.0002", "0.0005", "0.001", "0.002", "0.005"]
     widths = scale_of("w", SPACE["head.dense_widths"], [[128, 64], []])
     assert widths.at == [2, 0] and widths.ticks == {0: "[]", 1: "[32]", 2: "[128, 64]"}
-
-
-@pytest.fixture(scope="module")
-def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The hostile sweep's page, opened from disk without a network."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page(hostile()))
-    context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
-    context.set_default_timeout(PATIENCE)
-    tab = context.new_page()
-    tab.said, tab.asked = [], []
-    tab.on("console", lambda message: tab.said.append(message.text) if message.type == "error" else None)
-    tab.on("pageerror", lambda error: tab.said.append(str(error)))
-    tab.on("request", lambda request: tab.asked.append(request.url))
-    tab.goto(path.as_uri())
-    tab.wait_for_selector("#coordinates-chart .axis-brush", state="attached")
-    yield tab
-    context.close()
-
-
-def test_the_page_renders_without_errors_or_requests(opened: Any):
-    charts = opened.eval_on_selector_all(".js-plotly-plot", "all => all.map(one => one.id)")
-    assert charts == [
-        f"{n}-chart"
-        for n in ("objective", "coordinates", "importances", "contours", "slices", "curves", "confusion", "cost")
-    ]
-    assert opened.locator("#objective-chart .scatterlayer .point").count() >= 12
-    assert not opened.said
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in opened.asked) and len(opened.asked) == 1
-    assert opened.evaluate("window.hacked") is None
-
-
-def test_a_click_on_a_header_sorts_the_rows_by_number_and_back(opened: Any):
-    column = "rows => rows.map(row => row.cells[3].dataset.value)"
-    header = opened.locator("#trials th", has_text="head.l2")
-    header.locator("button").click()
-    values = [float(v) for v in opened.eval_on_selector_all("#trials tbody tr", column)]
-    assert len(values) == 12 and values == sorted(values) and header.get_attribute("aria-sort") == "ascending"
-    header.locator("button").focus()
-    opened.keyboard.press("Enter")
-    values = [float(v) for v in opened.eval_on_selector_all("#trials tbody tr", column)]
-    assert values == sorted(values, reverse=True) and header.get_attribute("aria-sort") == "descending"
-    opened.locator("#trials th", has_text="final/val_accuracy").locator("button").click()
-    failed = "rows => rows.map(row => row.cells[2].textContent)"
-    assert opened.eval_on_selector_all("#trials tbody tr", failed)[-1] == "", "the failed trial stays last"
-
-
-def test_a_drag_along_an_axis_selects_trials_and_rows(opened: Any):
-    axis = opened.locator("#coordinates-chart .axis-brush").first
-    axis.scroll_into_view_if_needed()
-    box = axis.bounding_box()
-    x = box["x"] + box["width"] / 2
-    opened.mouse.move(x, box["y"] + 0.15 * box["height"])
-    opened.mouse.down()
-    opened.mouse.move(x, box["y"] + 0.3 * box["height"], steps=5)
-    opened.mouse.up()
-    brushed = "document.getElementById('coordinates-chart').data[0].dimensions[0].constraintrange"
-    opened.wait_for_function(f"{brushed} !== undefined")
-    low, high = opened.evaluate(brushed)
-    assert -6 <= low < high <= -1
-    inside = {str(n) for n in range(12) if n != 4 and low <= -(1 + n / 10) <= high}
-    shown = opened.eval_on_selector_all(
-        "#trials tbody tr", "rows => rows.filter(row => !row.hidden).map(row => row.cells[1].dataset.value)"
-    )
-    assert set(shown) == inside and 0 < len(inside) < 11
-    assert f"{len(inside)} of 11 trials selected" in opened.inner_text("#selected")
-
-
-def test_the_keyboard_alone_shows_trials_by_time_and_back(opened: Any):
-    axis = "document.getElementById('objective-chart').layout.xaxis.title.text"
-    for name, title in (("by time", "hours since the first trial started"), ("by trial", "trial")):
-        button = opened.locator("#objective .views button", has_text=name)
-        button.focus()
-        opened.keyboard.press("Enter")
-        opened.wait_for_function(f"{axis} === '{title}'")
-        assert button.get_attribute("aria-pressed") == "true"
-        assert opened.locator("#objective .views button[aria-pressed=true]").count() == 1
-
-
-@pytest.mark.parametrize("width", [360, 1400])
-def test_words_stay_whole_and_no_tool_bar_lies_on_a_button(opened: Any, width: int):
-    before = opened.viewport_size
-    opened.set_viewport_size({"width": width, "height": 900})
-    drawn = "c => c.clientWidth < innerWidth && c.querySelector('.main-svg').clientWidth === c.clientWidth"
-    opened.wait_for_function(f"({drawn})(document.getElementById('objective-chart'))")
-    opened.hover("#objective-chart .nsewdrag")
-    assert opened.locator("#objective .views button").count() == 2
-    assert not opened.eval_on_selector("#objective-chart", COVERED)
-    assert not opened.eval_on_selector_all("#data table td:first-child, #cost dd", BROKEN)
-    opened.set_viewport_size(before)
