@@ -43,7 +43,7 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
 
 // What is selected on the axes of the parallel coordinates is shown by rows, points, curves and the form, which sets it.
 const coordinates = document.getElementById("coordinates-chart"), form = document.getElementById("selection");
-if (coordinates && form) {
+if (form) {
   const charts = [...document.querySelectorAll(".js-plotly-plot")].filter((chart) => chart !== coordinates);
   const trials = document.getElementById("trials"), status = document.getElementById("selected");
   const column = [...trials.tHead.rows[0].cells].findIndex((cell) => cell.textContent === "trial");
@@ -119,7 +119,7 @@ if (matchMedia("(pointer: coarse)").matches) {
 }
 
 // Plotly knows no dark mode: backgrounds are transparent, the letters follow the page.
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 const colour = () => {
   const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
   for (const chart of document.querySelectorAll(".js-plotly-plot")) Plotly.relayout(chart, { "font.color": ink });

@@ -11,10 +11,7 @@ from fer_experiments.report.scales import Scale
 
 
 def selection(record: Record) -> str:
-    """For each axis two sliders or, of a choice, a box for each value; page.js sets the axes by them and them by these.
-
-    Folded, as the mouse needs none of it.
-    """
+    """For each axis two sliders or, of a choice, a box for each value; page.js keeps axes and form the same."""
     fields = "".join(_field(path, scale) for path, scale in axes(record).items())
     release = '<button type="button">All trials</button>'
     return folded("Select by value", f'<form id="selection">{fields}<p>{release}</p></form>')

@@ -134,6 +134,16 @@ def test_a_tool_bar_is_seen_when_it_has_the_focus_and_sends_nothing_away(opened:
     opened.wait_for_function("getComputedStyle(document.querySelector('#objective-chart .modebar')).opacity === '1'")
 
 
+def test_a_finger_scrolls_over_charts(opened: Any, browser: Any):
+    context = browser.new_context(viewport={"width": 360, "height": 800}, has_touch=True, is_mobile=True)
+    tab = context.new_page()
+    tab.goto(opened.url, timeout=PATIENCE)
+    tab.wait_for_selector("#coordinates-chart .axis-brush", state="attached", timeout=PATIENCE)
+    modes = "charts => charts.map(chart => chart._fullLayout.dragmode)"
+    assert set(tab.eval_on_selector_all(".js-plotly-plot", modes)) == {False}
+    context.close()
+
+
 def test_a_print_has_whole_tables_and_nothing_to_press(opened: Any):
     opened.emulate_media(media="print")
     cut = "all => all.filter(one => getComputedStyle(one).overflowY !== 'visible').length"
