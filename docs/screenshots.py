@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("tests", "benchmarks")]
 
 from chromium import PATIENCE, mlflow_ui, open_browser
 
@@ -105,12 +105,13 @@ def model_picture(tab: Any, store: Store, state: State, out: Path) -> None:
 
 
 def report_picture(tab: Any, page: Path, out: Path) -> None:
-    """The report's head, the first rows of its leaderboard and its parallel coordinates, without what is between."""
+    """The report's head, the first rows of its leaderboard and its parallel coordinates, with their form."""
     tab.goto(page.resolve().as_uri())
     tab.wait_for_selector("#coordinates-chart .axis-brush", state="attached")
     shown = "section:not(#leaderboard, #coordinates), #trials tbody tr:nth-child(n + 7) { display: none }"
     shown += " #trials :is(th, td):nth-last-child(-n + 2) { display: none }"  # status and run id, cut at the edge
     tab.add_style_tag(content=shown)
+    tab.locator("#coordinates summary").click()
     end = tab.evaluate("document.getElementById('coordinates').getBoundingClientRect().bottom")
     tab.set_viewport_size({"width": WIDTH, "height": int(end) + 20})
     save(tab, out / "report.png")
