@@ -55,6 +55,7 @@ def settle(tab: Any, experiment: str, state: State) -> None:
     choices = json.dumps({**SETTLED, table: json.dumps(view)})
     setting = f"for (const [key, value] of Object.entries({choices})) localStorage.setItem(key, value)"
     tab.add_init_script(f"if (location.protocol === 'http:') {{ {setting} }}")
+    tab.goto("about:blank")  # another page of the UI would be no new document, and run no script
 
 
 def sweep_picture(tab: Any, experiment: str, state: State, out: Path) -> None:
@@ -99,9 +100,11 @@ def model_picture(tab: Any, store: Store, state: State, out: Path) -> None:
         return
     champions = [v for v in found if "champion" in client.get_model_version(v.name, v.version).aliases]
     version = max(champions or found, key=lambda version: int(version.version))
+    tab.set_viewport_size({"width": WIDTH, "height": 1250})  # down to the end of the test split's table
     tab.goto(f"/#/models/{version.name}/versions/{version.version}")
     tab.get_by_role("heading", name="Intended use").wait_for()
     save(tab, out / "ui_model.png")
+    tab.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
 
 def report_picture(tab: Any, page: Path, out: Path) -> None:
@@ -112,6 +115,7 @@ def report_picture(tab: Any, page: Path, out: Path) -> None:
     shown += " #trials :is(th, td):nth-last-child(-n + 2) { display: none }"  # status and run id, cut at the edge
     tab.add_style_tag(content=shown)
     tab.locator("#coordinates summary").click()
+    tab.evaluate("scrollTo(0, 0)")
     end = tab.evaluate("document.getElementById('coordinates').getBoundingClientRect().bottom")
     tab.set_viewport_size({"width": WIDTH, "height": int(end) + 20})
     save(tab, out / "report.png")
