@@ -66,8 +66,10 @@ def board(record: Record) -> str:
 
 
 class Chart(NamedTuple):
-    """A figure with its heading, a hint and what is below it; draw returns None when there is nothing to show, and
-    `instead` is said."""
+    """A figure with its heading, a hint and what is below it.
+
+    draw returns None when there is nothing to show, and `instead` is said.
+    """
 
     name: str
     title: str
