@@ -88,7 +88,7 @@ OVERVIEW = (
         figures.parallel_coordinates,
         "No trial has a score yet.",
         "Drag along an axis to select lines, click on it to release them; drag an axis by its name to move it. "
-        "The form below does it without the mouse. Failed and repeated trials are left out.",
+        "The form below selects without the mouse. Failed and repeated trials are left out.",
         selection,
     ),
 )
