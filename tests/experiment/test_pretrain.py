@@ -12,7 +12,7 @@ from fer_experiments.backbones import pocket
 from fer_experiments.config import Config, DataConfig, PathsConfig, PretrainConfig, TrackingConfig
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
-from fer_experiments.experiment.pretrain import run_pretrain
+from fer_experiments.experiment.pretrain import checkpoint_dir, run_pretrain
 from fer_experiments.tracking import connect
 from fer_experiments.training.pretraining import PretrainResult, pretrain
 
@@ -85,6 +85,14 @@ def test_a_training_whose_loss_is_not_a_number_stores_nothing(dataset: Dataset, 
     with pytest.raises(UserError, match=r"not a number in epoch 1: try a smaller pretrain\.learning_rate"):
         pretrain(dataset, replace(RECIPE, learning_rate=1e30, warmup_epochs=0), checkpoint_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_with_class_weights_has_a_state_of_its_own(dataset: Dataset) -> None:
+    """And one without that of earlier versions: no fingerprint covers the weights."""
+    config, plain = Config(data=DEMO), replace(dataset, fingerprint="d")
+    folder = checkpoint_dir(config, RECIPE, plain)
+    assert folder.name == "FOLDER"
+    assert checkpoint_dir(config, RECIPE, replace(plain, class_weight={0: 0.7, 1: 2.0})) != folder
 
 
 def test_run_records_the_training_and_opens_the_test_only_when_asked(tmp_path: Path) -> None:
