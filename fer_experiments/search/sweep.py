@@ -140,9 +140,8 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
                 if not repeated(sweep, oracle, number, parent):
                     running[_start(sweep, executor, number)] = number
         if not running:
-            if waiting:
+            if waiting or reason is None:
                 continue  # twins of trials that ended
-            assert reason is not None
             return sweep.request if sweep.request and state.in_flight else reason
         ended, _ = concurrent.futures.wait(running, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in sorted(ended, key=running.__getitem__):

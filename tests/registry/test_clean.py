@@ -114,7 +114,8 @@ def test_the_head_of_a_trial_that_was_deleted_in_the_ui_goes_too(kept: Kept):
 def test_runs_of_others_and_of_any_registered_version_stay(kept: Kept):
     config, store, *_ = kept
     client = client_of(store)
-    other = client.create_run(client.create_experiment("of another team")).info.run_id
+    theirs = (mlruns_dir(config) / "artifacts" / "theirs").as_uri()
+    other = client.create_run(client.create_experiment("of another team", theirs)).info.run_id
     client.log_text(other, "x" * 2000, "weights.txt")
     with start(store) as made:
         made.log_text("x" * 2000, "model/MLmodel")
