@@ -72,14 +72,14 @@ def test_passwords_reach_the_server_by_neither_its_command_line_nor_its_first_en
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter-2-of-a-server")
     heard, seen = list[bytes](), list[str]()
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=_asking_for_a_password, args=(listening, heard, seen))
+        thread = threading.Thread(target=_asking_for_a_password, args=(listening, heard, seen), daemon=True)
         thread.start()
-        uri = f"postgresql://me:hunter-2${{x}}@127.0.0.1:{listening.getsockname()[1]}/db"
+        uri = f"postgresql+psycopg2://me:hunter-2${{x}}@127.0.0.1:{listening.getsockname()[1]}/db"
         config = replace(registered, tracking=replace(registered.tracking, uri=uri))
         with pytest.raises(UserError, match="models:/fer-demo/7 cannot be served") as refused:
             rehearse(config, config.data, models.Version("fer-demo", 7, "", "", 0), classifier, IMAGES)
-        thread.join()
-    assert b"hunter-2${x}" in heard[0]
+        thread.join(10)
+    assert heard and b"hunter-2${x}" in heard[0]
     assert "KERAS_BACKEND" in seen[0] and "hunter-2" not in seen[0] + str(refused.value)
 
 
