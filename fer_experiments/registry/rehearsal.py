@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +108,7 @@ def _serving(config: Config, data: DataConfig, version: Version) -> Iterator[int
             said = said.replace(uri, without_password(uri)) if uri else said
             raise UserError(f"{version.uri} cannot be served ({said[:300]})") from error
         finally:
-            with suppress(OSError):  # what it has not taken, it takes no more
-                process.stdin.close()
+            process.stdin.close()
 
 
 def _ask(port: int, images: np.ndarray) -> list[dict[str, Any]]:
