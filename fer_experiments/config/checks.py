@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from fer_experiments.config.folders import options
+from fer_experiments.config.pixels import AUGMENTATIONS
 from fer_experiments.config.plain import close
 from fer_experiments.config.schema import ALL_FOLDS, BackboneConfig, Config, DataConfig, TrainingConfig
 from fer_experiments.errors import UserError
@@ -53,6 +54,20 @@ def check(config: Config) -> None:
     recipe = config.pretrain
     if recipe and (len(recipe.widths) != len(recipe.blocks) or not recipe.widths):
         raise UserError(f"pretrain.widths={recipe.widths}, pretrain.blocks={recipe.blocks}: one number a stage in each")
+
+
+def check_effect(path: str, config: Config) -> None:
+    """Refuses to search what changes no trial of this config.
+
+    Raises:
+        UserError: naming the key and the remedy.
+    """
+    section, _, key = path.rpartition(".")
+    if section == "training.finetune" and key in AUGMENTATIONS and config.training.from_features:
+        raise UserError(
+            f"{path}: training.from_features=true augments by features.views alone; leave it out, or say "
+            "training.from_features=false"
+        )
 
 
 def kept_of(keep: str) -> int | None:

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import GrammarParseError, OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
 
 from fer_experiments.config import Config, check, close, config_dir, options, sweeps_dir
 from fer_experiments.config.folders import YAML, parse_yaml
@@ -38,6 +38,7 @@ from fer_experiments.errors import UserError
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
 RESOLVED = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # where OmegaConf puts something else
 OF_A_KEY = re.compile(r"(?!tracking\b)[A-Za-z_]\w*(\.\w+)*\}")
+PLAIN = r"where ${ stands for itself, write \${"
 WHOLE = ("data.classes", "data.emotions", "sweep.space")
 
 
@@ -202,8 +203,8 @@ def _readable(error: Exception) -> str:
 
 def _said(error: BaseException) -> str:
     if isinstance(error, GrammarParseError):
-        return f"{error.full_key}: ${{ begins a reference, and this is none; where it stands for itself, write \\${{"
-    return one_line(error)
+        return f"{error.full_key}: ${{ begins a reference, and this is none; {PLAIN}"
+    return f"{one_line(error)}; {PLAIN}" if isinstance(error, InterpolationKeyError) else one_line(error)
 
 
 def _unknown(group: str, name: str) -> str:

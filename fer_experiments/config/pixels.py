@@ -13,6 +13,7 @@ from fer_experiments.config.marks import ASIDE, choice, given, literal
 # ruff: noqa: UP045, RUF009
 
 SEED = 2**32 - 1  # the largest that NumPy takes
+AUGMENTATIONS = ("flip", "shift", "rotation", "shear", "zoom", "fill", "gamma", "erasing")  # of images, by `augment`
 
 
 @dataclass(frozen=True)

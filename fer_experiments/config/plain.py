@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 from omegaconf import AnyNode, BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +17,9 @@ from fer_experiments.config.parts import DECLARED_PATHS, YOUNGER
 from fer_experiments.config.schema import EVERY, Config
 from fer_experiments.errors import UserError, first_line
 
+# Passwords of addresses, also with an @, or with what ends the part of a host in URLs, which SQLAlchemy takes.
+IN_FRONT = re.compile(r"(://[^:/@]*:)(?:[^/?#]*|[^@]*)@")
+IN_QUERY = re.compile(r"([?&]\w*passw(?:or)?d=)[^&#]*")
 LEAVES = {Any: AnyNode(), bool: BooleanNode(), int: IntegerNode(), float: FloatNode(), str: StringNode()}
 
 
@@ -77,8 +79,7 @@ def recorded(config: Config) -> dict[str, Any]:
 
 def without_password(uri: str) -> str:
     """A store's address as it may be shown."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    return IN_QUERY.sub(r"\1***", IN_FRONT.sub(r"\1***@", uri))
 
 
 def _checked(schema: DictConfig, container: Mapping[str, Any]) -> Any:

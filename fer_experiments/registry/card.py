@@ -18,7 +18,7 @@ from fer_experiments.registry.candidates import Choice, Refitted
 from fer_experiments.registry.gate import Condition
 from fer_experiments.registry.sealed import Outcome
 from fer_experiments.registry.terms import EUROPE, LIMITS, ORIGIN, OTHER, OTHER_ORIGIN
-from fer_experiments.terminal import markdown, number
+from fer_experiments.terminal import fit, markdown, number
 from fer_experiments.tracking import FoundRun
 from fer_experiments.tracking.models import UNCERTAIN
 
@@ -98,13 +98,14 @@ def _use(subject: Subject) -> str:
 def _data(subject: Subject) -> str:
     config, dataset = subject.config, subject.dataset
     grouping = config.data.classes or {name: [name] for name in dataset.classes}
-    lines = [f"{name}: {_listed(members)}" for name, members in grouping.items()]
+    lines = [f"{_plain(name)}: {_listed(members)}" for name, members in grouping.items()]
     lines.append(
-        f"{config.data.source}, split {config.data.split}, cleaning {config.data.clean}, fingerprint "
+        f"{_plain(config.data.source)}, split {config.data.split}, cleaning {config.data.clean}, fingerprint "
         f"`{dataset.fingerprint[:16]}`"
     )
     lines += ORIGIN.get(config.data.source, OTHER_ORIGIN)
-    lines.append(f"backbone {config.backbone.name}, weights `{config.backbone.weights}`, under their own terms")
+    weights = _plain(str(config.backbone.weights))
+    lines.append(f"backbone {_plain(config.backbone.name)}, weights {weights}, under their own terms")
     counts = [(part, *(f"{of[name]:,}" for name in dataset.classes)) for part, of in dataset.counts.items()]
     told = "\n".join(f"- {line}" for line in lines)
     return f"## Data\n\n{told}\n\n" + _table(("split", *dataset.classes), counts)
@@ -133,7 +134,7 @@ def _openings(subject: Subject) -> str:
 def _opening(run: FoundRun) -> tuple[str, ...]:
     moment = datetime.fromtimestamp(run.started / 1000, UTC)
     kind, user = (run.tags.get(tag, "") for tag in ("fer.kind", "mlflow.user"))
-    return f"{moment:%Y-%m-%d %H:%M}", f"`{run.run_id[:8]}`", kind, user
+    return f"{moment:%Y-%m-%d %H:%M}", run.run_id[:8], kind, user
 
 
 def _emotions(subject: Subject) -> str:
@@ -187,9 +188,9 @@ def _limits(subject: Subject) -> str:
 def _chosen(subject: Subject) -> str:
     config, choice, best = subject.config, subject.choice, subject.refits[0]
     unfreeze = config.training.unfreeze
-    how = "frozen" if unfreeze is None else f"fine-tuned with its head, training.unfreeze={unfreeze}"
+    how = "frozen" if unfreeze is None else f"fine-tuned with its head, training.unfreeze={_plain(unfreeze)}"
     if config.training.from_features:
-        how += f", on stored features of {config.backbone.layers[0]}"
+        how += f", on stored features of {_plain(config.backbone.layers[0])}"
     rows = [
         (
             r.candidate.name,
@@ -200,8 +201,8 @@ def _chosen(subject: Subject) -> str:
     ]
     return (
         "## How it was chosen\n\n"
-        f"Backbone {config.backbone.name} ({how}), head {config.head.name}. Out of {choice.name}, ranked by "
-        f"the mean of {choice.objective}; seed {subject.seed} of {best.candidate.name} was taken.\n\n"
+        f"Backbone {_plain(config.backbone.name)} ({how}), head {config.head.name}. Out of {_plain(choice.name)}, "
+        f"ranked by the mean of {choice.objective}; seed {subject.seed} of {_plain(best.candidate.name)} was taken.\n\n"
         + _table(("config", choice.objective, "values"), rows)
         + _ensemble(subject.ensemble)
     )
@@ -211,7 +212,7 @@ def _gate(subject: Subject) -> str:
     assert subject.config.gate is not None
     return (
         f"## Gate: {subject.config.gate.name}\n\n"
-        + "\n".join(f"- {condition.asked}: {condition.found}" for condition in subject.conditions)
+        + "\n".join(f"- {_plain(f'{condition.asked}: {condition.found}')}" for condition in subject.conditions)
         + f"\n- {subject.mb:.1f} MB, {subject.latency_ms:.1f} ms for one image (median, where it was promoted)"
     )
 
@@ -286,10 +287,10 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name of anyone's in Markdown, as it is written."""
-    return re.sub(r"([\\`*_\[\]<>!#])", r"\\\1", name)
+    """A name of anyone's in Markdown, as it is written, on one line."""
+    return re.sub(r"([\\`*\[\]<>&#~]|\b_|_\b)", r"\\\1", fit(name))
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     gap = "\N{NO-BREAK SPACE}"  # MLflow's page leaves no space between columns, nor after a table
-    return markdown([[f"{cell}{4 * gap}" for cell in row] for row in (head, *rows)]) + f"\n\n{gap}"
+    return markdown([[f"{_plain(cell)}{4 * gap}" for cell in row] for row in (head, *rows)]) + f"\n\n{gap}"

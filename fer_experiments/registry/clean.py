@@ -51,20 +51,28 @@ def clean(
         raise UserError(f"days={days}: must be a whole number")
     store = tracking.connect_existing(config, write=True)
     with tracking.said_in_a_line(store):
-        states = list(readable_sweeps(store.mlruns / "sweeps"))
-        running = {state.id for state, folder in states if is_locked(folder)} | tracking.running_sweeps(store).keys()
-        items = [*_heads(store, [s for s, _ in states if s.id not in running], kept)]
-        items += _deleted(store, [state for state, _ in states])
-        items += [] if running else _features(cache_dir(config), int(days))
+        items = _items(config, store, kept, int(days))
         if not items:
             return "nothing to remove"
         echo(table([["what", "size"], *([item.what, size(item.bytes)] for item in items)], right=1))
         total = size(sum(item.bytes for item in items))
-        if not (yes or _agreed(total)):
-            return f"nothing was removed; fer clean --yes removes {total}"
+        if not yes:
+            if not _agreed(total):
+                return f"nothing was removed; fer clean --yes removes {total}"
+            agreed = {item.what for item in items}
+            items = [item for item in _items(config, store, kept, int(days)) if item.what in agreed]  # a yes takes time
         for item in items:
             item.remove()
-    return f"removed {total}"
+    return f"removed {size(sum(item.bytes for item in items))}"
+
+
+def _items(config: Config, store: Store, kept: str | None, days: int) -> list[Item]:
+    """What can be removed now."""
+    states = list(readable_sweeps(store.mlruns / "sweeps"))
+    running = {state.id for state, folder in states if is_locked(folder)} | tracking.running_sweeps(store).keys()
+    items = [*_heads(store, [s for s, _ in states if s.id not in running], kept)]
+    items += _deleted(store, [state for state, _ in states])
+    return items + ([] if running else [*_features(cache_dir(config), days)])
 
 
 def _agreed(total: str) -> bool:
@@ -113,19 +121,9 @@ def _deleted(store: Store, states: list[State]) -> Iterator[Item]:
 
 def _features(cache: Path, days: int) -> Iterator[Item]:
     """Features and states of trainings on pixels that nobody has used for so many days; they can be made again."""
-    for folder in sorted(folder for kind in REMADE for folder in (cache / kind).glob("*")):
-        if _is_unused(folder, days):
+    for folder in sorted(folder for kind in REMADE for folder in (cache / kind).glob("*/")):
+        unused = (time.time() - folder.stat().st_mtime) / 86400
+        if unused >= days and not is_held(folder / "lock") and not folder.is_symlink():
             count = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            unused = (time.time() - folder.stat().st_mtime) / 86400
             what = f"{folder.parent.name} {folder.name}, last used {unused:.0f} days ago"
-            yield Item(what, count, lambda f=folder: _remove_unused(f, days))  # type: ignore[misc]
-
-
-def _remove_unused(folder: Path, days: int) -> None:
-    if _is_unused(folder, days):  # still: a yes may take hours
-        shutil.rmtree(folder)
-
-
-def _is_unused(folder: Path, days: int) -> bool:
-    """Whether nobody has used a folder of the cache for so many days, nor does now."""
-    return (time.time() - folder.stat().st_mtime) / 86400 >= days and not is_held(folder / "lock")
+            yield Item(what, count, lambda f=folder: shutil.rmtree(f))  # type: ignore[misc]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments import tracking
-from fer_experiments.config import recorded, to_yaml
+from fer_experiments.config import recorded, to_yaml, without_password
 from fer_experiments.errors import UserError
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.space import ORACLES, is_prepared_per_trial
@@ -36,7 +36,7 @@ def check_store(sweep: Sweep) -> None:
     Raises:
         UserError: naming both.
     """
-    own, now = sweep.state.store, name_of(sweep.store)
+    own, now = without_password(sweep.state.store or ""), name_of(sweep.store)
     if sweep.state.run_id and own and own != now:
         raise UserError(
             f"sweep {sweep.state.id}: its runs are in {own}, and this is {now}; name that store, or say "

@@ -16,6 +16,7 @@ from itertools import islice, product
 from typing import Any
 
 from fer_experiments.config import BackboneConfig, Config, check, close, flatten, from_dict, to_dict, with_values
+from fer_experiments.config.checks import check_effect
 from fer_experiments.config.compose import group_section
 from fer_experiments.config.parts import EXPERIMENT_SECTIONS, PREPARED_SECTIONS, marked
 from fer_experiments.errors import UserError
@@ -157,7 +158,8 @@ def _check_value(config: Config, space: Mapping[str, Mapping[str, Any]], path: s
         if path not in values:
             continue  # its condition does not hold with these
         try:
-            check(apply(config, values))
+            check(trial := apply(config, values))
+            check_effect(path, trial)
             return
         except UserError as error:
             refused = refused or error

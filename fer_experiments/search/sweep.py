@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fer_experiments import termination, tracking
-from fer_experiments.config import Config, check, recorded, to_yaml
+from fer_experiments.config import Config, check, recorded, to_yaml, without_password
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, open_executor
 from fer_experiments.executors.inline import Inline
@@ -140,9 +140,8 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
                 if not repeated(sweep, oracle, number, parent):
                     running[_start(sweep, executor, number)] = number
         if not running:
-            if waiting:
+            if waiting or reason is None:
                 continue  # twins of trials that ended
-            assert reason is not None
             return sweep.request if sweep.request and state.in_flight else reason
         ended, _ = concurrent.futures.wait(running, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in sorted(ended, key=running.__getitem__):
@@ -286,7 +285,7 @@ def _check_reach(executor: Executor, uri: str) -> None:
     if uri.startswith("sqlite"):
         raise UserError(f"compute: workers on {', '.join(hosts)} cannot write to the SQLite file of {uri}; {remedy}")
     if any(f"//{name}" in uri for name in ("127.", "localhost", "[::1]")):
-        raise UserError(f"compute: {uri} means another machine on {', '.join(hosts)}; {remedy}")
+        raise UserError(f"compute: {without_password(uri)} means another machine on {', '.join(hosts)}; {remedy}")
 
 
 def _close_killed(sweep: Sweep) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 UNCERTAIN = "uncertain"  # the label where a model does not answer
 CHAMPION, PREVIOUS = "champion", "previous"
 PREFIX = "fer-"
+LOADED = ("MLmodel", "artifacts/network.keras", "artifacts/classes.json")  # of a version's files; no other one is read
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def check_files(store: Store, version: Version, folder: Path) -> None:
         words = ["data=demo" if task == "demo" else override("data.task", task), *store.words()]
         remedy = f"`{command('models', 'trust', f'version={version.number}', *words)}` shows and records them"
         raise UserError(f"{version.uri}: nobody has recorded what its files were when it was registered; {remedy}")
-    if said := digests.changed(recorded, folder):
+    new = [f"{name} has no digest, and is read" for name in LOADED if name not in json.loads(recorded)]
+    if said := next(iter(new), None) or digests.changed(recorded, folder):
         raise UserError(f"{version.uri}: {said}; bring it back from a copy, or take another with version=<number>")
 
 

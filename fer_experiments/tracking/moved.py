@@ -42,7 +42,7 @@ class Move:
         It is the same where they never were under the old folder; where their files lie there and not here, unless
         `whole`, for a place that new ones go to.
         """
-        path = _local(recorded)
+        path = local(recorded)
         if path is None or not path.is_relative_to(self.old):
             return recorded
         here = self.new / path.relative_to(self.old)
@@ -99,7 +99,7 @@ def _move(database: Path, mlruns: Path) -> Move | None:
     try:
         with connection(database) as opened:
             found = opened.execute(ROOT).fetchone()
-            if found is None or (zero := _local(found[0])) is None:
+            if found is None or (zero := local(found[0])) is None:
                 return None
             old = zero.parent
             if old.name != "artifacts":  # a store that MLflow itself made
@@ -107,7 +107,7 @@ def _move(database: Path, mlruns: Path) -> Move | None:
             if database.parent == mlruns:
                 return None if _same(old, mlruns / "artifacts") else Move(old, mlruns / "artifacts")
             # The database lies apart: it tells nothing of where artifacts are, but their files do.
-            runs = [path for (text,) in opened.execute("SELECT artifact_uri FROM runs") if (path := _local(text))]
+            runs = [path for (text,) in opened.execute("SELECT artifact_uri FROM runs") if (path := local(text))]
     except sqlite3.Error:  # no tables, say: who opens it next says what is wrong
         return None
     if _is_there(old):
@@ -126,7 +126,7 @@ def _is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110  Path.exists raises where a folder on the way may not be entered
 
 
-def _local(place: str | None) -> Path | None:
+def local(place: str | None) -> Path | None:
     """A recorded place as a path; None when it is not on this machine."""
     if place and place.startswith("file:"):
         return Path(url2pathname(urlsplit(place).path))

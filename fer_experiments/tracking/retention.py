@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from fer_experiments.errors import UserError
 from fer_experiments.tracking import sqlite
+from fer_experiments.tracking.moved import local
 from fer_experiments.tracking.queries import FoundRun, find_everywhere
 from fer_experiments.tracking.store import Store, client_of
 
@@ -50,10 +48,10 @@ def _own_artifacts(store: Store, run_id: str) -> Any:
         UserError: they lie beside another database.
     """
     database, artifacts = sqlite.database_of(store.uri), _artifacts(store, run_id)
-    uri = artifacts.artifact_uri
-    if database is not None and uri.startswith(("file:", "/")):
-        place = Path(url2pathname(urlsplit(uri).path)).resolve()
-        if not any(place.is_relative_to(Path(root).resolve()) for root in (store.mlruns, Path(database).parent)):
+    place = local(artifacts.artifact_uri)
+    if database is not None and place is not None:
+        place = place.resolve()
+        if not any(place.is_relative_to(root.resolve()) for root in (store.mlruns, database.parent)):
             raise UserError(f"run {run_id}: its files are in {place}, of another store; nothing there is removed")
     return artifacts
 

@@ -8,9 +8,10 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
-from fer_experiments.config import TrackingConfig, project_root
+from fer_experiments.config import TrackingConfig, project_root, without_password
 from fer_experiments.errors import UserError, first_line
 
 USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
@@ -30,18 +31,23 @@ def enter(tracking: TrackingConfig, uri: str) -> None:
 
 
 def check_reachable(uri: str) -> None:
-    """Refuses the address of a server that does not answer.
+    """Refuses the address of a server that does not answer, and one with a password in it.
 
     Raises:
         UserError: with the reason.
     """
+    if (shown := without_password(uri)) != uri:
+        raise UserError(
+            f"tracking.uri={shown}: a server learns who we are by {USERNAME} and {PASSWORD}, or by "
+            "tracking.credentials; leave it out of the address"
+        )
     # MLflow itself would try for minutes.
     try:
         trusted = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10, context=trusted).close()
     except urllib.error.HTTPError:
         pass  # a server that answers; if it refuses us, MLflow says why
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"tracking.uri={uri}: no server answers ({reason}); start it, or leave tracking.uri out"

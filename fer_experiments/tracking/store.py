@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -113,7 +114,7 @@ def describe(config: Config) -> str:
         return f"{uri}: the server answers"
     database = sqlite.database_of(uri)
     if database is None:
-        return uri
+        return without_password(uri)
     if not database.is_file():
         return f"{uri}: not there yet, the first run creates it"
     sqlite.check_readable(database)
@@ -158,6 +159,11 @@ def address(config: Config) -> str:
     if "://" not in tracking.uri or tracking.uri.startswith("file:"):
         raise UserError(
             f"tracking.uri={tracking.uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database"
+        )
+    if tracking.uri.startswith("postgresql://") and find_spec("psycopg") is None:
+        raise UserError(
+            f"tracking.uri={without_password(tracking.uri)}: SQLAlchemy 2.1 takes it for psycopg 3, which is not "
+            "installed; say postgresql+psycopg2://"
         )
     return sqlite.absolute(tracking.uri) if tracking.uri.startswith("sqlite") else tracking.uri
 

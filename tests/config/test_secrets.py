@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from fer_experiments.config import flatten, from_dict, read_yaml, recorded, to_dict, to_yaml, with_values
+from fer_experiments.config import (
+    flatten,
+    from_dict,
+    read_yaml,
+    recorded,
+    to_dict,
+    to_yaml,
+    with_values,
+    without_password,
+)
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 
@@ -63,6 +72,29 @@ def test_tracking_takes_its_address_from_the_environment(monkeypatch: pytest.Mon
     assert "hunter2" not in to_yaml(recorded(config)) + str(flatten(recorded(config)))
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:hunter2@host/db", "postgresql://me:***@host/db"),
+        ("postgresql+psycopg2://me:hun/t?e#r2@host:5432/db", "postgresql+psycopg2://me:***@host:5432/db"),
+        ("http://me:hun@ter2@host:5000", "http://me:***@host:5000"),
+        ("postgresql://me:hun[ter2@host/db", "postgresql://me:***@host/db"),
+        (
+            "postgresql://host/db?user=me&password=hunter2&sslmode=require",
+            "postgresql://host/db?user=me&password=***&sslmode=require",
+        ),
+        ("mysql://host/db?passwd=hunter2", "mysql://host/db?passwd=***"),
+        ("tracking.uri=postgresql://me:hunter2@host/db", "tracking.uri=postgresql://me:***@host/db"),
+        *[
+            (plain, plain)
+            for plain in ("http://host:5000", "postgresql://me@host/db", "sqlite:////data/a:b@c/mlflow.db")
+        ],
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, shown: str):
+    assert without_password(address) == shown
+
+
 def test_a_key_may_stand_for_another(tmp_path: Path):
     (tmp_path / "e.yaml").write_text("paths: {cache: '${paths.mlruns}/cache'}")
     assert compose([f"experiment={tmp_path}/e.yaml", "paths.mlruns=/m"]).paths.cache == "/m/cache"
@@ -76,6 +108,13 @@ def test_a_record_is_read_as_it_stands(text: str):
     for config in (from_dict(container), from_dict(read_yaml(to_yaml(container)))):
         assert config.data.task == text
     assert with_values(compose(["data=demo"]), {"data.task": text}).data.task == text
+
+
+@pytest.mark.parametrize("folder", ["/a ${b} c", "/a ${b", "/${paths.mlrun}"])
+def test_a_folder_whose_name_begins_a_reference_is_told_how_it_is_written(folder: str):
+    with pytest.raises(UserError, match=r"^paths\.mlruns: .*; where \$\{ stands for itself, write \\\$\{$"):
+        compose([f"paths.mlruns={folder}"])
+    assert compose([f"paths.mlruns={folder}".replace("$", "\\$")]).paths.mlruns == folder
 
 
 @pytest.mark.parametrize("text", ["x${", "${a b}", "${}", "\\${x", "${oc.env:HOME}", "a: ${ #"])

@@ -60,6 +60,7 @@ def test_a_fine_tuned_network_is_recorded_and_promoted(options: list[str]):
     assert run.params["training.unfreeze"] == "2" and run.params["training.finetune.mixup"] == "0.0"
     assert {name: run.metrics[name] for name in final} == pytest.approx(final)
     assert (run.metrics["parameters/backbone"], run.metrics["parameters/head"]) == (296, 9)
+    assert run.metrics["model/trainable_parameters"] == 296 + 9
     history = tracking.artifact_text(store, run.run_id, "metrics/history.csv")
     assert history is not None and len(history.splitlines()) == 1 + 2 + 2
     assert tracking.artifact_text(store, run.run_id, "metrics/confusion_matrix.json")
@@ -70,6 +71,15 @@ def test_a_fine_tuned_network_is_recorded_and_promoted(options: list[str]):
     assert not any(line.startswith("epoch ") for line in lines), "the refit is found in the cache"
     _, classifier = load_model(config, "champion")
     assert list(classifier.classes) == ["negative", "positive"]
+    promoted = tracking.find_run(store, version.run_id)
+    assert promoted is not None and promoted.metrics["model/trainable_parameters"] == 296 + 9
+    card = tracking.artifact_text(store, version.run_id, "model_card.md")
+    assert card is not None and "Backbone keras_file (fine-tuned with its head, training.unfreeze=2)" in card
+
+    before = len(find_runs(store))
+    with pytest.raises(UserError, match=r"promote\.ensemble=seeds: fine-tuned networks have no backbone in common"):
+        promote(tuned(options, "promote.seeds=2", "promote.ensemble=seeds"), run_id=run.run_id, echo=lines.append)
+    assert len(find_runs(store)) == before, "no refit is made first"
 
 
 def test_what_is_fine_tuned_on_stored_features_is_recorded_and_promoted_as_a_head(options: list[str]):
@@ -102,6 +112,7 @@ def test_what_is_fine_tuned_on_stored_features_is_recorded_and_promoted_as_a_hea
         (["training.from_features=true", "backbone.pooling=avg", "head=pooled"], "training.from_features=true: backb"),
         (["training=default", "training.unfreeze=all"], "training.unfreeze=all: is a key of training=finetune"),
         (["training.unfreeze=null"], "training.unfreeze=null: say all, a number of layers, or a layer"),
+        (["data.split=kfold", "data.fold=all"], "training=finetune: is of one network; say data.fold=<number>"),
         (["training.unfreeze=0"], "training.unfreeze=0: say all, a number of layers of at least 1"),
         (["training.finetune.epochs=0"], "training.finetune.epochs=0: must be greater than 0"),
         (["training.finetune.layer_decay=1.5"], "training.finetune.layer_decay=1.5: must be at most 1"),
@@ -171,4 +182,23 @@ def test_a_sweep_that_ends_trials_early_takes_no_fine_tuning(more: list[str]):
         check_space(config)
         return
     with pytest.raises(UserError, match=r"training=finetune: its trials are one fit each and not ended"):
+        check_space(config)
+
+
+@pytest.mark.parametrize("key", ["rotation", "gamma", "flip", "fill"])
+def test_what_changes_no_trial_on_stored_features_is_not_searched(key: str, tmp_path: Path):
+    entry = {"flip": "{type: bool}", "fill": "{type: choice, values: [nearest, reflect]}"}
+    entry |= {"either": "{type: float, min: 0.1, max: 0.2}"}
+    both = "training.from_features: {type: bool}\n    " if key == "gamma" else ""
+    (tmp_path / "s.yaml").write_text(
+        f"sweep:\n  space:\n    {both}training.finetune.{key}: {entry.get(key, entry['either'])}\n"
+    )
+    own = [f"sweep={tmp_path}/s.yaml", "data=demo", "backbone=pocket", "backbone.layers=[stage2]", *TUNED]
+    check_space(compose(own))
+    config = compose([*own, "training.from_features=true"])
+    if both:
+        check_space(config)  # of half the trials it changes something
+        return
+    said = rf"^sweep\.space: training\.finetune\.{key}: training\.from_features=true augments by features\.views alone"
+    with pytest.raises(UserError, match=said):
         check_space(config)

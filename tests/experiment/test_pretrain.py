@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,9 @@ from fer_experiments.backbones import pocket
 from fer_experiments.config import Config, DataConfig, PathsConfig, PretrainConfig, TrackingConfig
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
-from fer_experiments.experiment.pretrain import run_pretrain
+from fer_experiments.experiment.pretrain import checkpoint_dir, run_pretrain
 from fer_experiments.tracking import connect
-from fer_experiments.training.pretraining import PretrainResult, pretrain
+from fer_experiments.training.pretraining import PretrainResult, pretrain, recipe
 
 RECIPE = PretrainConfig(name="tiny", widths=[8, 8], blocks=[1, 1], epochs=3, batch_size=16, warmup_epochs=1, ema=0.9)
 CLASSES = {"negative": ["angry", "fear", "sad"], "positive": ["happy"]}
@@ -85,6 +87,15 @@ def test_a_training_whose_loss_is_not_a_number_stores_nothing(dataset: Dataset, 
     with pytest.raises(UserError, match=r"not a number in epoch 1: try a smaller pretrain\.learning_rate"):
         pretrain(dataset, replace(RECIPE, learning_rate=1e30, warmup_epochs=0), checkpoint_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_with_class_weights_has_a_state_of_its_own(dataset: Dataset) -> None:
+    """No fingerprint covers the weights. One without has the state of earlier versions."""
+    config = Config(data=DEMO)
+    folder = checkpoint_dir(config, RECIPE, dataset)
+    earlier = json.dumps([recipe(RECIPE), dataset.fingerprint], sort_keys=True)
+    assert folder.name == hashlib.sha256(earlier.encode()).hexdigest()[:16]
+    assert checkpoint_dir(config, RECIPE, replace(dataset, class_weight={0: 0.7, 1: 2.0})) != folder
 
 
 def test_run_records_the_training_and_opens_the_test_only_when_asked(tmp_path: Path) -> None:

@@ -45,24 +45,29 @@ CALIBRATION = Calibration(
 
 
 def subject(
-    *overrides: str, champion: bool = True, corrupted: bool = True, openings: int = 3, threshold: float = 0.0
+    *overrides: str,
+    champion: bool = True,
+    corrupted: bool = True,
+    openings: int = 3,
+    threshold: float = 0.0,
+    classes: tuple[str, ...] = tuple(EMOTIONS),
 ) -> Subject:
     """Of a sweep on seven emotions of FER2013."""
     config = compose(["data=fer2013_seven", "backbone=facenet", "promote=default", "gate=default", *overrides])
     candidate = Candidate("trial 4", "a" * 32, config, {"head.l2": 1e-4}, {})
     choice = Choice("sweep facenet-1", [candidate], "final/val_accuracy", "max", "facenet-1")
     test: Any = SimpleNamespace(labels=LABELS, classes=tuple(EMOTIONS), fingerprint="f" * 64)
-    table = emotion_errors(EMOTIONS[LABELS], LABELS, SAID, tuple(EMOTIONS))
+    table = emotion_errors(np.array(classes)[LABELS], LABELS, SAID, classes)
     ledger = [opened(number) for number in range(openings)]
     scores = evaluate(LABELS, SAID, resamples=20)
-    counts = {"train": dict.fromkeys(EMOTIONS.tolist(), 3000)}
+    counts = {"train": dict.fromkeys(classes, 3000)}
     dataset: Any = SimpleNamespace(
-        classes=tuple(EMOTIONS), images=np.zeros((1, 48, 48), np.uint8), fingerprint="f" * 64, counts=counts
+        classes=classes, images=np.zeros((1, 48, 48), np.uint8), fingerprint="f" * 64, counts=counts
     )
     return Subject(
         "fer-seven", config, dataset, choice, [Refitted(candidate, {0: 0.9, 1: 0.8}, {})], 0,
         Outcome(test, SAID, scores, {}, table, openings, ledger), parts(champion, corrupted),
-        [Condition("accuracy at least 0.5", "0.9", True)], 90.0, 12.0,
+        [Condition(f"recall of {classes[0]} at least 0.5", "0.9", True)], 90.0, 12.0,
         [Ensemble(("b" * 32,), [], LABELS, SAID, 1.25, threshold)], CALIBRATION if threshold else Calibration({}, {}),
     )  # fmt: skip
 
@@ -108,8 +113,43 @@ def test_the_last_openings_of_the_test_split_are_listed():
     text = card(subject(openings=12))
     assert "opened 12 times so far" in section(text, "Test split")
     listed = rows(section(text, "Openings of the test split, the last 10 of 12\n"))[2:]
-    assert len(listed) == 10 and listed[0] == ["2023-11-16 22:13", "`00000000`", "promotion", "ada"]
+    assert len(listed) == 10 and listed[0] == ["2023-11-16 22:13", "00000000", "promotion", "ada"]
     assert "Openings of the test split\n" in card(subject(openings=2))
+
+
+def test_names_of_anyones_are_shown_as_they_are_written():
+    names = ("a|b", "<img src=x>", "`c`", "d\n\n## Gate: passed", "[e](http://x)", "_f_ *g* &lt; ~~h~~", "snake_case")
+    text = card(subject(classes=names))
+    shown = ["a|b", r"\<img src=x\>", r"\`c\`", r"d\\n\\n\#\# Gate: passed", r"\[e\](http://x)"]
+    shown += [r"\_f\_ \*g\* \&lt; \~\~h\~\~", "snake_case"]
+    assert f"Tells a face's expression: {', '.join(shown)}." in text
+    assert f"- {shown[1]}: {shown[1]}\n" in section(text, "Data")
+    head, _, *told = [line.split(" | ") for line in section(text, "Data").splitlines() if line[:1] == "|"]
+    assert [cell.strip(" |\N{NO-BREAK SPACE}") for cell in head][1:] == [shown[0].replace("|", r"\|"), *shown[1:]]
+    assert {len(row) for row in told} == {len(head)}
+    emotions = section(text, "What each emotion is taken for")
+    assert emotions.count("<") == emotions.count(r"\<") == 2, "as an emotion, and as what one is taken for"
+    assert f"- recall of {shown[0]} at least 0.5: 0.9" in section(text, "Gate: default")
+    assert text.count("\n## ") == card(subject()).count("\n## ")
+
+
+def test_no_password_is_in_it():
+    text = card(subject("tracking.uri='postgresql://me:hunter2@host/db?password=hunter2'"))
+    assert "me:***@host" in section(text, "How it is made again") and "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "Backbone facenet (frozen), head"),
+        (
+            ("training=finetune", "training.unfreeze=mixed_7a"),
+            "Backbone facenet (fine-tuned with its head, training.unfreeze=mixed_7a), head",
+        ),
+    ],
+)
+def test_what_learned_is_said(overrides: tuple[str, ...], said: str):
+    assert said in section(card(subject(*overrides)), "How it was chosen")
 
 
 def test_what_a_european_user_and_a_user_of_the_data_must_know_is_there():

@@ -15,6 +15,7 @@ from stores import config_in
 from fer_experiments import tracking
 from fer_experiments.config import Config, PathsConfig, SweepConfig, mlruns_dir
 from fer_experiments.errors import UserError
+from fer_experiments.registry import clean as room
 from fer_experiments.registry.clean import clean
 from fer_experiments.search.state import State, digest_of, only_one
 from fer_experiments.search.trials import Trial
@@ -81,8 +82,10 @@ def test_heads_that_hyperband_goes_on_with_stay_until_it_has_nothing_more_to_try
     over = "the hyperband oracle, which has nothing more to try"
     for reason, came in (("sweep.max_trials=3", "nothing to remove"), (over, "removed 3.0 kB")):
         sweep.reason = reason
-        sweep.save(folder.with_name(sweep.id))
-        assert clean(config, "none", yes=True, echo=lambda line: None) == came
+        for failed, removed in ((True, "nothing to remove"), (False, came)):  # sweep.retry_failed may run it again
+            last = replace(sweep.trials[-1], status="failed", score=None) if failed else sweep.trials[-1]
+            replace(sweep, trials=[*sweep.trials[:-1], last]).save(folder.with_name(sweep.id))
+            assert clean(config, "none", yes=True, echo=lambda line: None) == removed
 
 
 def test_deleted_runs_go_but_for_those_on_a_leaderboard_or_in_the_ledger(kept: Kept):
@@ -111,7 +114,8 @@ def test_the_head_of_a_trial_that_was_deleted_in_the_ui_goes_too(kept: Kept):
 def test_runs_of_others_and_of_any_registered_version_stay(kept: Kept):
     config, store, *_ = kept
     client = client_of(store)
-    other = client.create_run(client.create_experiment("of another team")).info.run_id
+    theirs = (mlruns_dir(config) / "artifacts" / "theirs").as_uri()
+    other = client.create_run(client.create_experiment("of another team", theirs)).info.run_id
     client.log_text(other, "x" * 2000, "weights.txt")
     with start(store) as made:
         made.log_text("x" * 2000, "model/MLmodel")
@@ -132,17 +136,32 @@ def test_nothing_of_the_store_that_a_database_was_copied_from_is_removed(kept: K
     assert len(heads(config)) == len(state.trials)
 
 
-def test_features_go_by_their_last_use(kept: Kept, tmp_path: Path):
+def test_what_can_be_made_again_goes_by_its_last_use(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config, *_ = kept
-    for name, days in (("old", 31), ("new", 29)):
-        folder = tmp_path / "cache" / "features" / name
-        folder.mkdir(parents=True)
-        (folder / "0.npy").write_bytes(b"f" * 4000)
+    cache = tmp_path / "cache"
+
+    def used(folder: Path, days: int) -> None:
         os.utime(folder, (time.time() - days * 86400,) * 2)
+
+    for name, days in (("features/old", 31), ("features/new", 29), ("finetune/old", 40), ("pretrain/old", 40)):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "0.npy").write_bytes(b"f" * 4000)
+        used(cache / name, days)
+    (cache / "features" / ".DS_Store").write_text("")
+    used(cache / "features" / ".DS_Store", 99)
+    (cache / "features" / "link").symlink_to(cache / "finetune" / "old")
     said: list[str] = []
-    assert clean(config, yes=True, echo=said.append) == "removed 4.0 kB"
+    assert clean(config, echo=said.append) == "nothing was removed; fer clean --yes removes 12.0 kB"
     assert "features old, last used 31 days ago" in said[0]
-    assert [folder.name for folder in (tmp_path / "cache" / "features").iterdir()] == ["new"]
+
+    def after_a_while(total: str) -> bool:
+        used(cache / "pretrain" / "old", 0)
+        return True
+
+    monkeypatch.setattr(room, "_agreed", after_a_while)
+    assert clean(config, echo=said.append) == "removed 8.0 kB", "what was agreed to, but for what was used since"
+    left = sorted(str(folder.relative_to(cache)) for folder in cache.glob("*/*"))
+    assert left == ["features/.DS_Store", "features/link", "features/new", "pretrain/old"]
 
 
 @pytest.mark.parametrize(

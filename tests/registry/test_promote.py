@@ -124,6 +124,7 @@ def test_it_is_a_row_beside_its_sweep_with_what_only_a_promotion_knows(room: Roo
     network = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent"))).network
     assert row.parameters == network.count_params() and row.trainable and 0 < row.trainable < row.parameters
     assert row.seeds is not None and row.seeds.count == 2 and row.epochs and row.training_s
+    assert row.hardware is not None and row.hardware == trial.hardware  # on the runs that theirs are nested under
     assert trial.seeds is not None and trial.validated == row.validated is not None
     assert row.split == "test, official" and row.chosen.startswith("nothing; opened ")
     predictions = row.predictions()

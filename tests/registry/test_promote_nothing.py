@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fer_experiments import cli
 from fer_experiments.config import DataConfig
+from fer_experiments.config.compose import compose
 from fer_experiments.errors import Refused, UserError
+from fer_experiments.registry.assembly import check_choices
 from fer_experiments.tracking import models
+
+TUNED = ["training=finetune", "training.unfreeze=2"]
 
 
 def test_where_nothing_is_recorded_nothing_is_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -22,6 +28,23 @@ def test_where_nothing_is_recorded_nothing_is_created(tmp_path: Path, capsys: py
 def test_demo_faces_never_reach_a_real_models_name():
     assert models.model_name(DataConfig(name="demo", task="happy", source="demo")) == "fer-demo"
     assert models.model_name(DataConfig(name="fer2013", task="happy")) == "fer-happy"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["promote.ensemble=seeds"], "data.fold=all: its heads have learned from each other's folds"),
+        (["promote.abstain=0.1"], "data.fold=all: its heads have learned from each other's folds"),
+        (["promote.ensemble=top_k", *TUNED], "promote.ensemble=top_k: fine-tuned networks have no backbone in common"),
+        (["promote.abstain=0"], "promote.abstain=0: a class is called uncertain already"),
+    ],
+)
+def test_what_no_refit_could_give_is_refused_before_any_is_made(asked: list[str], said: str):
+    config = compose(["promote=default", *asked])
+    dataset: Any = SimpleNamespace(folds="data.fold" in said, classes=("happy", models.UNCERTAIN))
+    assert config.promote is not None
+    with pytest.raises(UserError, match=f"^{said}"):
+        check_choices(config.promote, dataset, [compose([]), config])
 
 
 def test_a_refusal_is_no_mistake_of_the_user():

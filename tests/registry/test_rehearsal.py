@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import socket
+import sys
+import threading
+from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +34,68 @@ def answers(classifier: FaceClassifier) -> list[dict[str, Any]]:
     return classifier.table(classifier.probabilities(IMAGES)).to_dict("records")
 
 
-def test_a_version_is_served_asked_and_ended(registered: Config, classifier: FaceClassifier):
-    version = models.find_version(tracking.connect(registered), "fer-demo", "champion")
-    assert version is not None
-    before = psutil.Process().children(recursive=True)
-    rehearse(registered, registered.data, version, classifier, IMAGES)
-    assert psutil.Process().children(recursive=True) == before
-
-
-def test_no_password_is_in_the_servers_command_line_or_first_environment(
+def test_a_version_is_served_asked_and_ended(
     registered: Config, classifier: FaceClassifier, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter-2-hunter")
-    seen: list[str] = []
-    ask = rehearsal._ask
-
-    def look(port: int, images: np.ndarray) -> list[dict[str, Any]]:
-        (server,) = (child for child in psutil.Process().children() if rehearsal.PROGRAM in child.cmdline())
-        seen.append(Path(f"/proc/{server.pid}/environ").read_text() + " ".join(server.cmdline()))
-        return ask(port, images)
-
-    monkeypatch.setattr(rehearsal, "_ask", look)
     version = models.find_version(tracking.connect(registered), "fer-demo", "champion")
     assert version is not None
+    before, sent, request = psutil.Process().children(recursive=True), list[str](), HTTPConnection.request
+
+    def noted(own: HTTPConnection, method: str, path: str, body: str, headers: dict[str, str]) -> None:
+        sent.append(body)
+        request(own, method, path, body, headers)
+
+    monkeypatch.setattr(HTTPConnection, "request", noted)
     rehearse(registered, registered.data, version, classifier, IMAGES)
-    assert "KERAS_BACKEND" in seen[0] and "hunter-2-hunter" not in seen[0]
+    assert psutil.Process().children(recursive=True) == before
+    assert [len(json.loads(body)["inputs"]) for body in sent] == [1] * len(IMAGES), "large images exceed a request"
+
+
+def _asking_for_a_password(listening: socket.socket, heard: list[bytes], seen: list[str]) -> None:
+    """A PostgreSQL that asks for a password, looks at who gave it, and ends that process."""
+    client, _ = listening.accept()
+    with client:
+        if client.recv(8)[4:] == (80877103).to_bytes(4):  # may it be TLS?
+            client.sendall(b"N")
+        client.recv(1000)
+        client.sendall(b"R" + (8).to_bytes(4) + (3).to_bytes(4))  # the password in clear
+        heard.append(client.recv(1000))
+        (server,) = (child for child in psutil.Process().children() if rehearsal.PROGRAM in child.cmdline())
+        seen.append(Path(f"/proc/{server.pid}/environ").read_text() + " ".join(server.cmdline()))
+        server.kill()
+
+
+def test_passwords_reach_the_server_by_neither_its_command_line_nor_its_first_environment(
+    registered: Config, classifier: FaceClassifier, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("psycopg2")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter-2-of-a-server")
+    heard, seen = list[bytes](), list[str]()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=_asking_for_a_password, args=(listening, heard, seen), daemon=True)
+        thread.start()
+        uri = f"postgresql+psycopg2://me:hunter-2${{x}}@127.0.0.1:{listening.getsockname()[1]}/db"
+        config = replace(registered, tracking=replace(registered.tracking, uri=uri))
+        with pytest.raises(UserError, match="models:/fer-demo/7 cannot be served") as refused:
+            rehearse(config, config.data, models.Version("fer-demo", 7, "", "", 0), classifier, IMAGES)
+        thread.join(10)
+    assert heard and b"hunter-2${x}" in heard[0]
+    assert "KERAS_BACKEND" in seen[0] and "hunter-2" not in seen[0] + str(refused.value)
 
 
 def test_what_cannot_be_served_is_said_in_its_own_words(registered: Config, classifier: FaceClassifier):
     version = models.Version("fer-demo", 7, "", "", 0)
     with pytest.raises(UserError, match=r"models:/fer-demo/7 cannot be served \(fer serve: fer-demo has no version 7"):
         rehearse(registered, registered.data, version, classifier, IMAGES)
+
+
+def test_a_server_that_ends_at_once_is_said_so(
+    registered: Config, classifier: FaceClassifier, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "x" * 100_000)  # more than a pipe holds
+    with pytest.raises(UserError, match=r"models:/fer-demo/7 cannot be served \(BrokenPipeError"):
+        rehearse(registered, registered.data, models.Version("fer-demo", 7, "", "", 0), classifier, IMAGES)
 
 
 def test_what_was_tested_is_let_pass(answers: list[dict[str, Any]], classifier: FaceClassifier):

@@ -68,7 +68,7 @@ def log_fit(room: Room, name: str, config: Config, wrong: int, **options: Any) -
 
 
 def log_promotion(room: Room, name: str, wrong: int, *, digest: bool = True) -> None:
-    """A registered version whose head is that of the run `good`; without a digest: of an earlier program."""
+    """A registered version of the heads of `good` and `weak`; without a digest of `good`, by an earlier program."""
     store = tracking.connect(room.config)
     labels, images = (array[room.dataset.train][:30] for array in (room.dataset.labels, room.dataset.images))
     said = probabilities(labels, len(room.dataset.classes), wrong, seed=9)
@@ -76,6 +76,10 @@ def log_promotion(room: Room, name: str, wrong: int, *, digest: bool = True) -> 
     with tracking.start_run(store, "promotion", name, tags=tags, system_metrics=False) as run:
         run.log_params(flatten(recorded(room.config)) | {"training.seed": 0})
         run.log_json([{"runs": {"0": room.ids["good"]}}], "refits.json")
+        if digest:
+            run.log_json(
+                [{"runs": [room.ids["good"], room.ids["weak"]]}, {"runs": [room.ids["good"]]}], "ensemble.json"
+            )
         ends = {"": 0.9, "_low": 0.8, "_high": 0.97}
         run.log_metrics({f"final/test_accuracy{end}": value for end, value in ends.items()})
         run.log_metrics({"model/mb": 4.2, "model/latency_ms": 12.0, "model/parameters": 1000.0})
@@ -140,10 +144,15 @@ def test_a_row_has_what_its_run_has(room: Room):
     assert good.low < good.accuracy < good.high
     assert (good.training_s, good.epochs, good.trainable, good.parameters) == (8985.0, 3, 25, None)
     assert good.hardware and good.source == room.ids["good"]
+    with tracking.start_run(tracking.connect(room.config), "sweep", "above", system_metrics=False) as above:
+        above.log_environment()
+        log_fit(room, "trial", with_values(room.config, {"head.l2": 0.7}), wrong=10, parent=above.id)
+    assert entries(room.config, [room.ids["trial"]])[0].hardware == good.hardware, "on the run above"
     # What a promotion does not have is that of the refit that it took.
     assert (champion.name, champion.split, champion.accuracy) == ("fer-demo/2", "test, official", 0.9)
     assert champion.chosen == "nothing; opened 2 times"
-    assert (champion.training_s, champion.epochs, champion.mb, champion.ms) == (8985.0, 3, 4.2, 12.0)
+    assert (champion.training_s, champion.epochs, champion.mb, champion.ms) == (2 * 8985.0, 3, 4.2, 12.0)
+    assert entries(room.config, ["fer-demo/1"])[0].training_s == 8985.0, "one head alone answers"
     assert champion.parameters == 1000 and champion.classes is None
 
 

@@ -40,7 +40,9 @@ def test_the_heads_of_the_best_stay_while_a_sweep_runs_and_after_it_went_on(tmp_
     assert gone == {t.run_id for t in state.trials} - {best.run_id}
     kept = mlruns_dir(config) / "artifacts" / "fer" / "demo" / (best.run_id or "") / "artifacts"
     assert not (kept / "environment").exists() and not (kept / "data" / "faces.png").exists(), "on the sweep's run"
-    assert (kept.parents[1] / (state.run_id or "") / "artifacts" / "environment" / "versions.json").is_file()
+    environment = kept.parents[1] / (state.run_id or "") / "artifacts" / "environment"
+    assert (environment / "versions.json").is_file()
+    assert (environment / "after_2_trials" / "versions.json").is_file(), "it went on in another one, for all it knows"
     assert (kept / "data" / "cleaning.json").is_file()
 
 
@@ -63,6 +65,8 @@ def test_what_was_promoted_stays_whatever_is_kept(tmp_path: Path):
     store = tracking.connect(config_in(tmp_path / "mlruns"))
     with start(store, kind="promotion", tags={"fer.sweep_id": ""}) as promotion:  # of a run alone
         promotion.log_json([{"run_id": "a"}, {"run_id": "b"}], "refits.json")
+    with start(store, kind="promotion", tags={"fer.sweep_id": "t-01234567"}) as promotion:
+        promotion.log_json([{"run_id": "c"}], "refits.json")
     assert keep.look(store, state.id).promoted == {"a", "b"}
 
 

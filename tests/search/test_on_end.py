@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def test_what_goes_wrong_with_it_is_a_line(
     assert time.monotonic() - started < 60
     if "exit 3" in command:
         assert (tmp_path / "log").read_text() == "{}oh\n"
+
+
+def test_it_is_told_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    kept = tmp_path / "told"
+    assert room._run(room.words_of(f"tee {kept}"), "{}", tmp_path / "full" / "log") is None
+    assert kept.read_text() == "{}"
 
 
 def test_its_secrets_are_not_those_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_sweeps import quick, run, runs_of
+from small_sweeps import quick, run, runs_of, with_space
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
+from fer_experiments.executors.inline import Inline
 from fer_experiments.experiment import record
 from fer_experiments.search import stop as room
+from fer_experiments.search import sweep as sweep_room
 from fer_experiments.search.recorded import list_sweeps
 from fer_experiments.search.state import load_state
 from fer_experiments.search.stop import stop
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.search.sweeps import sweeps
+from fer_experiments.search.trial import Job
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +52,33 @@ def test_a_sweep_that_is_asked_to_stop_finishes_what_runs_and_goes_on_later(path
     more, _ = run(config)
     assert (more.id, len(more.trials), more.status) == (state.id, 3, "finished")
     assert more.trials[0] == state.trials[0]
+
+
+def test_a_stop_that_finds_all_trials_asked_leaves_those_that_wait_in_flight(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As the twin of a trial that runs does."""
+    said: list[str] = []
+
+    class Three(Inline):
+        slots = 3
+
+        def submit(self, call: Any, /, *args: Any) -> Any:
+            done = super().submit(call, *args)
+            if isinstance(args[-1], Job):  # else it makes features
+                stop(config, args[-1].sweep_id)
+                while not any("asked to stop" in line for line in said):
+                    time.sleep(0.01)
+            return done
+
+    config = with_space(tmp_path, paths, "head.l2: {type: choice, values: [0, 0.0]}", "sweep.max_trials=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_room, "open_executor", lambda compute, echo: nullcontext(Three()))
+        state = run_sweep(config, said.append)
+    assert (state.status, state.reason) == ("running", "fer sweeps stop")
+    assert [trial.number for trial in state.in_flight] == [1]
+    more, _ = run(config)
+    assert (more.id, more.status, [t.status for t in more.trials]) == (state.id, "finished", ["finished", "repeated"])
 
 
 def _stop_when_a_trial_runs(config: Config) -> None:

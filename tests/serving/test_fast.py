@@ -8,6 +8,7 @@ import pytest
 from tiny_champion import SIZE
 
 from fer_experiments.features.engines import openvino
+from fer_experiments.serving import fast
 from fer_experiments.serving.export import TOLERANCE
 from fer_experiments.serving.fast import answering
 
@@ -43,6 +44,12 @@ def test_what_differs_or_fails_is_said_and_keras_answers(classifier, monkeypatch
     (line,) = [record.getMessage() for record in caplog.records]
     reason = "no such operation" if fault == "fails" else "its probabilities differ by up to"
     assert reason in line and line.endswith("Keras answers") and "\n" not in line
+
+
+def test_what_cannot_be_written_is_kept_nowhere(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(fast, "GRAPH", "/dev/full/model.xml")  # of which OpenVINO makes an error of its own
+    assert answering(classifier, tmp_path / "models" / "kept").engine == "openvino"
+    assert not any((tmp_path / "models").iterdir())
 
 
 def test_a_gpu_is_keras_own(classifier, monkeypatch):

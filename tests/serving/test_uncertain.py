@@ -18,6 +18,7 @@ from tiny_champion import CLASSES, SIZE
 from fer_experiments.config import Config
 from fer_experiments.serving import fast, loading
 from fer_experiments.serving.answers import predictions
+from fer_experiments.serving.export import export
 from fer_experiments.tracking import models
 
 THRESHOLD = 0.7
@@ -67,6 +68,16 @@ def test_every_form_of_predict_says_it(
     table = said(registered, names, "table")[1].splitlines()
     assert [line.split()[1] for line in table[1:]] == [row["label"] for row in rows]
     assert len({len(line) for line in table}) == 1
+
+
+def test_an_export_says_that_it_always_answers(
+    folder: Path, registered: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    version = models.Version("fer-demo", 7, "", "", 0)
+    monkeypatch.setattr(loading, "find_model", lambda *args: (version, folder))
+    lines: list[str] = []
+    export(registered, "openvino", str(tmp_path / "out"), lines.append)
+    assert lines[1] == "it gives probabilities alone: below 0.7000 the registered model says uncertain"
 
 
 def test_a_model_without_a_threshold_always_answers(registered: Config):

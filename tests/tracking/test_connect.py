@@ -58,9 +58,24 @@ def test_a_relative_uri_does_not_follow_the_working_folder(tmp_path, mlruns, mon
     assert not (tmp_path / "mlflow.db").exists()
 
 
-@pytest.mark.parametrize("uri", ["postgresql://user@host/mlflow", "databricks://profile"])
+@pytest.mark.parametrize("uri", ["postgresql+psycopg2://user@host/mlflow", "databricks://profile"])
 def test_other_stores_are_passed_through(uri, tmp_path):
     assert tracking.connect(config_in(tmp_path, uri)).uri == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("postgresql://me:hunter2@host/db", "postgresql://me:***@host/db: SQLAlchemy 2.1 takes it for psycopg 3"),
+        ("http://me:hunter2@host", "http://me:***@host: a server learns who we are by MLFLOW_TRACKING_USERNAME"),
+        ("http://127.0.0.1:port", "http://127.0.0.1:port: no server answers (nonnumeric port"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_said_without_its_password(uri, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "find_spec", lambda name: None)  # whether psycopg 3 is installed or not
+    with pytest.raises(UserError) as refused:
+        tracking.connect(config_in(tmp_path, uri))
+    assert str(refused.value).startswith(f"tracking.uri={said}") and "hunter2" not in str(refused.value)
 
 
 def test_mlruns_that_is_a_file_is_refused(tmp_path):
@@ -142,3 +157,5 @@ def test_a_store_is_described_without_being_created(mlruns, store, tmp_path):
     assert tracking.describe(config_in(mlruns)) == f"{store.uri}: 2 experiments, 1 runs"  # MLflow makes a first itself
     assert "not there yet" in tracking.describe(config_in(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
+    database = "postgresql+psycopg2://me:{}@host/db"
+    assert tracking.describe(config_in(tmp_path, database.format("hunter2"))) == database.format("***")

@@ -96,6 +96,9 @@ def test_the_environment_is_recorded(store, mlruns, monkeypatch):
     with start(store, parent=run.id) as nested:
         nested.log_environment()
     assert not (artifacts(mlruns, nested) / "environment").exists(), "it is that of the run above"
+    with start(store, parent=run.id, driver=json.dumps({**json.loads(this_process()), "pid": 1})) as nested:
+        nested.log_environment()
+    assert [file.name for file in (artifacts(mlruns, nested) / "environment").iterdir()] == ["variables.json"]
     driver = json.dumps({**json.loads(this_process()), "host": "another"})
     with start(store, parent=run.id, driver=driver) as nested:
         nested.log_environment()
