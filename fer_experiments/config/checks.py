@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from fer_experiments.config.folders import options
 from fer_experiments.config.pixels import AUGMENTATIONS
 from fer_experiments.config.plain import close
-from fer_experiments.config.schema import ALL_FOLDS, BackboneConfig, Config, DataConfig, TrainingConfig
+from fer_experiments.config.schema import ALL_FOLDS, TRAIN_VAL, BackboneConfig, Config, DataConfig, TrainingConfig
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"
@@ -46,6 +46,11 @@ def check(config: Config) -> None:
     if chosen and chosen.ensemble != "none" and getattr(chosen, chosen.ensemble) < 2:
         raise UserError(
             f"promote.ensemble={chosen.ensemble}: it takes two heads; set promote.{chosen.ensemble} above 1"
+        )
+    if chosen and chosen.refit == TRAIN_VAL and config.training.unfreeze is not None:
+        raise UserError(
+            f"promote.refit={chosen.refit}: training=finetune keeps its best epoch on the validation split; leave out "
+            "promote.refit"
         )
     if config.sweep and config.sweep.on_end:
         words_of(config.sweep.on_end)

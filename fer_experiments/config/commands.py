@@ -21,7 +21,7 @@ GROUPS = ("data", "backbone", "head")
 
 
 # What Hydra reads as a string without quotes, if it is none of the words after it.
-WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./+-]*")
 NO_WORDS = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
 
 

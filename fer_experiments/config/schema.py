@@ -21,6 +21,7 @@ from fer_experiments.config.pixels import SEED, FinetuneConfig, PretrainConfig
 
 AUTO = "auto"  # what is decided once for all that stands on it
 ALL_FOLDS = "all"
+TRAIN_VAL = "train+val"
 PREFER = ("best", "simple", "fast")
 
 
@@ -225,9 +226,11 @@ class PromoteConfig:
     ensemble: whose heads are averaged in it, if they have less log loss on the validation split than the best seed's
     alone: those of the best config's seeds, or of the best seed of each config on the same features. temperature:
     scales its probabilities, fitted on the validation split. abstain: the error among what it answers at most, by a
-    threshold found on the validation split. corruptions: test images, drawn with a fixed seed, on
-    which it is asked once more with each corruption; 0 asks for none, None takes all. dry_run: everything but the
-    registration. resamples: of the bootstrap. note: a sentence for the model card.
+    threshold found on the validation split. refit: what the heads to register are fitted on; on train+val for as many
+    epochs as the best one of the refits on train alone is, in the median, by which all else is chosen. corruptions:
+    test images, drawn with a fixed seed, on which it is asked once more with each corruption; 0 asks for none, None
+    takes all. dry_run: everything but the registration. resamples: of the bootstrap. note: a sentence for the model
+    card.
     """
 
     name: str = MISSING
@@ -237,6 +240,7 @@ class PromoteConfig:
     ensemble: str = choice("none", "none", "seeds", "top_k", younger="none")
     temperature: bool = given(True, younger=False)
     abstain: Optional[float] = given(None, least=0, below=1, younger=None)
+    refit: str = choice("train", "train", TRAIN_VAL, younger="train")
     corruptions: Optional[int] = given(500, least=0, younger=0)
     dry_run: bool = False
     note: str = literal("", several=False)

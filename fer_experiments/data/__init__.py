@@ -4,6 +4,7 @@ from fer_experiments.data.dataset import Dataset, TestSplit, find_source, load_d
 from fer_experiments.data.describe import describe, remarks
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.readers import find_fer2013
+from fer_experiments.data.together import train_and_val
 
 __all__ = [
     "Dataset",
@@ -15,4 +16,5 @@ __all__ = [
     "load_dataset",
     "open_test_split",
     "remarks",
+    "train_and_val",
 ]

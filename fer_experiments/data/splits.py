@@ -32,14 +32,14 @@ def split_rows(faces: Faces, labels: np.ndarray, groups: np.ndarray, classes: tu
     """
     rng = np.random.Generator(np.random.PCG64(cfg.seed))
     if cfg.split == "stratified":
-        pool = _undersample(np.arange(len(labels)), labels, classes, cfg, rng)
+        pool = undersample(np.arange(len(labels)), labels, classes, cfg, rng)
         part = allocate(labels[pool], groups[pool], cfg.fractions, rng)
         rows = {name: pool[part == index] for index, name in enumerate(PARTS)}
         return {name: _limited(rows[name], labels, classes, cfg, rng) for name in PARTS}
     rows = (_official if cfg.split == "official" else _folds)(faces, labels, groups, cfg, rng)
     # Balancing draws from a copy of the generator: what it takes for training moves no validation image.
     balanced = copy.deepcopy(rng)
-    train = _undersample(rows["train"], labels, classes, cfg, balanced)
+    train = undersample(rows["train"], labels, classes, cfg, balanced)
     limited = {name: _limited(rows[name], labels, classes, cfg, rng) for name in PARTS}
     if cfg.balance == "undersample":
         limited["train"] = _limited(train, labels, classes, cfg, balanced)
@@ -140,9 +140,10 @@ def _folds(faces: Faces, labels: np.ndarray, groups: np.ndarray, cfg: DataConfig
     return {"train": pool[fold != cfg.fold], "val": pool[fold == cfg.fold], "test": np.flatnonzero(test)}
 
 
-def _undersample(
+def undersample(
     rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], cfg: DataConfig, rng: np.random.Generator
 ) -> np.ndarray:
+    """Return the rows that data.balance leaves: all, or of each class data.per_class, or as many as of the smallest."""
     if cfg.balance != "undersample":
         return rows
     counts = np.bincount(labels[rows], minlength=len(classes)).tolist()

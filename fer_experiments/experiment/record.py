@@ -25,7 +25,8 @@ from fer_experiments.training.result import TrainingResult, averaged, trainable_
 LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
 
 PREDICTIONS = "metrics/val_predictions.npz"  # probabilities float32 [n, classes] and labels int64 [n], validation rows
-IMAGES = {split: f"fer.{split}_images" for split in ("val", "test")}  # tags: `images_digest` of a split
+FITTED = "fer.fitted"  # tag of a promotion whose heads are fitted on more than the training split
+IMAGES = {split: f"fer.{split}_images" for split in ("train", "val", "test")}  # tags: `images_digest` of a split
 
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any], *, sheets: bool = True) -> None:
@@ -70,17 +71,17 @@ def record(
 ) -> dict[str, float]:
     """What the fits of a config gave goes on its run, but for epochs in `logged`; returns the final metrics by name.
 
-    kept: the one whose head is kept. repeats: of the fits as many have scored the same images. trained: parameters,
-    where they are others than those that the kept model has unfrozen.
+    Without validation images there are none. kept: the one whose head is kept. repeats: of the fits as many have scored
+    the same images. trained: parameters, where they are others than those that the kept model has unfrozen.
     """
     scored = [(result.val_labels, result.val_probabilities) for result in results]
-    final = log_scores(run, "val", scored, dataset.classes, repeats)
+    final = log_scores(run, "val", scored, dataset.classes, repeats) if len(dataset.val) else {}
     history = averaged([result.history for result in results])
     run.log_epochs(history.drop(index=list(logged)))
     run.log_metrics({"time/fit_s": sum(r.seconds for r in results), "best_epoch": float(kept.best_epoch)})
     trained = trainable_parameters(kept.model) if trained is None else trained
     run.log_metrics({"model/trainable_parameters": trained})
-    if not dataset.folds:  # else each fit has scored images of its own
+    if len(dataset.val) and not dataset.folds:  # else each fit has scored images of its own
         _log_predictions(run, dataset, kept.val_probabilities)  # a mean of several would be no model's
     run.log_figure(curves.learning_curves(history, kept.best_epoch), "plots/learning_curves.png")
     run.log_csv(history.rename_axis("epoch").reset_index(), "metrics/history.csv")

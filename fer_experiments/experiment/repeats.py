@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -106,10 +107,13 @@ def fit_all(
             description=description if len(seeds) == 1 else f"{description}, fit {number + 1} of {len(seeds)}",
             **options,
         )
-        scores = classification_metrics(result.val_labels, result.val_probabilities)
         fits.results.append(result)
         fits.places.append((fold, seed))
-        fits.scores.append(scores[objective.removeprefix("final/val_")])
+        if len(result.val_labels):
+            scores = classification_metrics(result.val_labels, result.val_probabilities)
+            fits.scores.append(scores[objective.removeprefix("final/val_")])
+        else:
+            fits.scores.append(math.nan)
     return fits
 
 

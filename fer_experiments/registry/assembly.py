@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, PromoteConfig
+from fer_experiments.config import TRAIN_VAL, Config, PromoteConfig
 from fer_experiments.data import Dataset
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves
@@ -20,7 +20,7 @@ from fer_experiments.evaluation.calibration import answer_threshold, answered, f
 from fer_experiments.evaluation.metrics import scores
 from fer_experiments.evaluation.style import counted
 from fer_experiments.experiment.prepare import Prepared
-from fer_experiments.experiment.record import log_scores
+from fer_experiments.experiment.record import FITTED, log_scores
 from fer_experiments.features.cache import exact_features
 from fer_experiments.registry.candidates import Refitted
 from fer_experiments.registry.sealed import Outcome
@@ -42,7 +42,8 @@ class Ensemble:
 
     runs: of the refits whose heads are averaged. labels: of the validation split. plain: what the heads say of it,
     float32 [n, classes]. temperature: of their probabilities, 1 leaves them as they are. threshold: of
-    `models.labels`, 0 where it answers always.
+    `models.labels`, 0 where it answers always. epochs: of each head, where they were fitted on the validation split
+    too; plain, and what is made of it, is then of the heads of the same seeds that were not.
     """
 
     runs: tuple[str, ...]
@@ -51,6 +52,7 @@ class Ensemble:
     plain: np.ndarray
     temperature: float
     threshold: float = 0.0
+    epochs: tuple[int, ...] = ()
 
     @cached_property
     def said(self) -> np.ndarray:
@@ -63,10 +65,19 @@ class Ensemble:
         return scores(self.labels, self.said, ("accuracy", "log_loss"))
 
     @property
+    def chosen_by(self) -> str:
+        """What is to be said of what is chosen on the validation split."""
+        return ", by the refits on train alone" if self.epochs else ""
+
+    @property
     def tags(self) -> dict[str, str]:
         """Of a registered version."""
         said = {"fer.heads": json.dumps(self.runs), "fer.temperature": f"{self.temperature:.4f}"}
-        return {**said, "fer.threshold": f"{self.threshold:.4f}"} if self.threshold else said
+        if self.threshold:
+            said["fer.threshold"] = f"{self.threshold:.4f}"
+        if self.epochs:
+            said |= {FITTED: TRAIN_VAL, "fer.epochs": json.dumps(self.epochs)}
+        return said
 
 
 def check_choices(promoting: PromoteConfig, dataset: Dataset, configs: Sequence[Config]) -> None:

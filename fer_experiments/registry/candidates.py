@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -169,12 +170,14 @@ def refit(
     candidate: Candidate,
     seed: int,
     label: str,
-    objective: str,
+    objective: str | None,
     prepared: Prepared,
     parent: tracking.Run,
     echo: Callable[[str], None],
 ) -> tuple[str, float, str]:
     """Run id and score of a candidate's fit with a seed, and how it came about: one that is on record is taken.
+
+    objective: None of a fit without a validation split, whose score is nan and its kind `refit`: nothing takes it up.
 
     Raises:
         FitError: it came to nothing.
@@ -182,12 +185,12 @@ def refit(
     config = replace(candidate.config, training=replace(candidate.config.training, seed=seed), promote=None, gate=None)
     digest = fit_digest(config, prepared.tags)
     for found in tracking.find_runs(parent.store, {"fer.refit": digest}, "FINISHED"):
-        if objective in found.metrics:
-            return found.run_id, found.metrics[objective], f"on record as run {found.run_id[:8]}"
+        if objective is None or objective in found.metrics:
+            return found.run_id, found.metrics.get(objective or "", math.nan), f"on record as run {found.run_id[:8]}"
     try:
         with tracking.start_run(
             parent.store,
-            "train",
+            "train" if objective else "refit",
             label,
             recorded(config),
             tags={**prepared.tags, "fer.refit": digest},
@@ -197,4 +200,4 @@ def refit(
             fits, final = fit_and_record(run, prepared, config, echo, description=label)
     finally:
         forget()
-    return run.id, final[objective], f"{fits.epochs} epochs in {fits.seconds:.0f} s"
+    return run.id, final[objective] if objective else math.nan, f"{fits.epochs} epochs in {fits.seconds:.0f} s"

@@ -15,6 +15,7 @@ from fer_experiments.evaluation.robustness import UNCHANGED, Part
 from fer_experiments.registry.again import how_again
 from fer_experiments.registry.assembly import MEASURED, Calibration, Ensemble
 from fer_experiments.registry.candidates import Choice, Refitted
+from fer_experiments.registry.final_fit import how_fitted
 from fer_experiments.registry.gate import Condition
 from fer_experiments.registry.sealed import Outcome
 from fer_experiments.registry.terms import EUROPE, LIMITS, ORIGIN, OTHER, OTHER_ORIGIN
@@ -104,6 +105,7 @@ def _data(subject: Subject) -> str:
         f"`{dataset.fingerprint[:16]}`"
     )
     lines += ORIGIN.get(config.data.source, OTHER_ORIGIN)
+    lines += how_fitted(subject.ensemble[0])
     weights = _plain(str(config.backbone.weights))
     lines.append(f"backbone {_plain(config.backbone.name)}, weights {weights}, under their own terms")
     counts = [(part, *(f"{of[name]:,}" for name in dataset.classes)) for part, of in dataset.counts.items()]
@@ -227,7 +229,7 @@ def _ensemble(ensemble: list[Ensemble]) -> str:
         return ""
     count = len(ensemble[0].runs)
     taken = f"The probabilities of {count} heads are averaged." if count > 1 else "One head alone answers."
-    return f"\n\n{taken} On the validation split:\n\n" + _table(
+    return f"\n\n{taken} On the validation split{ensemble[0].chosen_by}:\n\n" + _table(
         ("heads", *ensemble[0].scores),
         [(str(len(option.runs)), *(f"{value:.4f}" for value in option.scores.values())) for option in ensemble],
     )
@@ -241,8 +243,8 @@ def _probabilities(subject: Subject) -> str:
     return (
         "## Probabilities\n\n"
         f"Their logarithms are divided by a temperature of {subject.ensemble[0].temperature:.3f}, fitted on the "
-        "validation split; no label changes by it. On its run, `plots/calibration_before_test.png` and "
-        "`plots/calibration_test.png` show how often they are right.\n\n"
+        f"validation split{subject.ensemble[0].chosen_by}; no label changes by it. On its run, "
+        "`plots/calibration_before_test.png` and `plots/calibration_test.png` show how often they are right.\n\n"
         + _table(
             ("metric", *(f"{SPLITS[split]}, {when}" for split, when in whens)),
             [(name, *(f"{found[split][when][name]:.4f}" for split, when in whens)) for name in MEASURED],
@@ -252,13 +254,13 @@ def _probabilities(subject: Subject) -> str:
 
 def _abstention(subject: Subject) -> str:
     """When it does not answer."""
-    promoting, threshold = subject.config.promote, subject.ensemble[0].threshold
-    if not threshold or promoting is None:
+    promoting, ensemble = subject.config.promote, subject.ensemble[0]
+    if not ensemble.threshold or promoting is None:
         return ""
     return (
-        f"## When it does not answer\n\nBelow a probability of {threshold:.4f} for every class its label is "
-        f"`{UNCERTAIN}`: chosen on the validation split for an error of {promoting.abstain:g} at most in what it "
-        "answers. The probabilities are given all the same.\n\n"
+        f"## When it does not answer\n\nBelow a probability of {ensemble.threshold:.4f} for every class its label is "
+        f"`{UNCERTAIN}`: chosen on the validation split{ensemble.chosen_by} for an error of {promoting.abstain:g} at "
+        "most in what it answers. The probabilities are given all the same.\n\n"
         + _table(
             ("split", "answered", "of that wrong"),
             [

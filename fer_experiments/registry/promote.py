@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_experiments import environment, tracking
-from fer_experiments.config import Config, DataConfig, experiment, flatten, project_root, recorded, to_dict
+from fer_experiments.config import TRAIN_VAL, Config, DataConfig, experiment, flatten, project_root, recorded, to_dict
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.evaluation.robustness import Part
@@ -26,6 +26,7 @@ from fer_experiments.experiment.record import describe_run
 from fer_experiments.registry.assembly import check_choices, choose_ensemble, record_calibration, write_model
 from fer_experiments.registry.candidates import Choice, Refitted, check_inputs, choose, refit_all
 from fer_experiments.registry.card import Subject, card, fitted, score_line
+from fer_experiments.registry.final_fit import fit_on_both
 from fer_experiments.registry.gate import Condition, Rival, check_gate, judge
 from fer_experiments.registry.rehearsal import rehearse
 from fer_experiments.registry.sealed import Outcome, open_and_test
@@ -105,6 +106,8 @@ def _promote(
     _record_choice(refits, choice, seed, run, echo)
     describe_run(run, prepared.dataset, recorded(taken))
     options = choose_ensemble(run, taken, prepared, refits, choice.direction, echo)
+    if config.promote.refit == TRAIN_VAL:
+        options[0] = fit_on_both(run, options[0], refits, preparations, echo)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         images = write_model(taken, prepared, options[0], folder, echo)

@@ -14,7 +14,7 @@ from fer_experiments.config import Config, close, mlruns_dir
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.bootstrap import binomial_interval
 from fer_experiments.evaluation.seeds import Spread, spread
-from fer_experiments.experiment.record import IMAGES, PREDICTIONS
+from fer_experiments.experiment.record import FITTED, IMAGES, PREDICTIONS
 from fer_experiments.registry.sealed import recorded_table
 from fer_experiments.report.published import GROUP, published, published_names
 from fer_experiments.report.record import INPUTS, read_json, read_table, same_but_seed
@@ -145,6 +145,7 @@ def _of_run(store: Store, run: FoundRun) -> Entry:
         raise UserError(f"run {run.run_id}: a {kind} run, {run.status.lower()}, without a {split} accuracy")
     suffix = "" if split == "val" else "_test"
     matrix = read_json(store, run.run_id, f"metrics/confusion_matrix{suffix}.json")
+    validated, fit = fit.tags.get(IMAGES["val"]), _final(store, run, fit)
     history = read_table(store, fit.run_id, "metrics/history.csv")
     return Entry(
         name=" ".join(filter(None, (run.params.get("backbone.name"), run.params.get("head.name")))) or run.name,
@@ -166,7 +167,7 @@ def _of_run(store: Store, run: FoundRun) -> Entry:
         store=store,
         run=run,
         images=_images(run, split),
-        validated=fit.tags.get(IMAGES["val"]),
+        validated=validated,
     )
 
 
@@ -177,10 +178,18 @@ def _taken(store: Store, promotion: FoundRun) -> FoundRun:
     return (tracking.find_run(store, run_id) if run_id else None) or promotion
 
 
+def _final(store: Store, run: FoundRun, refit: FoundRun) -> FoundRun:
+    """The fit on training and validation images that a promotion has made of a refit, or else the refit."""
+    fits = read_json(store, run.run_id, "final_fits.json") if FITTED in run.tags else []
+    run_id = next((fit["run_id"] for fit in fits or [] if fit["of"] == refit.run_id), None)
+    return (tracking.find_run(store, run_id) if run_id else None) or refit
+
+
 def _training_s(store: Store, run: FoundRun, fit: FoundRun) -> float | None:
     """Seconds of all fits that answer in a model: several, where a promotion averages heads."""
     tried = read_json(store, run.run_id, "ensemble.json")
-    fits = [tracking.find_run(store, name) for name in tried[0]["runs"]] if tried else [fit]
+    chosen = [tracking.find_run(store, name) for name in tried[0]["runs"]] if tried else [fit]
+    fits = [found and _final(store, run, found) for found in chosen]
     times = [found.metrics["time/fit_s"] for found in fits if found and "time/fit_s" in found.metrics]
     return sum(times) if len(times) == len(fits) else None
 
@@ -199,7 +208,8 @@ def _chosen(store: Store, run: FoundRun) -> str:
     if kind != "promotion":
         return "epoch and config" if kind == "trial" else "epoch"
     count = len(tracking.openings(store, run.tags.get("fer.dataset", "")))
-    return f"nothing; opened {count} time{'s'[: count != 1]}"
+    also = f"; fitted on {run.tags[FITTED]}" if FITTED in run.tags else ""
+    return f"nothing; opened {count} time{'s'[: count != 1]}{also}"
 
 
 def over_seeds(store: Store, run: FoundRun) -> Spread | None:

@@ -51,7 +51,7 @@ def start_run(
 
     Args:
         store: from `connect`; its experiment is created when it is not there.
-        kind: tag fer.kind: train, sweep, trial, promotion or probe.
+        kind: tag fer.kind: train, sweep, trial, promotion, refit or probe.
         config: if any, its dotted paths become the params; of a resumed run, only those that it does not have yet.
         parent: id of the run that this one is nested under in the UI.
         resume: id of a run to open again; name and parent stay what they were.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments import ambient, environment
-from fer_experiments.config import project_root
+from fer_experiments.config import TRAIN_VAL, project_root
 from fer_experiments.tracking.processes import same_machine
 from fer_experiments.tracking.store import Store, client_of
 
@@ -124,15 +124,17 @@ class Run:
             self.log_file(file, path)
 
     def log_dataset(self, dataset: Dataset) -> None:
-        """The training and validation splits as inputs of the run, by fingerprint; no pixels are copied."""
+        """What the run trains and validates on as its inputs, by fingerprint; no pixels are copied."""
         from mlflow.entities import Dataset as Lineage
         from mlflow.entities import DatasetInput, InputTag
 
         source = json.dumps({"uri": dataset.source})
         inputs = []
         # MLflow keeps one of several inputs with the same name and digest, so the split is part of the name.
-        for split, context in (("train", "training"), ("val", "validation")):
-            profile = json.dumps({"images": len(getattr(dataset, split)), "classes": dataset.counts.get(split, {})})
+        splits = [("train" if len(dataset.val) else TRAIN_VAL, "training", dataset.train)]
+        splits += [("val", "validation", dataset.val)] if len(dataset.val) else []
+        for split, context, rows in splits:
+            profile = json.dumps({"images": len(rows), "classes": dataset.counts.get(split, {})})
             lineage = Lineage(f"{dataset.task}/{split}", dataset.fingerprint[:36], "local", source, profile=profile)
             inputs.append(DatasetInput(lineage, [InputTag("mlflow.data.context", context)]))
         self._client.log_inputs(self.id, inputs)

@@ -40,7 +40,8 @@ def fit_head(
 ) -> TrainingResult:
     """Fits a head with early stopping, and scores it on the validation split, averaged over the stored views.
 
-    The losses of the history include the L2 penalty, as minimised.
+    Without validation rows it has all its epochs, the last is the best, and there is no score. The losses of the
+    history include the L2 penalty, as minimised.
 
     Args:
         features: of dataset.images, row by row.
@@ -71,21 +72,12 @@ def fit_head(
     labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels.astype("int32")
     weights = np.array([(dataset.class_weight or {}).get(i, 1.0) for i in range(classes)], "float32")[dataset.labels]
     passes = Passes(model)
-    train, val = (load(features, rows, passes.backend) for rows in (dataset.train, dataset.val))
+    train = load(features, dataset.train, passes.backend)
+    val = load(features, dataset.val, passes.backend) if len(dataset.val) else None
     progress = EpochProgress(training.epochs - initial_epoch, description)
+    stopping = [] if val is None else [_early_stopping(training)]
     ending = keras.callbacks.CallbackList(
-        [
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.EarlyStopping(
-                training.monitor,
-                mode="min" if training.monitor == "val_loss" else "max",
-                patience=training.patience,
-                restore_best_weights=True,
-            ),
-            progress,
-            *callbacks,
-        ],
-        model=model,
+        [keras.callbacks.TerminateOnNaN(), *stopping, progress, *callbacks], model=model
     )
     started = time.perf_counter()
     ending.on_train_begin()
@@ -100,25 +92,40 @@ def fit_head(
                 ending.on_train_batch_end(number, logs)
                 if model.stop_training:
                     break
-        ending.on_epoch_end(epoch, logs | passes.evaluate(val, labels[dataset.val]))
+        ending.on_epoch_end(epoch, logs | (passes.evaluate(val, labels[dataset.val]) if val else {}))
         on_epoch(epoch, progress.rows[-1])
         if model.stop_training:
             break
     ending.on_train_end()
     history = pd.DataFrame(progress.rows)
-    if history.empty or not np.isfinite(history[["train/loss", "val/loss"]].to_numpy()).all():
+    if history.empty or not np.isfinite(history.filter(like="/loss").to_numpy()).all():
         raise FitError(f"the loss is not a number after {len(history)} epochs: try a smaller training.learning_rate")
     history.index = pd.RangeIndex(initial_epoch, initial_epoch + len(history), name="epoch")
-    series = history[training.monitor.replace("val_", "val/")].to_numpy()
-    best = initial_epoch + int(series.argmin() if training.monitor == "val_loss" else series.argmax())
+    said = [passes.predict(val, view) for view in features.views] if val else [np.zeros((0, classes), "float32")]
     return TrainingResult(
         model=model,
         history=history,
-        best_epoch=best,
-        val_probabilities=_probabilities([passes.predict(val, view) for view in features.views]),
+        best_epoch=_best_epoch(history, training.monitor),
+        val_probabilities=_probabilities(said),
         val_labels=dataset.labels[dataset.val],
         seconds=time.perf_counter() - started,
     )
+
+
+def _early_stopping(training: TrainingConfig) -> keras.callbacks.EarlyStopping:
+    mode = "min" if training.monitor == "val_loss" else "max"
+    return keras.callbacks.EarlyStopping(
+        training.monitor, mode=mode, patience=training.patience, restore_best_weights=True
+    )
+
+
+def _best_epoch(history: pd.DataFrame, monitor: str) -> int:
+    """Whose weights the model has; the last one where nothing was monitored."""
+    epochs, name = history.index.to_numpy(), monitor.replace("val_", "val/")
+    if name not in history:
+        return int(epochs[-1])
+    series = history[name].to_numpy()
+    return int(epochs[series.argmin() if monitor == "val_loss" else series.argmax()])
 
 
 def orders(rows: int, views: int, seed: int) -> Iterator[np.ndarray]:
@@ -201,17 +208,13 @@ class EpochProgress(keras.callbacks.Callback):
         """Records the epoch and moves the bar."""
         termination.check()
         logs = logs or {}
-        nan = float("nan")
-        self.rows.append(
-            {
-                "train/loss": float(logs.get("loss", nan)),
-                "train/accuracy": float(logs.get("accuracy", nan)),
-                "val/loss": float(logs.get("val_loss", nan)),
-                "val/accuracy": float(logs.get("val_accuracy", nan)),
-                "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            }
-        )
-        self.bar.set_postfix(val_accuracy=f"{self.rows[-1]['val/accuracy']:.4f}", refresh=False)
+        row = {"train/loss": logs["loss"], "train/accuracy": logs["accuracy"]}
+        if "val_loss" in logs:
+            row |= {"val/loss": logs["val_loss"], "val/accuracy": logs["val_accuracy"]}
+        row["learning_rate"] = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        self.rows.append({name: float(value) for name, value in row.items()})
+        shown = "val/accuracy" if "val/accuracy" in row else "train/accuracy"
+        self.bar.set_postfix({shown.replace("/", "_"): f"{self.rows[-1][shown]:.4f}"}, refresh=False)
         self.bar.update()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -57,7 +57,7 @@ UNUSABLE = [
     *["backbone.channels=2", "backbone.input_size=0", "backbone.seed=-1", "backbone.layers=['']", "data.task=''"],
     *["features.views=[flip,flip]", "features.views=[]", "compute.gpus_per_trial=1.5", "compute.cpus_per_trial=0"],
     *["sweep.factor=1", "sweep.max_hours=nan", "sweep.target=nan", "sweep.seed=-1", "gate.alpha=0", "gate.alpha=1"],
-    *["promote.ensemble=all", "promote.abstain=1", "promote.abstain=-0.1"],
+    *["promote.ensemble=all", "promote.abstain=1", "promote.abstain=-0.1", "promote.refit=val"],
     *["gate.alpha=nan", "promote.seeds=0", "pretrain.widths=[48,0,160]", "pretrain.blocks=[1]"],
     *[
         f"{key}={value}"
@@ -91,9 +91,16 @@ def test_an_ensemble_of_one_head_is_refused(key: str):
 def test_a_promotion_on_record_from_before_a_temperature_had_none():
     container = to_dict(compose(EVERYTHING))
     assert container["promote"]["temperature"] is True
-    del container["promote"]["temperature"], container["promote"]["ensemble"], container["promote"]["abstain"]
+    for key in ("temperature", "ensemble", "abstain", "refit"):
+        del container["promote"][key]
     older = from_dict(container).promote
     assert older is not None and (older.temperature, older.ensemble, older.abstain) == (False, "none", None)
+    assert older.refit == "train"
+
+
+def test_a_network_that_keeps_its_best_epoch_is_not_fitted_without_a_validation_split():
+    with pytest.raises(UserError, match=r"promote.refit=train\+val: training=finetune keeps its best epoch on the"):
+        compose([*EVERYTHING, "promote.refit=train+val", "training=finetune", "training.unfreeze=all"])
 
 
 def test_a_value_of_a_space_is_checked_as_one_that_is_typed():

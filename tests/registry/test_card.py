@@ -51,6 +51,7 @@ def subject(
     openings: int = 3,
     threshold: float = 0.0,
     classes: tuple[str, ...] = tuple(EMOTIONS),
+    epochs: tuple[int, ...] = (),
 ) -> Subject:
     """Of a sweep on seven emotions of FER2013."""
     config = compose(["data=fer2013_seven", "backbone=facenet", "promote=default", "gate=default", *overrides])
@@ -68,7 +69,8 @@ def subject(
         "fer-seven", config, dataset, choice, [Refitted(candidate, {0: 0.9, 1: 0.8}, {})], 0,
         Outcome(test, SAID, scores, {}, table, openings, ledger), parts(champion, corrupted),
         [Condition(f"recall of {classes[0]} at least 0.5", "0.9", True)], 90.0, 12.0,
-        [Ensemble(("b" * 32,), [], LABELS, SAID, 1.25, threshold)], CALIBRATION if threshold else Calibration({}, {}),
+        [Ensemble(("b" * 32,), [], LABELS, SAID, 1.25, threshold, epochs)],
+        CALIBRATION if threshold else Calibration({}, {}),
     )  # fmt: skip
 
 
@@ -89,6 +91,15 @@ def test_what_a_temperature_and_a_threshold_do_is_said_where_there_are_some():
     assert rows(told)[-1] == ["test", "87.5%", "1.25%"]
     plain = card(subject())
     assert "## Probabilities" not in plain and "## When it does not answer" not in plain
+
+
+def test_a_head_that_has_learned_from_the_validation_images_has_no_score_on_them():
+    told = card(subject("promote.abstain=0.02", "promote.refit=train+val", threshold=0.75, epochs=(7, 7, 5)))
+    assert "- fitted on train and val together, for 7, 5 epochs" in section(told, "Data")
+    assert "what is registered has no validation score" in section(fitted(told, "r"), "Data")
+    for title in ("Probabilities", "When it does not answer"):
+        assert "on the validation split, by the refits on train alone" in section(told, title).replace("the\n", "the ")
+    assert "on train alone" not in card(subject("promote.abstain=0.02", threshold=0.75))
 
 
 def test_slices_and_corruptions_stand_beside_the_champions():
@@ -165,6 +176,7 @@ def test_what_a_european_user_and_a_user_of_the_data_must_know_is_there():
         ((), "promote sweep=facenet-1"),
         (("gate=strict", "promote.seeds=5"), "promote sweep=facenet-1 promote.seeds=5 gate=strict"),
         (("+gate.worse.emotion_sad=0.01", "gate.worse.every=0.1"), "gate.worse.every=0.1 +gate.worse.emotion_sad=0.01"),
+        (("promote.refit=train+val",), "promote sweep=facenet-1 promote.refit=train+val"),
         (("promote.dry_run=true", "promote.corruptions=null"), "promote sweep=facenet-1 promote.corruptions=null"),
     ],
 )

@@ -60,6 +60,27 @@ def test_training_stops_when_it_gets_no_better():
     assert len(fit.history) == fit.best_epoch + 3 < 100
 
 
+def test_without_validation_rows_every_epoch_is_trained_and_the_last_is_kept():
+    features, dataset = blobs(2, n=90)
+    others = replace(dataset, labels=np.random.default_rng(0).permutation(dataset.labels), train=np.arange(90))
+    everything = replace(others, val=dataset.val[:0])
+    impatient = replace(FAST, epochs=9, patience=0, learning_rate=0.3)
+    fit = fit_head(features, everything, LINEAR, impatient)
+    assert list(fit.history.columns) == ["train/loss", "train/accuracy", "learning_rate"]
+    assert (len(fit.history), fit.best_epoch) == (9, 8)
+    assert fit.val_probabilities.shape == (0, 2) and fit.val_labels.shape == (0,)
+    last = fit_head(features, others, LINEAR, replace(impatient, patience=9), callbacks=[Kept()])
+    np.testing.assert_allclose(fit.model.get_weights()[-1], last.model.last[-1], rtol=1e-5)
+    assert fit_head(features, others, LINEAR, impatient).history.shape[0] < 9
+
+
+class Kept(keras.callbacks.Callback):
+    """Keeps the weights of the last epoch on the model, before those of the best one come back."""
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        self.model.last = self.model.get_weights()
+
+
 def test_the_same_seed_gives_the_same_fit_and_another_another():
     features, dataset = blobs(2)
     head = HeadConfig(name="pooled", dense_widths=[8], dropout=0.5)
