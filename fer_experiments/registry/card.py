@@ -81,7 +81,10 @@ def fitted(text: str, run_id: str) -> str:
 def _head(subject: Subject) -> str:
     config, classes = subject.config, subject.dataset.classes
     assert config.promote is not None
-    return f"# {subject.name}\n\nTells a face's expression: {_listed(classes)}. {config.promote.note}".rstrip()
+    return (
+        f"# {subject.name}\n\nTells a face's expression: {_listed(classes)}. {config.promote.note}".rstrip()
+        + "".join(f"\n\nIt was {line}." for line in how_fitted(subject.ensemble[0]))
+    )
 
 
 def _use(subject: Subject) -> str:
@@ -105,7 +108,6 @@ def _data(subject: Subject) -> str:
         f"`{dataset.fingerprint[:16]}`"
     )
     lines += ORIGIN.get(config.data.source, OTHER_ORIGIN)
-    lines += how_fitted(subject.ensemble[0])
     weights = _plain(str(config.backbone.weights))
     lines.append(f"backbone {_plain(config.backbone.name)}, weights {weights}, under their own terms")
     counts = [(part, *(f"{of[name]:,}" for name in dataset.classes)) for part, of in dataset.counts.items()]

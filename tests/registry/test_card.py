@@ -95,8 +95,8 @@ def test_what_a_temperature_and_a_threshold_do_is_said_where_there_are_some():
 
 def test_a_head_that_has_learned_from_the_validation_images_has_no_score_on_them():
     told = card(subject("promote.abstain=0.02", "promote.refit=train+val", threshold=0.75, epochs=(7, 7, 5)))
-    assert "- fitted on train and val together, for 7, 5 epochs" in section(told, "Data")
-    assert "what is registered has no validation score" in section(fitted(told, "r"), "Data")
+    assert "It was fitted on train and val together, for 7, 5 epochs" in told
+    assert "what is registered has no validation score" in fitted(told, "r"), "however short it is made"
     for title in ("Probabilities", "When it does not answer"):
         assert "on the validation split, by the refits on train alone" in section(told, title).replace("the\n", "the ")
     assert "on train alone" not in card(subject("promote.abstain=0.02", threshold=0.75))
