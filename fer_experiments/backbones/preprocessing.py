@@ -55,7 +55,7 @@ def preprocess(pixels: Any, cfg: BackboneConfig, resizing: dict[str, Any] | None
     return _scaled(_with_channels(x, cfg.channels), cfg)
 
 
-def _resized(x: Any, size: tuple[int, ...], options: dict[str, Any]) -> Any:
+def _resized(x: Any, size: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Pictures [b, h, w, c] at another size; options: of keras.layers.Resizing.
 
     All but a bilinear one is by matrices, which any resizing amounts to: OpenVINO has no other.
