@@ -190,30 +190,41 @@ def served(presets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     return folder / "model", predict(head, features, rows)
 
 
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A process that has not imported KerasHub."""
-    for name in [n for n in sys.modules if n.partition(".")[0] == "keras_hub"]:
-        monkeypatch.delitem(sys.modules, name)
-    registered = keras.saving.get_custom_objects()
-    for name in [n for n in registered if "keras_hub" in n]:
-        monkeypatch.delitem(registered, name)
-    return monkeypatch
+def forget_keras_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has not imported it."""
+    for known in (sys.modules, keras.saving.get_custom_objects()):
+        for name in [n for n in known if n.startswith("keras_hub")]:
+            monkeypatch.delitem(known, name)
 
 
 def test_a_served_model_says_what_head_and_stored_features_say(
-    served: tuple[Path, np.ndarray], fresh: pytest.MonkeyPatch
+    served: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, want = served
+    forget_keras_hub(monkeypatch)
     assert np.ptp(want, axis=0).max() > 0.5
     compare("the model", models.load_classifier(folder).probabilities(GRAY), want)
     assert "keras-hub==" in (folder / "requirements.txt").read_text()
 
 
-def test_a_served_model_names_the_extra_where_it_is_missing(
-    served: tuple[Path, np.ndarray], fresh: pytest.MonkeyPatch
+@pytest.mark.parametrize("pooling", ["none", "map"])
+def test_a_saved_siglip_has_as_many_tokens_as_it_makes(
+    presets: dict[str, Path], tmp_path: Path, pooling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh.setitem(sys.modules, "keras_hub", None)  # as an import finds what is not installed
+    cfg = preset(presets["siglip"], layers=["post_layer_norm"], pooling=pooling)
+    model = load_backbone(cfg, (20, 20, 3)).model
+    model.save(tmp_path / "model.keras")
+    forget_keras_hub(monkeypatch)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.output_shape == model.output_shape and "keras_hub" in sys.modules
+    np.testing.assert_allclose(loaded(RGB), model(RGB), atol=1e-5)
+
+
+def test_a_served_model_names_the_extra_where_it_is_missing(
+    served: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_keras_hub(monkeypatch)
+    monkeypatch.setitem(sys.modules, "keras_hub", None)  # as an import finds what is not installed
     config = compose(["data=demo"])
     with (
         pytest.raises(UserError, match=r"^models:/fer-demo/1: its backbone is a preset of KerasHub, which is not inst"),
