@@ -34,7 +34,7 @@ $(STAMP): $(LOCK) pyproject.toml $(MOVED)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$python -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r $(LOCK) \
-		|| $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $(LOCK)
+		|| $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e . \
 		|| $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from fer_experiments import environment, tracking
+from fer_experiments.backbones.hub import how_to_install, is_installed
 from fer_experiments.backbones.weights import IMAGENET, weights_file
 from fer_experiments.config import BackboneConfig, Config, cache_dir, mlruns_dir, options, yaml_of
 from fer_experiments.config.commands import command, get_data_command, is_checkout
@@ -131,6 +132,9 @@ def _weights(missing: list[str]) -> list[tuple[str, str]]:
 
 
 def _without_file(backbone: BackboneConfig) -> str:
+    if backbone.kind == "keras_hub":
+        there = "KerasHub downloads them" if is_installed() else f"KerasHub is not installed; {how_to_install()}"
+        return f"preset {backbone.preset}: {there}"
     if backbone.weights == "imagenet":
         return "Keras downloads them on first use"
     return "random" if backbone.kind == "application" else "of your own: backbone.weights=<file>"

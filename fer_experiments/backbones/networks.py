@@ -1,7 +1,8 @@
 """Frozen backbones: from uint8 pixels to the features at one or several cut layers, as one Keras model.
 
-An application of keras.applications (by the name of its class), any .keras file, or our own `pocket`. Everything
-between the pixels and the features is inside the model and survives saving it: resizing, channels, scaling, pooling.
+An application of keras.applications (by the name of its class), a preset of KerasHub (see `hub`), any .keras file, or
+our own `pocket`. Everything between the pixels and the features is inside the model and survives saving it: resizing,
+channels, scaling, pooling.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_experiments.backbones.hub import load_preset, of_tokens
 from fer_experiments.backbones.preprocessing import parse_scaling, preprocess
 from fer_experiments.backbones.weights import (
     IMAGENET,
@@ -126,21 +128,27 @@ def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...], precision: 
     import keras
 
     fingerprint = backbone_fingerprint(cfg)
-    trunk = _cut(_trunk(cfg), cfg)
+    given, resizing = cfg, dict[str, Any]()
+    if cfg.kind == "keras_hub":
+        with _quiet_and_seeded(cfg.seed):
+            whole, cfg, resizing = load_preset(cfg)
+    else:
+        whole = _trunk(cfg)
+    trunk = _cut(whole, cfg)
     if precision != "float32":
         trunk = in_precision(trunk, precision)
     trunk.trainable = False
     pixels = keras.Input(image_shape, dtype="uint8", name="pixels")
     # training=False: without it a SavedModel of MobileNetV2 gave other features than predict, without a warning.
     try:
-        features = trunk(preprocess(pixels, cfg), training=False)
+        features = trunk(preprocess(pixels, cfg, resizing), training=False)
     except ValueError as error:  # a map that shrinks to nothing
         raise UserError(
             f"backbone.input_size={cfg.input_size}: {cfg.name} cannot take it: {first_line(error, 200)}"
         ) from error
-    outputs = [_pooled(tensor, cfg.pooling) for tensor in (features if isinstance(features, list) else [features])]
+    outputs = [_pooled(tensor, cfg) for tensor in (features if isinstance(features, list) else [features])]
     model = keras.Model(pixels, outputs, name=f"{_identifier(cfg.name)}_from_pixels")
-    return Backbone(cfg, model, trunk, tuple(cfg.layers) or tuple(trunk.output_names), fingerprint)
+    return Backbone(given, model, trunk, tuple(cfg.layers) or tuple(trunk.output_names), fingerprint)
 
 
 def in_precision(model: keras.Model, precision: str) -> keras.Model:
@@ -158,12 +166,16 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
     return copy
 
 
-def _pooled(tensor: Any, pooling: str) -> Any:
+def _pooled(tensor: Any, cfg: BackboneConfig) -> Any:
     from keras import layers
 
-    if pooling == "none" or len(tensor.shape) != 4:
+    if cfg.kind == "keras_hub" and len(tensor.shape) == 3:
+        return of_tokens(tensor, cfg)
+    if cfg.pooling in ("cls", "map"):
+        raise UserError(f"backbone.pooling={cfg.pooling}: {cfg.name} gives no tokens there; say none, avg or max")
+    if cfg.pooling == "none" or len(tensor.shape) != 4:
         return tensor
-    return (layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D)()(tensor)
+    return (layers.GlobalAveragePooling2D if cfg.pooling == "avg" else layers.GlobalMaxPooling2D)()(tensor)
 
 
 def _cut(trunk: keras.Model, cfg: BackboneConfig) -> keras.Model:
@@ -197,7 +209,7 @@ def _trunk(cfg: BackboneConfig) -> keras.Model:
         return _from_file(path)
     if cfg.kind == "pocket":
         return _pocket(path)
-    raise UserError(f"backbone.kind={cfg.kind}: choose one of application, keras_file, pocket")
+    raise UserError(f"backbone.kind={cfg.kind}: choose one of application, keras_hub, keras_file, pocket")
 
 
 def _pocket(path: Path) -> keras.Model:

@@ -10,6 +10,7 @@ import numpy as np
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
 
+BILINEAR = {"interpolation": "bilinear", "antialias": False}
 LUMA = [0.299, 0.587, 0.114]  # ITU-R BT.601, as PIL's convert("L")
 
 
@@ -17,11 +18,11 @@ def parse_scaling(cfg: BackboneConfig) -> str | dict[str, list[float]]:
     """`backbone.scaling` in one form: "keras", "raw255", or mean and scale as lists of floats.
 
     Raises:
-        UserError: anything else, a scale of 0, or "keras" for a network that is no application.
+        UserError: anything else, a scale of 0, or "keras" for a network that has none of its own.
     """
     scaling, given = cfg.scaling, f"backbone.scaling={cfg.scaling}"
-    if scaling == "keras" and cfg.kind != "application":
-        raise UserError(f"{given}: only an application has its own; say raw255 or {{mean: m, scale: s}}")
+    if scaling == "keras" and cfg.kind not in ("application", "keras_hub"):
+        raise UserError(f"{given}: only an application or a preset has its own; say raw255 or {{mean: m, scale: s}}")
     if scaling in ("keras", "raw255"):
         return scaling
     if not isinstance(scaling, dict) or set(scaling) != {"mean", "scale"}:
@@ -37,10 +38,11 @@ def parse_scaling(cfg: BackboneConfig) -> str | dict[str, list[float]]:
     return parsed
 
 
-def preprocess(pixels: Any, cfg: BackboneConfig) -> Any:
+def preprocess(pixels: Any, cfg: BackboneConfig, resizing: dict[str, Any] | None = None) -> Any:
     """Resized and scaled pixels, float32 [b, s, s, channels], of a uint8 Keras input [b, h, w] or [b, h, w, 3].
 
-    Resizing is bilinear and comes before scaling, as in the system that this project began with.
+    Resizing is bilinear, unless the options of keras.layers.Resizing say otherwise, and comes before scaling, as in the
+    system that this project began with.
     """
     from keras import layers
 
@@ -49,8 +51,25 @@ def preprocess(pixels: Any, cfg: BackboneConfig) -> Any:
     if len(pixels.shape) == 3:
         x = layers.Reshape((*pixels.shape[1:], 1), name="one_channel")(x)
     if tuple(x.shape[1:3]) != size:
-        x = layers.Resizing(*size, interpolation="bilinear", name="resize")(x)
+        x = _resized(x, size, {**BILINEAR, **(resizing or {})})
     return _scaled(_with_channels(x, cfg.channels), cfg)
+
+
+def _resized(x: Any, size: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Pictures [b, h, w, c] at another size; options: of keras.layers.Resizing.
+
+    All but a bilinear one is by matrices, which any resizing amounts to: OpenVINO has no other.
+    """
+    from keras import layers, ops
+
+    if options == BILINEAR or None in x.shape[1:3]:
+        return layers.Resizing(*size, **options, name="resize")(x)
+    rows, columns = (
+        np.asarray(ops.image.resize(np.eye(side, dtype="float32")[..., None], (to, side), **options))[..., 0]
+        for side, to in zip(x.shape[1:3], size, strict=True)
+    )
+    planes = ops.transpose(x, (0, 3, 1, 2))
+    return ops.transpose(ops.matmul(ops.matmul(rows, planes), columns.T), (0, 2, 3, 1))
 
 
 def _with_channels(x: Any, channels: int) -> Any:

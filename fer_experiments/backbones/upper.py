@@ -25,7 +25,7 @@ def load_upper(cfg: BackboneConfig, precision: str = "float32") -> keras.Model:
     import keras
 
     (layer,) = cfg.layers
-    whole = load_backbone(replace(cfg, layers=[]), (cfg.input_size, cfg.input_size, 1), precision).trunk
+    whole = load_backbone(replace(cfg, layers=[]), (1, 1, 1), precision).trunk
     try:
         return keras.Model(
             whole.get_layer(layer).output, whole.outputs, name=re.sub(r"\W", "_", f"{whole.name}_above_{layer}")

@@ -6,6 +6,7 @@ Imports no Keras: that weights are missing is said before anything heavy is load
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from fer_experiments.ambient import keras_home
+from fer_experiments.backbones.hub import preset_files, preset_folder
 from fer_experiments.config import BackboneConfig, project_root
 from fer_experiments.errors import UserError
 
@@ -51,10 +53,10 @@ IMAGENET: dict[str, tuple[str, int, str | None]] = {
 
 
 def weights_file(cfg: BackboneConfig) -> Path | None:
-    """The file with the backbone's weights, there or not; None for random weights, and where only Keras knows."""
+    """The file with the backbone's weights, there or not; None for random ones, and where only Keras(Hub) knows."""
     if cfg.kind == "pocket" and cfg.weights == "embedded":
         return POCKET_WEIGHTS
-    if cfg.weights is None:
+    if cfg.weights is None or cfg.kind == "keras_hub":
         return None
     if cfg.kind == "application" and cfg.weights == "imagenet":
         known = IMAGENET.get(cfg.architecture or "")
@@ -65,7 +67,7 @@ def weights_file(cfg: BackboneConfig) -> Path | None:
 
 
 def obtain_weights(cfg: BackboneConfig) -> Path | None:
-    """`weights_file`, and the file is there: ImageNet weights that are not are downloaded.
+    """`weights_file`, and the file is there: ImageNet weights and presets that are not are downloaded.
 
     Raises:
         UserError: no such file, or no network; with where the file belongs and how to go on without.
@@ -74,6 +76,9 @@ def obtain_weights(cfg: BackboneConfig) -> Path | None:
         raise UserError(f"backbone={cfg.name} has no weights of its own: say backbone.weights=<file>.keras")
     if cfg.kind == "pocket" and cfg.weights is None:
         raise UserError("backbone=pocket needs weights: say backbone.weights=embedded, or the .npz of `fer pretrain`")
+    if cfg.kind == "keras_hub":
+        with impatient():
+            preset_folder(cfg)
     path = weights_file(cfg)
     if path is None or path.is_file():
         return path
@@ -86,14 +91,25 @@ def obtain_weights(cfg: BackboneConfig) -> Path | None:
 
 
 def weights_identity(cfg: BackboneConfig) -> str:
-    """What tells these weights from others: the sha256 of their file, or the seed that draws them."""
+    """What tells these weights from others: the sha256 of their file, or the seed that draws them.
+
+    Of a preset, whose files say its architecture and preprocessing too, those of all.
+    """
     path = obtain_weights(cfg)
     if path is not None:
-        found = path.stat()
-        return _sha256(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return _sha256_of(path)
+    files = {path.name: _sha256_of(path) for path in preset_files(cfg)} if cfg.kind == "keras_hub" else {}
+    said = [json.dumps(files)] if files else []
     if cfg.weights is None:  # the same seed draws other numbers on another backend
-        return f"random, seed {cfg.seed}, {os.environ['KERAS_BACKEND']}"
+        said.append(f"random, seed {cfg.seed}, {os.environ['KERAS_BACKEND']}")
+    if said:
+        return ", ".join(said)
     return f"imagenet of keras {version('keras')}"  # Keras checks the file against a hash of its own
+
+
+def _sha256_of(path: Path) -> str:
+    found = path.stat()
+    return _sha256(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 @cache

@@ -37,7 +37,8 @@ def check(config: Config) -> None:
     _check_training(config.training, config.backbone)
     if config.training.unfreeze is not None and config.data.fold == ALL_FOLDS:
         raise UserError("training=finetune: is of one network; say data.fold=<number>, or leave it out")
-    if config.head.spatial and config.backbone.pooling != "none":
+    _check_backbone(config.backbone)
+    if config.head.spatial and config.backbone.pooling not in ("none", "map"):
         raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
     each = config.compute.gpus_per_trial
     if each > 1 and each != int(each):
@@ -140,6 +141,24 @@ def _check_training(training: TrainingConfig, backbone: BackboneConfig) -> None:
         raise UserError(
             f"training.from_features=true: backbone.layers={backbone.layers}, backbone.pooling={backbone.pooling}: it "
             "goes on from the map of one cut layer; say backbone.layers=[<layer>] and backbone.pooling=none"
+        )
+
+
+def _check_backbone(backbone: BackboneConfig) -> None:
+    """Refuses what only presets of KerasHub have, of another kind of backbone, and half of a preset."""
+    if backbone.kind == "keras_hub":
+        if backbone.preset is None:
+            raise UserError("backbone.preset=null: say a name, a folder or an address of a preset of KerasHub")
+        if backbone.weights not in ("preset", None):
+            raise UserError(f"backbone.weights={backbone.weights}: say preset, for its own, or null, for random ones")
+        return
+    if backbone.preset is not None:
+        raise UserError(f"backbone.preset={backbone.preset}: is a key of backbone.kind=keras_hub; leave it out")
+    if backbone.input_size is None:
+        raise UserError("backbone.input_size=null: only a preset of KerasHub has its own; say a number of pixels")
+    if backbone.pooling in ("cls", "map"):
+        raise UserError(
+            f"backbone.pooling={backbone.pooling}: is for tokens, of backbone.kind=keras_hub; say none, avg or max"
         )
 
 

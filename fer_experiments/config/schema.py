@@ -62,22 +62,27 @@ class DataConfig:
 class BackboneConfig:
     """A frozen network up to one or several cut layers.
 
-    kind: application (a class of keras.applications, `architecture`), keras_file (any .keras file) or pocket.
-    weights: "imagenet", "embedded" (pocket), a path, or None for random weights drawn with `seed`.
-    scaling: "keras" (the application's own preprocess_input), "raw255", or {mean: m, scale: s} for (x - m) / s.
+    kind: application (a class of keras.applications, `architecture`), keras_hub (a `preset` of KerasHub: its name, a
+    folder, or an address), keras_file (any .keras file) or pocket.
+    weights: "imagenet", "preset" (its own), "embedded" (pocket), a path, or None for random weights drawn with `seed`.
+    input_size: None is the preset's own.
+    scaling: "keras" (the application's own preprocess_input, or the preset's), "raw255", or {mean: m, scale: s} for
+    (x - m) / s.
+    pooling: of a map; of tokens too, which alone have `cls` and `map` (see `hub.of_tokens`).
     layers: names of the cut layers; empty is the network's output.
     seen: what its weights were trained on with labels, as <data.source>/<usage>; evaluating on that is refused.
     """
 
     name: str = given(MISSING, in_paths=True, fixed="is a label; search the group backbone")
-    kind: str = choice(MISSING, "application", "keras_file", "pocket")
+    kind: str = choice(MISSING, "application", "keras_hub", "keras_file", "pocket")
     architecture: Optional[str] = None
+    preset: Optional[str] = literal(None, younger=None)
     weights: Optional[str] = literal(None)
-    input_size: int = given(139, above=0)
+    input_size: Optional[int] = given(139, above=0)
     channels: int = choice(3, 1, 3)
     scaling: Any = "keras"
     layers: list[str] = given([])
-    pooling: str = choice("none", "none", "avg", "max")
+    pooling: str = choice("none", "none", "avg", "max", "cls", "map")
     seen: list[str] = given([], fixed="declares what the weights have seen, and cannot be tried")
     seed: int = given(0, least=0)
 

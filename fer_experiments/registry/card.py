@@ -108,7 +108,7 @@ def _data(subject: Subject) -> str:
         f"`{dataset.fingerprint[:16]}`"
     )
     lines += ORIGIN.get(config.data.source, OTHER_ORIGIN)
-    weights = _plain(str(config.backbone.weights))
+    weights = _plain(str(config.backbone.preset or config.backbone.weights))
     lines.append(f"backbone {_plain(config.backbone.name)}, weights {weights}, under their own terms")
     counts = [(part, *(f"{of[name]:,}" for name in dataset.classes)) for part, of in dataset.counts.items()]
     told = "\n".join(f"- {line}" for line in lines)

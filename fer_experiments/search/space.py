@@ -229,7 +229,7 @@ def searched_backbones(config: Config) -> list[BackboneConfig]:
     space = {
         path: entry
         for path, entry in config.sweep.space.items()
-        if path in ("backbone", "backbone.weights", "backbone.architecture", "backbone.kind")
+        if path in ("backbone", "backbone.weights", "backbone.architecture", "backbone.preset", "backbone.kind")
     }
     found: dict[str, BackboneConfig] = {}
     for values in islice(product(*map(_options, space.values())), MOST_COMBINATIONS):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_experiments import tracking
+from fer_experiments.backbones.hub import how_to_install, is_installed
 from fer_experiments.config import Config, cache_dir
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import UserError, first_line
@@ -66,6 +67,10 @@ def loading(config: Config, version: Version, folder: Path) -> Iterator[None]:
         with warnings.catch_warnings(record=True):  # MLflow would have type hints, with which it reads lists slowly
             yield
     except Exception as error:
+        if "keras_hub" in str(error) and not is_installed():
+            raise UserError(
+                f"{version.uri}: its backbone is a preset of KerasHub, which is not installed; {how_to_install()}"
+            ) from error
         back = command("rollback", *model_words(config.data), config=config)
         remedy = f"restore it, or go back to the one before with `{back}`"
         raise UserError(

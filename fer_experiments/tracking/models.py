@@ -72,7 +72,8 @@ def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path, 
     from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
     known = environment.versions()
-    needed = ("mlflow", "keras", keras.backend.backend(), "numpy", "pandas")
+    hub = ["keras-hub"] if "keras_hub" in network.to_json() else []  # of a preset, whose layers are KerasHub's
+    needed = ("mlflow", "keras", keras.backend.backend(), *hub, "numpy", "pandas")
     pip = [f"{name}=={known[name]}" for name in needed if name in known]
     shape = tuple(-1 if side is None else side for side in network.input_shape)
     columns: list[ColSpec | TensorSpec] = [ColSpec("string", "label")]

@@ -27,7 +27,7 @@ def build_head(
 
     Args:
         config: which head, and its sizes.
-        shapes: of one image's features, a tuple a cut layer: (channels,) pooled or (h, w, channels).
+        shapes: of one image's features, a tuple a cut layer: (channels,), (tokens, channels) or (h, w, channels).
         classes: their number. Two give one sigmoid unit, P(class 1), shape [n, 1]; more give a softmax, [n, classes].
         moments: of the training split's features, wanted when config.normalize is set.
         precision: a Keras dtype policy for the body; inputs, normalisation and output stay float32.
@@ -66,8 +66,9 @@ def _ridge(config: HeadConfig) -> keras.regularizers.Regularizer | None:
 
 
 def _pool(inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
-    """Every layer's features averaged over space, side by side."""
-    flat = [keras.layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x for x in inputs]
+    """Every layer's features averaged over space, or over tokens, side by side."""
+    average = {4: keras.layers.GlobalAveragePooling2D, 3: keras.layers.GlobalAveragePooling1D}
+    flat = [average[len(x.shape)]()(x) if len(x.shape) in average else x for x in inputs]
     return flat[0] if len(flat) == 1 else keras.layers.Concatenate()(flat)
 
 

@@ -1,6 +1,7 @@
 """One Keras model from uint8 pixels to class probabilities: preprocessing, backbone, heads, temperature.
 
-It consists of Keras' own layers and operations alone, so that a saved one is loaded without this package.
+It consists of Keras' own layers and operations alone, and those of KerasHub on a preset of it, so that a saved one is
+loaded without this package.
 """
 
 from __future__ import annotations

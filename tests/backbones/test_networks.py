@@ -182,7 +182,7 @@ def test_a_file_that_is_no_model_and_an_input_that_does_not_fit_are_refused(
         load_backbone(replace(from_file, weights=str(damaged)), (48, 48))
     with pytest.raises(UserError, match="small takes 16x16x3"):
         load_backbone(replace(from_file, input_size=32), (48, 48))
-    with pytest.raises(UserError, match="only an application has its own"):
+    with pytest.raises(UserError, match="only an application or a preset has its own"):
         load_backbone(replace(from_file, scaling="keras"), (48, 48))
 
 
