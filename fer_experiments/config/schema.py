@@ -65,10 +65,8 @@ class BackboneConfig:
     kind: application (a class of keras.applications, `architecture`), keras_hub (a `preset` of KerasHub: its name, a
     folder, or an address), keras_file (any .keras file) or pocket.
     weights: "imagenet", "preset" (its own), "embedded" (pocket), a path, or None for random weights drawn with `seed`.
-    input_size: None is the preset's own.
-    scaling: "keras" (the application's own preprocess_input, or the preset's), "raw255", or {mean: m, scale: s} for
-    (x - m) / s.
-    pooling: of a map; of tokens too, which alone have `cls` and `map` (see `hub.of_tokens`).
+    input_size: None is the preset's own. scaling: "keras" (the application's or the preset's own), "raw255", or
+    {mean: m, scale: s} for (x - m) / s. pooling: `cls` and `map` are for tokens (see `hub.of_tokens`).
     layers: names of the cut layers; empty is the network's output.
     seen: what its weights were trained on with labels, as <data.source>/<usage>; evaluating on that is refused.
     """
@@ -234,8 +232,7 @@ class PromoteConfig:
     threshold found on the validation split. refit: what the heads to register are fitted on; on train+val for as many
     epochs as the best one of the refits on train alone is, in the median, by which all else is chosen. corruptions:
     test images, drawn with a fixed seed, on which it is asked once more with each corruption; 0 asks for none, None
-    takes all. dry_run: everything but the registration. resamples: of the bootstrap. note: a sentence for the model
-    card.
+    takes all. dry_run: everything but the registration. resamples: of the bootstrap. note: a line for the card.
     """
 
     name: str = MISSING
