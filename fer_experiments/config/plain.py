@@ -17,9 +17,13 @@ from fer_experiments.config.parts import DECLARED_PATHS, YOUNGER
 from fer_experiments.config.schema import EVERY, Config
 from fer_experiments.errors import UserError, first_line
 
-# Passwords of addresses, also with an @, or with what ends the part of a host in URLs, which SQLAlchemy takes.
-IN_FRONT = re.compile(r"(://[^:/@]*:)(?:[^/?#]*|[^@]*)@")
-IN_QUERY = re.compile(r"([?&]\w*passw(?:or)?d=)[^&#]*")
+# Passwords in addresses: of a server as HTTP clients read them, whose port is none; of a database as SQLAlchemy does,
+# which takes an @ in a user's name and what would end a host in a password; and in either's query.
+IN_FRONT = (
+    re.compile(r"(?i)(\bhttps?://[^\s:/?#]*:)(?!\d*(?:[\s/?#'\"]|$))(?:[^\s/?#]*|\S*)@"),
+    re.compile(r"((?<![\w+.-])(?!https?:)[\w+.-]+://[^:/]*:)[^@]*(?:@[^@/?]*)*@"),
+)
+IN_QUERY = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|token|secret|odbc_connect)[^=&]*=)[^&]*?(?=&|['\"]*$)")
 LEAVES = {Any: AnyNode(), bool: BooleanNode(), int: IntegerNode(), float: FloatNode(), str: StringNode()}
 
 
@@ -79,7 +83,9 @@ def recorded(config: Config) -> dict[str, Any]:
 
 def without_password(uri: str) -> str:
     """A store's address as it may be shown."""
-    return IN_QUERY.sub(r"\1***", IN_FRONT.sub(r"\1***@", uri))
+    for pattern in IN_FRONT:
+        uri = pattern.sub(r"\1***@", uri)
+    return IN_QUERY.sub(r"\1***", uri)
 
 
 def _checked(schema: DictConfig, container: Mapping[str, Any]) -> Any:

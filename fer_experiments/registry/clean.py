@@ -28,11 +28,12 @@ REMADE = ("features", "finetune", "pretrain")  # folders of the cache, of what c
 
 @dataclass(frozen=True)
 class Item:
-    """Something that can be removed: what it is, and how many bytes it takes."""
+    """Something that can be removed: what it is, how many bytes it takes, and what tells it from others."""
 
     what: str
     bytes: int
     remove: Callable[[], object]
+    key: tuple[str, ...]
 
 
 def clean(
@@ -55,15 +56,16 @@ def clean(
         if not items:
             return "nothing to remove"
         echo(table([["what", "size"], *([item.what, size(item.bytes)] for item in items)], right=1))
-        total = size(sum(item.bytes for item in items))
+        total, listed = size(sum(item.bytes for item in items)), {item.key for item in items}
         if not yes:
             if not _agreed(total):
                 return f"nothing was removed; fer clean --yes removes {total}"
-            agreed = {item.what for item in items}
-            items = [item for item in _items(config, store, kept, int(days)) if item.what in agreed]  # a yes takes time
+            items = [item for item in _items(config, store, kept, int(days)) if item.key in listed]  # a yes takes time
         for item in items:
             item.remove()
-    return f"removed {size(sum(item.bytes for item in items))}"
+    stay = len(listed) - len(items)
+    changed = f"; {stay} of the list stayed, which changed meanwhile" if stay else ""
+    return f"removed {size(sum(item.bytes for item in items))}{changed}"
 
 
 def _items(config: Config, store: Store, kept: str | None, days: int) -> list[Item]:
@@ -98,7 +100,8 @@ def _heads(store: Store, states: list[State], kept: str | None) -> Iterator[Item
         ids, count = [run_id for run_id in dropped if sizes[run_id]], sum(sizes.values())
         if ids:
             what = f"{len(ids)} heads of sweep {state.id} (keep={saying})"
-            yield Item(what, count, lambda own=own, ids=ids, why=saying: _drop(own, ids, why))  # type: ignore[misc]
+            key = ("heads", state.id, *ids)
+            yield Item(what, count, lambda own=own, ids=ids, why=saying: _drop(own, ids, why), key)  # type: ignore[misc]
 
 
 def _drop(store: Store, run_ids: list[str], saying: str) -> None:
@@ -116,7 +119,8 @@ def _deleted(store: Store, states: list[State]) -> Iterator[Item]:
         needed = {run_id, run.tags.get("mlflow.parentRunId")} & made or run_id in named or tracking.OPENED in run.tags
         count = 0 if needed else tracking.artifact_size(store, run_id)
         if not needed and (count or not store.uri.startswith("http")):
-            yield Item(f"deleted run {run.name} ({run_id})", count, lambda i=run_id: tracking.purge(store, i))  # type: ignore[misc]
+            what, key = f"deleted run {run.name} ({run_id})", ("run", run_id)
+            yield Item(what, count, lambda i=run_id: tracking.purge(store, i), key)  # type: ignore[misc]
 
 
 def _features(cache: Path, days: int) -> Iterator[Item]:
@@ -126,4 +130,4 @@ def _features(cache: Path, days: int) -> Iterator[Item]:
         if unused >= days and not is_held(folder / "lock") and not folder.is_symlink():
             count = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             what = f"{folder.parent.name} {folder.name}, last used {unused:.0f} days ago"
-            yield Item(what, count, lambda f=folder: shutil.rmtree(f))  # type: ignore[misc]
+            yield Item(what, count, lambda f=folder: shutil.rmtree(f), ("folder", str(folder)))  # type: ignore[misc]

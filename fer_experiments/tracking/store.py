@@ -160,12 +160,19 @@ def address(config: Config) -> str:
         raise UserError(
             f"tracking.uri={tracking.uri}: not a store; use sqlite:///<file>, http(s)://<server> or a database"
         )
-    if tracking.uri.startswith("postgresql://") and find_spec("psycopg") is None:
+    if tracking.uri.startswith("postgresql://") and find_spec("psycopg") is None and _takes_psycopg():
         raise UserError(
-            f"tracking.uri={without_password(tracking.uri)}: SQLAlchemy 2.1 takes it for psycopg 3, which is not "
+            f"tracking.uri={without_password(tracking.uri)}: SQLAlchemy takes it for psycopg 3, which is not "
             "installed; say postgresql+psycopg2://"
         )
     return sqlite.absolute(tracking.uri) if tracking.uri.startswith("sqlite") else tracking.uri
+
+
+def _takes_psycopg() -> bool:
+    """Whether the SQLAlchemy that is here, from 2.1 on, takes an address that names no driver for psycopg 3."""
+    from sqlalchemy import make_url
+
+    return make_url("postgresql://").get_driver_name() == "psycopg"
 
 
 def _store(config: Config) -> Store:

@@ -84,10 +84,23 @@ def test_tracking_takes_its_address_from_the_environment(monkeypatch: pytest.Mon
             "postgresql://host/db?user=me&password=***&sslmode=require",
         ),
         ("mysql://host/db?passwd=hunter2", "mysql://host/db?passwd=***"),
+        ("mysql://host/db?PASSWORD=hun#ter2&pwd=hunter2&x=1", "mysql://host/db?PASSWORD=***&pwd=***&x=1"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dhunter2", "mssql+pyodbc:///?odbc_connect=***"),
+        ("postgresql://me@corp:hunter2@host/db", "postgresql://me@corp:***@host/db"),
+        ("http://me@corp:hunter2@host:5000", "http://me@corp:***@host:5000"),
+        ("postgresql://me:hun/t@er2@host/db?x=a@b", "postgresql://me:***@host/db?x=a@b"),
+        ("HTTPS://me:hun/ter2@host:5000", "HTTPS://me:***@host:5000"),
+        (
+            "'tracking.uri=\"postgresql://host/db?password=hunter2\"'",
+            "'tracking.uri=\"postgresql://host/db?password=***\"'",
+        ),
         ("tracking.uri=postgresql://me:hunter2@host/db", "tracking.uri=postgresql://me:***@host/db"),
         *[
             (plain, plain)
-            for plain in ("http://host:5000", "postgresql://me@host/db", "sqlite:////data/a:b@c/mlflow.db")
+            for plain in (
+                *["http://host:5000", "postgresql://me@host/db", "sqlite:////data/a:b@c/mlflow.db"],
+                *["http://host:8080/~me@corp/mlflow", "postgresql://host:5432/db?x=1", "sqlite:///C:/a@b/mlflow.db"],
+            )
         ],
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH = 16  # images: larger ones were no faster on any machine that was measured
 PRECISION = {"float32": "f32", "bfloat16": "bf16"}
+_making = threading.Lock()
 
 
 def converted(model: keras.Model, batch_size: int | None) -> Any:
@@ -42,13 +44,18 @@ def converted(model: keras.Model, batch_size: int | None) -> Any:
         return made
 
 
-@cache
 def core() -> Any:
     """The process's openvino.Core, which is never freed.
 
     One that is freed by another thread than the one that it was made in leaves that with a stack for signals that is
     none: the next signal, a Ctrl-C, would be a segmentation fault (OpenVINO 2026.4, on CPUs with AVX-512).
     """
+    with _making:
+        return _core()
+
+
+@cache
+def _core() -> Any:
     import openvino
 
     return openvino.Core()
