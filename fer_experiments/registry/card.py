@@ -82,7 +82,7 @@ def _head(subject: Subject) -> str:
     config, classes = subject.config, subject.dataset.classes
     assert config.promote is not None
     return (
-        f"# {subject.name}\n\nTells a face's expression: {_listed(classes)}. {config.promote.note}".rstrip()
+        f"# {subject.name}\n\nTells a face's expression: {_listed(classes)}. {_plain(config.promote.note)}".rstrip()
         + "".join(f"\n\nIt was {line}." for line in how_fitted(subject.ensemble[0]))
     )
 
@@ -215,7 +215,7 @@ def _chosen(subject: Subject) -> str:
 def _gate(subject: Subject) -> str:
     assert subject.config.gate is not None
     return (
-        f"## Gate: {subject.config.gate.name}\n\n"
+        f"## Gate: {_plain(subject.config.gate.name)}\n\n"
         + "\n".join(f"- {_plain(f'{condition.asked}: {condition.found}')}" for condition in subject.conditions)
         + f"\n- {subject.mb:.1f} MB, {subject.latency_ms:.1f} ms for one image (median, where it was promoted)"
     )
@@ -292,7 +292,7 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
 
 def _plain(name: str) -> str:
     """A name of anyone's in Markdown, as it is written, on one line."""
-    return re.sub(r"([\\`*\[\]<>&#~]|\b_|_\b)", r"\\\1", fit(name))
+    return re.sub(r"([\\`*\[\]<>&#~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", fit(name))
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -101,6 +101,10 @@ def test_a_promotion_on_record_from_before_a_temperature_had_none():
 def test_a_network_that_keeps_its_best_epoch_is_not_fitted_without_a_validation_split():
     with pytest.raises(UserError, match=r"promote.refit=train\+val: training=finetune keeps its best epoch on the"):
         compose([*EVERYTHING, "promote.refit=train+val", "training=finetune", "training.unfreeze=all"])
+    drawn = ["promote.refit=train+val", "data.balance=undersample", "data.per_class=5"]
+    with pytest.raises(UserError, match=r"promote.refit=train\+val: data.per_class=5 is of training images"):
+        compose([*EVERYTHING, *drawn])
+    compose([*EVERYTHING, *drawn, "data.split=stratified"])  # of which it is drawn before the split
 
 
 def test_a_value_of_a_space_is_checked_as_one_that_is_typed():

@@ -142,6 +142,12 @@ def test_names_of_anyones_are_shown_as_they_are_written():
     assert emotions.count("<") == emotions.count(r"\<") == 2, "as an emotion, and as what one is taken for"
     assert f"- recall of {shown[0]} at least 0.5: 0.9" in section(text, "Gate: default")
     assert text.count("\n## ") == card(subject()).count("\n## ")
+    noted = subject()
+    forged = "Fine.\n\n## Gate: strict __passed__"
+    parts = {"promote": replace(noted.config.promote, note=forged), "gate": replace(noted.config.gate, name="<b>")}  # type: ignore[type-var]
+    noted = card(replace(noted, config=replace(noted.config, **parts)))
+    assert r" Fine.\\n\\n\#\# Gate: strict \_\_passed\_\_" in noted and noted.count("\n## ") == text.count("\n## ")
+    assert r"## Gate: \<b\>" in noted
 
 
 def test_no_password_is_in_it():
