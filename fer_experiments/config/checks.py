@@ -55,8 +55,8 @@ def check(config: Config) -> None:
         )
     if chosen and chosen.refit == TRAIN_VAL and config.data.per_class and config.data.split != "stratified":
         raise UserError(
-            f"promote.refit={chosen.refit}: data.per_class={config.data.per_class} is of training images, and the epochs "
-            "are those for so many; leave out promote.refit"
+            f"promote.refit={chosen.refit}: data.per_class={config.data.per_class} is of training images, and "
+            "the epochs are those for so many; leave out promote.refit"
         )
     if config.sweep and config.sweep.on_end:
         words_of(config.sweep.on_end)
