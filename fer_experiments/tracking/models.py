@@ -173,7 +173,8 @@ def check_files(store: Store, version: Version, folder: Path) -> None:
         words = ["data=demo" if task == "demo" else override("data.task", task), *store.words()]
         remedy = f"`{command('models', 'trust', f'version={version.number}', *words)}` shows and records them"
         raise UserError(f"{version.uri}: nobody has recorded what its files were when it was registered; {remedy}")
-    new = [f"{name} has no digest, and is read" for name in LOADED if name not in json.loads(recorded)]
+    known = json.loads(recorded)
+    new = [f"{name} has no digest, and is read" for name in LOADED if name not in known and (folder / name).exists()]
     if said := next(iter(new), None) or digests.changed(recorded, folder):
         raise UserError(f"{version.uri}: {said}; bring it back from a copy, or take another with version=<number>")
 
