@@ -11,6 +11,7 @@ recorded when they were tested. At the end a promotion goes through, and no run 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -87,8 +88,11 @@ def kill_one(room: Room, run: str, after: str, delay: float) -> str:
     if after:
         waiting.wait()
     time.sleep(delay)
-    alive = process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL) if alive else None
+    alive = False
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):  # it ended just now
+            os.killpg(process.pid, signal.SIGKILL)
+            alive = True
     process.wait()
     listener.join()
     return last if alive else ENDED
