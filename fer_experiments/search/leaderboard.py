@@ -50,7 +50,7 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
             "trial": trial.number,
             sweep.objective: trial.score,
             **({"std": trial.std, "tied": equals.get(trial.number, "no")} if spread else {}),
-            **{path: _plain(trial.values.get(path)) for path in sweep.space},
+            **{path: _plain(trial.values[path]) if path in trial.values else None for path in sweep.space},
             **({"parameters": trial.parameters} if spread else {}),
             "epochs": trial.epochs,
             "best_epoch": trial.best_epoch,
@@ -216,7 +216,8 @@ def log(parent: Run, folder: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list) else value
+    """A value for a table, in which None is no value: null, as lists, by its JSON."""
+    return json.dumps(value) if value is None or isinstance(value, list) else value
 
 
 def _short(value: Any) -> str:
