@@ -41,7 +41,6 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
     """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, what it took.
 
     At a path a list or null is its JSON, and a key that was absent has no value.
-
     Where trials have several fits, besides: std, of the objective; tied, "best", or "yes" of those that cannot be told
     from it (`spread`); and parameters, of the head.
     """
