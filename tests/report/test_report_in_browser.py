@@ -111,7 +111,7 @@ def test_a_drag_along_an_axis_selects_trials_and_rows(opened: Any):
     assert opened.inner_text("#selected") == f"{len(inside)} of 11 trials selected."
     sliders = "form => [...form.elements['head.l2'].querySelectorAll('input')].map(input => Number(input.value))"
     assert opened.eval_on_selector("#selection", sliders) == [round(20 * (end + 6)) for end in (low, high)]
-    told = opened.locator("fieldset[name='head.l2'] span").all_inner_texts()
+    told = opened.locator("fieldset[name='head.l2'] span").all_text_contents()
     assert [float(text) for text in told] == pytest.approx([10**low, 10**high], rel=1e-3)
 
 
