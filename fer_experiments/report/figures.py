@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from fer_experiments.evaluation.style import BLUE, GRAY, ORANGE, PURPLE, VERMILION
 from fer_experiments.report.record import Record
-from fer_experiments.report.scales import Scale, escaped, scale_of
+from fer_experiments.report.scales import MISSING, Scale, escaped, scale_of, values_at
 from fer_experiments.search.leaderboard import ABSENT, spread_of, written
 from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import number
@@ -131,7 +131,7 @@ def about(trial: Trial) -> str:
 
 
 def _written(value: Any) -> str:
-    if value is None:
+    if value is MISSING:
         return ABSENT
     return number(value) if isinstance(value, float) else written(value)
 
@@ -146,15 +146,17 @@ def axes(record: Record) -> dict[str, Scale]:
     trials, name = scored(record), record.sweep.objective
     if not trials:
         return {}
-    made = {
-        path: scale_of(path, entry, [t.values.get(path) for t in trials]) for path, entry in record.sweep.space.items()
-    }
+    made = {path: scale_of(path, entry, values_at(path, trials)) for path, entry in record.sweep.space.items()}
     scores = [t.score or 0.0 for t in trials]
     return {**made, name: Scale(name, scores, min(scores), max(scores), {})}
 
 
 def parallel_coordinates(record: Record) -> go.Figure | None:
-    """A line a trial through its hyperparameters to its objective; dragging along an axis selects lines."""
+    """A line a trial through its hyperparameters to its objective; dragging along an axis selects lines.
+
+    Plotly 7.1 takes every axis with ticks for ordinal, and moves the ends of what is selected on it to them: only those
+    of choices have theirs here, page.js draws the others'.
+    """
     trials = scored(record)
     if not trials:
         return None
@@ -162,7 +164,7 @@ def parallel_coordinates(record: Record) -> go.Figure | None:
     for path, scale in axes(record).items():
         label = escaped(scale.label).replace(".", ".<br>", 1)
         dimension: dict[str, Any] = {"name": path, "label": label, "values": scale.at, "range": [scale.low, scale.high]}
-        if scale.ticks:
+        if scale.discrete:
             dimension |= {"tickvals": list(scale.ticks), "ticktext": list(scale.ticks.values())}
         dimensions.append(dimension)
     scores = [t.score for t in trials]
@@ -219,7 +221,7 @@ def slices(record: Record) -> go.Figure | None:
     numbers = [t.number for t in trials]
     for place, path in enumerate(paths):
         row, column = place // columns + 1, place % columns + 1
-        values = [t.values.get(path) for t in trials]
+        values = values_at(path, trials)
         scale = scale_of(path, record.sweep.space[path], values)
         at = (np.array(scale.at) + jitter).tolist() if scale.discrete else scale.at
         texts = [f"trial {n}: {escaped(_written(v))}" for n, v in zip(numbers, values, strict=True)]

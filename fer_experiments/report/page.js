@@ -49,21 +49,42 @@ if (form) {
   const column = [...trials.tHead.rows[0].cells].findIndex((cell) => cell.textContent === "trial");
   const ranges = ({ constraintrange: some }) => some?.length ? (Array.isArray(some[0]) ? some : [some]) : [];
   const within = (axis, at) => ranges(axis).some(([low, high]) => low <= at && at <= high);
+  // Selections reach a hair beyond what the form says: its ends are inside, and Plotly selects all by [x, x].
+  const hair = ({ range: [low, high] }) => (high - low || 1) / 1e6;
+  const axisOf = (field) => coordinates.data[0].dimensions.find((axis) => axis.name === field.name);
   const changed = new Set();  // fieldsets that the axes do not follow yet
   let timer;
 
+  // Plotly's ticks on the axis of a number, in the places and with the texts of its field's.
+  const mark = () => {
+    for (const drawn of coordinates.querySelectorAll(".axis")) {
+      const axis = coordinates.data[0].dimensions[drawn.__data__.visibleIndex], [low, high] = axis.range;
+      const line = drawn.querySelector(".domain"), { y, height } = line.getBBox(), tick = drawn.querySelector(".tick");
+      const made = JSON.parse(form.elements[axis.name].dataset.ticks).map(([place, text]) => {
+        const copy = tick.cloneNode(true);
+        copy.setAttribute("transform", `translate(0,${y + height * (high - place) / (high - low)})`);
+        copy.querySelector("text").textContent = text;
+        return copy;
+      });
+      if (made.length) drawn.replaceChildren(line, ...made);
+    }
+  };
   const say = (field, axis) => {
     for (const input of field.querySelectorAll("[type=range]")) {
-      const at = Number(input.value), number = Number(("log" in field.dataset ? 10 ** at : at).toPrecision(4));
-      const text = axis.ticktext?.[axis.tickvals.indexOf(at)] ?? String(number);
+      const tick = JSON.parse(field.dataset.ticks).find(([place]) => Math.abs(place - input.at) < hair(axis));
+      const text = tick?.[1] ?? String(Number(("log" in field.dataset ? 10 ** input.at : input.at).toPrecision(4)));
       input.nextElementSibling.textContent = text;
       input.setAttribute("aria-valuetext", text);
     }
   };
   const fill = (field, axis) => {
     for (const box of field.querySelectorAll("[type=checkbox]")) box.checked = within(axis, Number(box.value));
-    const [from, to] = field.querySelectorAll("[type=range]"), ends = ranges(axis).flat();
-    if (from) [from.value, to.value] = ends.length ? [Math.min(...ends), Math.max(...ends)] : [from.min, to.max];
+    const [from, to] = field.querySelectorAll("[type=range]"), ends = ranges(axis).flat(), [low, high] = axis.range;
+    if (from) {  // what they stand for is more exact than their hundredths
+      from.at = ends.length ? Math.max(low, Math.min(...ends) + hair(axis)) : low;
+      to.at = ends.length ? Math.min(high, Math.max(...ends) - hair(axis)) : high;
+      for (const end of [from, to]) end.value = ends.length ? 100 * (end.at - low) / (high - low || 1) : end.defaultValue;
+    }
     say(field, axis);
   };
   const restyle = (chart, attribute, told, value) => {
@@ -89,9 +110,9 @@ if (form) {
   const wanted = (field) => {
     const boxes = [...field.querySelectorAll("[type=checkbox]:checked")].map((box) => Number(box.value));
     if (boxes.length) return boxes.map((at) => [at - 0.25, at + 0.25]);
-    const [from, to] = field.querySelectorAll("[type=range]");
-    const whole = !from || (Number(from.value) <= Number(from.min) && Number(to.value) >= Number(to.max));
-    return whole ? null : [[Number(from.value), Number(to.value)]];
+    const [from, to] = field.querySelectorAll("[type=range]"), axis = axisOf(field), [low, high] = axis.range;
+    const whole = !from || (from.at <= low + hair(axis) && to.at >= high - hair(axis));
+    return whole ? null : [[from.at - hair(axis), to.at + hair(axis)]];
   };
   const select = (fields, value) => {
     const places = new Map(coordinates.data[0].dimensions.map((axis, place) => [axis.name, place]));  // they can be moved
@@ -100,9 +121,11 @@ if (form) {
     Plotly.restyle(coordinates, Object.fromEntries(set));
   };
   form.addEventListener("input", ({ target }) => {
-    const field = target.closest("fieldset"), [from, to] = field.querySelectorAll("[type=range]");
-    if (from && Number(from.value) > Number(to.value)) (target === from ? to : from).value = target.value;
-    say(field, coordinates.data[0].dimensions.find((axis) => axis.name === field.name));
+    const field = target.closest("fieldset"), [from, to] = field.querySelectorAll("[type=range]"), axis = axisOf(field);
+    const { value } = target, [low, high] = axis.range;
+    target.at = low * (1 - value / 100) + high * value / 100;
+    if (from && from.at > to.at) Object.assign(target === from ? to : from, { at: target.at, value });
+    say(field, axis);
     changed.add(field);
     clearTimeout(timer);  // a key held down: drawing a thousand trials takes as long as several of its repetitions
     timer = setTimeout(() => select([...changed], wanted), 200);
@@ -110,6 +133,8 @@ if (form) {
   form.addEventListener("submit", (event) => event.preventDefault());  // Enter
   form.querySelector("button").addEventListener("click", () => select([...form.querySelectorAll("fieldset")], () => null));
   coordinates.on("plotly_restyle", show);
+  coordinates.on("plotly_afterplot", mark);
+  mark();
   for (const axis of coordinates.data[0].dimensions) fill(form.elements[axis.name], axis);
 }
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fer_experiments.search.leaderboard import ABSENT, written
+from fer_experiments.search.trials import Trial
 
 SHORT = 24  # characters of a tick's text
+MISSING: Any = object()  # in the place of a value: the key was absent. None is a value, null
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ def scale_of(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scal
     Args:
         path: its config path.
         entry: its entry in the space.
-        values: of the trials to show; None where the key was absent, which lies below the others.
+        values: of the trials to show; `MISSING` lies below the others.
     """
-    if None in values:
+    if any(value is MISSING for value in values):
         return _with_absent(path, entry, values)
     if entry["type"] in ("choice", "bool"):
         texts = [written(value) for value in values]
@@ -53,12 +55,17 @@ def scale_of(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scal
     return Scale(f"{path} (log)", [math.log10(v) for v in values], low, high, _log_ticks(low, high), log=True)
 
 
+def values_at(path: str, trials: Sequence[Trial]) -> list[Any]:
+    """What each trial had at a path of the space, `MISSING` where its condition did not hold."""
+    return [trial.values.get(path, MISSING) for trial in trials]
+
+
 def _with_absent(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> Scale:
     """The axis with a place for absent values below what the space allows."""
-    scale = scale_of(path, entry, [value for value in values if value is not None])
+    scale = scale_of(path, entry, [value for value in values if value is not MISSING])
     there = iter(scale.at)
-    below = scale.low - (0.5 if scale.discrete else 0.1 * (scale.high - scale.low))
-    at = [below if value is None else next(there) for value in values]
+    below = scale.low - (0.5 if scale.discrete else (scale.high - scale.low) / 9)  # a tenth of the whole
+    at = [below if value is MISSING else next(there) for value in values]
     ticks = scale.ticks or {place: f"{place:g}" for place in (scale.low, (scale.low + scale.high) / 2, scale.high)}
     low = below - (0.5 if scale.discrete else 0.0)
     return replace(scale, at=at, low=low, ticks={below: ABSENT, **ticks})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 
 from fer_experiments.report.figures import axes
 from fer_experiments.report.markup import folded
@@ -11,7 +12,10 @@ from fer_experiments.report.scales import Scale
 
 
 def selection(record: Record) -> str:
-    """For each axis two sliders or, of a choice, a box for each value; page.js keeps axes and form the same."""
+    """For each axis two sliders over its hundredths or, of a choice, a box for each value.
+
+    page.js keeps axes and form the same, and draws the ticks of a field at its axis.
+    """
     fields = "".join(_field(path, scale) for path, scale in axes(record).items())
     release = '<button type="button">All trials</button>'
     return folded("Select by value", f'<form id="selection">{fields}<p>{release}</p></form>')
@@ -27,9 +31,10 @@ def _field(path: str, scale: Scale) -> str:
         )
     else:
         inputs = "".join(
-            f'<label>{end} <input type="range" aria-label="{label} {end}" min="{scale.low!r}" max="{scale.high!r}" '
-            f'step="any" value="{value!r}"> <span aria-hidden="true"></span></label>'
-            for end, value in (("from", scale.low), ("to", scale.high))
+            f'<label>{end} <input type="range" aria-label="{label} {end}" min="0" max="100" value="{value}"> '
+            f'<span aria-hidden="true"></span></label>'
+            for end, value in (("from", 0), ("to", 100))
         )
-    logarithm = " data-log" if scale.log else ""
-    return f'<fieldset name="{html.escape(path)}"{logarithm}><legend>{label}</legend>{inputs}</fieldset>'
+    ticks = html.escape(json.dumps([] if scale.discrete else list(scale.ticks.items())))
+    told = f'data-ticks="{ticks}"{" data-log" if scale.log else ""}'
+    return f'<fieldset name="{html.escape(path)}" {told}><legend>{label}</legend>{inputs}</fieldset>'

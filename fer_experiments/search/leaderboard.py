@@ -38,8 +38,9 @@ def written(value: Any) -> str:
 
 
 def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
-    """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, and what it took.
+    """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, what it took.
 
+    At a path a list or null is its JSON, and a key that was absent has no value.
     Where trials have several fits, besides: std, of the objective; tied, "best", or "yes" of those that cannot be told
     from it (`spread`); and parameters, of the head.
     """
@@ -50,7 +51,7 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
             "trial": trial.number,
             sweep.objective: trial.score,
             **({"std": trial.std, "tied": equals.get(trial.number, "no")} if spread else {}),
-            **{path: _plain(trial.values.get(path)) for path in sweep.space},
+            **{path: _plain(trial.values[path]) if path in trial.values else None for path in sweep.space},
             **({"parameters": trial.parameters} if spread else {}),
             "epochs": trial.epochs,
             "best_epoch": trial.best_epoch,
@@ -216,7 +217,8 @@ def log(parent: Run, folder: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list) else value
+    """A value for a table, in which None is no value: null, as lists, by its JSON."""
+    return json.dumps(value) if value is None or isinstance(value, list) else value
 
 
 def _short(value: Any) -> str:

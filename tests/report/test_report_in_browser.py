@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from chromium import PATIENCE
 from test_report_page import hostile
 
 from fer_experiments.report.page import page
+from fer_experiments.report.record import Record
 
 # Whether a word of these cells lies on two lines; and the charts whose tool bar lies on a button or a text.
 BROKEN = """cells => cells.some(cell => [...cell.textContent.matchAll(/[^\\s]+/g)].some(word => {
@@ -30,12 +33,14 @@ SHOWN = "rows => rows.filter(row => !row.hidden).map(row => row.cells[1].dataset
 # The trials of a chart's points that are not dimmed.
 BRIGHT = "chart => chart.data.flatMap(t => t.ids && t.visible !== false ? t.selectedpoints.map(at => t.ids[at]) : [])"
 
+SAID = "document.getElementById('selected').textContent"
 
-@pytest.fixture(scope="module")
-def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The hostile sweep's page, opened from disk without a network."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page(hostile()))
+
+@contextmanager
+def shown(browser: Any, record: Record, folder: Path) -> Iterator[Any]:
+    """A sweep's page, opened from disk without a network."""
+    path = folder / "report.html"
+    path.write_text(page(record))
     context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
     context.set_default_timeout(PATIENCE)
     tab = context.new_page()
@@ -47,6 +52,13 @@ def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     tab.wait_for_selector("#coordinates-chart .axis-brush", state="attached")
     yield tab
     context.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The hostile sweep's page."""
+    with shown(browser, hostile(), tmp_path_factory.mktemp("page")) as tab:
+        yield tab
 
 
 def test_the_page_renders_without_errors_or_requests(opened: Any):
@@ -76,15 +88,20 @@ def test_a_click_on_a_header_sorts_the_rows_by_number_and_back(opened: Any):
     assert opened.eval_on_selector_all("#trials tbody tr", failed)[-1] == "", "the failed trial stays last"
 
 
+def drag(tab: Any, axis: int, start: float, end: float) -> None:
+    """From one share of an axis's height to another, from below."""
+    brush = tab.locator("#coordinates-chart .axis-brush").nth(axis)
+    brush.scroll_into_view_if_needed()
+    box = brush.bounding_box()
+    x, heights = box["x"] + box["width"] / 2, [box["y"] + (1 - share) * box["height"] for share in (start, end)]
+    tab.mouse.move(x, heights[0])
+    tab.mouse.down()
+    tab.mouse.move(x, heights[1], steps=5)
+    tab.mouse.up()
+
+
 def test_a_drag_along_an_axis_selects_trials_and_rows(opened: Any):
-    axis = opened.locator("#coordinates-chart .axis-brush").first
-    axis.scroll_into_view_if_needed()
-    box = axis.bounding_box()
-    x = box["x"] + box["width"] / 2
-    opened.mouse.move(x, box["y"] + 0.15 * box["height"])
-    opened.mouse.down()
-    opened.mouse.move(x, box["y"] + 0.3 * box["height"], steps=5)
-    opened.mouse.up()
+    drag(opened, 0, 0.85, 0.7)
     brushed = "document.getElementById('coordinates-chart').data[0].dimensions[0].constraintrange"
     opened.wait_for_function(f"{brushed} !== undefined")
     low, high = opened.evaluate(brushed)
@@ -93,7 +110,9 @@ def test_a_drag_along_an_axis_selects_trials_and_rows(opened: Any):
     assert set(opened.eval_on_selector_all("#trials tbody tr", SHOWN)) == inside and 0 < len(inside) < 11
     assert opened.inner_text("#selected") == f"{len(inside)} of 11 trials selected."
     sliders = "form => [...form.elements['head.l2'].querySelectorAll('input')].map(input => Number(input.value))"
-    assert opened.eval_on_selector("#selection", sliders) == pytest.approx([low, high])
+    assert opened.eval_on_selector("#selection", sliders) == [round(20 * (end + 6)) for end in (low, high)]
+    told = opened.locator("fieldset[name='head.l2'] span").all_text_contents()
+    assert [float(text) for text in told] == pytest.approx([10**low, 10**high], rel=1e-3)
 
 
 def test_the_keyboard_alone_selects_trials_in_the_table_and_the_charts_and_releases_them(opened: Any):
@@ -104,15 +123,14 @@ def test_the_keyboard_alone_selects_trials_in_the_table_and_the_charts_and_relea
     opened.keyboard.press("Tab")
     for key in ("End", *["ArrowLeft"] * 11, "Enter"):  # a hundredth of the axis each: from 10 ** -1.55
         opened.keyboard.press(key)
-    said = "document.getElementById('selected').textContent"
-    opened.wait_for_function(f"{said} === '5 of 11 trials selected.'")
+    opened.wait_for_function(f"{SAID} === '5 of 11 trials selected.'")
     focused = opened.locator("#selection input:focus")
     told = [focused.get_attribute(f"aria-{name}") for name in ("label", "valuetext")]
     assert told == ["head.l2 (log) from", "0.02818"]
     assert opened.eval_on_selector("#selection input:focus", "input => getComputedStyle(input).outlineStyle") == "solid"
     opened.locator("#selection [type=checkbox]").nth(5).focus()  # training.optimizer=adam
     opened.keyboard.press("Space")
-    opened.wait_for_function(f"{said} === '2 of 11 trials selected.'")
+    opened.wait_for_function(f"{SAID} === '2 of 11 trials selected.'")
     assert set(opened.eval_on_selector_all("#trials tbody tr", SHOWN)) == {"0", "3"}
     for name, times in (("objective", 1), ("contours", 1), ("slices", 5), ("cost", 3)):
         assert sorted(opened.eval_on_selector(f"#{name}-chart", BRIGHT)) == sorted(["0", "3"] * times), name
@@ -120,7 +138,7 @@ def test_the_keyboard_alone_selects_trials_in_the_table_and_the_charts_and_relea
     assert set(opened.eval_on_selector("#curves-chart", faint)) == {"1"}
     opened.locator("#selection button").focus()
     opened.keyboard.press("Enter")
-    opened.wait_for_function(f"{said} === 'All 11 trials.'")
+    opened.wait_for_function(f"{SAID} === 'All 11 trials.'")
     assert len(opened.eval_on_selector_all("#trials tbody tr", SHOWN)) == 12
     assert opened.locator("#selection :checked").count() == 0 and not opened.said
     assert opened.locator("#selection input").first.get_attribute("aria-valuetext") == "1e-06"

@@ -14,7 +14,7 @@ from fer_experiments.report import figures
 from fer_experiments.report.cost import seconds
 from fer_experiments.report.page import PARTS, page
 from fer_experiments.report.record import Record
-from fer_experiments.report.scales import scale_of
+from fer_experiments.report.scales import MISSING, scale_of
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import read_trial
 
@@ -33,9 +33,16 @@ CLEANING = {
 }
 
 
-def made_up(trials: list[dict[str, Any]], *, oracle: str = "random", status: str = "finished", **more: Any) -> Record:
-    """A sweep over SPACE with these trials."""
-    sweep = SweepConfig(name="made-up", oracle=oracle, space=SPACE)
+def made_up(
+    trials: list[dict[str, Any]],
+    *,
+    oracle: str = "random",
+    status: str = "finished",
+    space: dict[str, Any] | None = None,
+    **more: Any,
+) -> Record:
+    """A sweep with these trials, over SPACE where none is given."""
+    sweep = SweepConfig(name="made-up", oracle=oracle, space=space or SPACE)
     identity = {**flatten({"sweep": to_dict_of(sweep)}), "data.task": "demo", "head.name": "pooled"}
     order = [n for t in trials for n in [t["number"]] * (1 if t["status"] == "asked" else 2)]
     state = State("made-up-01234567", "made-up", identity, run_id="a" * 32, order=order, seconds=3600.0)
@@ -128,19 +135,43 @@ def test_every_axis_has_its_sliders_or_a_box_for_each_value():
     assert [a["name"] for tag, a in read.tags if tag == "fieldset"] == [*SPACE, "final/val_accuracy"]
     inputs = [a for tag, a in read.tags if tag == "input"]
     sliders = [(a["aria-label"], float(a["min"] or ""), float(a["max"] or "")) for a in inputs if a["type"] == "range"]
-    assert sliders[:2] == [(f"head.l2 (log) {end}", -6, -1) for end in ("from", "to")] and len(sliders) == 6
+    assert sliders[:2] == [(f"head.l2 (log) {end}", 0, 100) for end in ("from", "to")] and len(sliders) == 6
+    assert not any("step" in a for a in inputs), "a key moves a slider by the browser's own step, 1"
     boxes = [float(a["value"] or "") for a in inputs if a["type"] == "checkbox"]
     assert boxes == [*range(3), *range(2), *range(3)]
 
 
 def test_an_absent_value_lies_below_what_the_space_allows_and_is_named():
-    numbers = scale_of("head.l2", SPACE["head.l2"], [1e-3, None])
+    numbers = scale_of("head.l2", SPACE["head.l2"], [1e-3, MISSING])
     assert numbers.at[1] < numbers.at[0] and numbers.low <= numbers.at[1] < -6
     assert numbers.ticks[numbers.at[1]] == "absent" and len(numbers.ticks) > 3
-    linear = scale_of("head.dropout", {"type": "float", "min": 0.2, "max": 0.6}, [None, 0.4])
+    linear = scale_of("head.dropout", {"type": "float", "min": 0.2, "max": 0.6}, [MISSING, 0.4])
     assert linear.ticks[linear.at[0]] == "absent" and {"0.2", "0.6"} <= set(linear.ticks.values())
-    widths = scale_of("w", SPACE["head.dense_widths"], [[128, 64], None])
+    widths = scale_of("w", SPACE["head.dense_widths"], [[128, 64], MISSING])
     assert widths.ticks[widths.at[1]] == "absent" and widths.at[1] < min(p for p in widths.ticks if p != widths.at[1])
+
+
+def test_null_is_a_value_and_not_absent():
+    space = {
+        "training.optimizer": {"type": "choice", "values": ["adam", "sgd"]},
+        "training.decay": {"type": "choice", "values": [None, 0.1], "when": {"training.optimizer": "sgd"}},
+    }
+    had = [{"training.optimizer": "adam"}, *({"training.optimizer": "sgd", "training.decay": d} for d in (None, 0.1))]
+    record = made_up([trial(n, values=values) for n, values in enumerate(had)], space=space)
+    decay = figures.axes(record)["training.decay"]
+    assert [decay.ticks[at] for at in decay.at] == ["absent", "null", "0.1"]
+    points = figures.slices(record).data[1]
+    assert list(points.hovertext) == ["trial 0: absent", "trial 1: null", "trial 2: 0.1000"]
+    assert "training.decay = null" in figures.about(record.state.trials[1])
+    head, *rows = Read(page(record)).tables["trials"]
+    cells = {row[head.index("trial")]: row[head.index("training.decay")] for row in rows}
+    assert [cells[str(n)] for n in range(3)] == ["", "null", "0.1000"]
+
+
+def test_only_choices_have_ticks_in_parallel_coordinates():
+    (drawn,) = figures.parallel_coordinates(made_up([trial(0), trial(1)])).data
+    ticked = {dimension.name for dimension in drawn.dimensions if dimension.tickvals is not None}
+    assert ticked == {"head.dense_widths", "head.normalize", "training.optimizer"}, "Plotly snaps what is selected"
 
 
 def test_trials_of_several_fits_have_error_bars_and_others_none():
