@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PREPROCESSING = ("config.json", "image_converter.json", "preprocessor*.json")  # and the architecture
 WEIGHTS = "model*"  # in one file or several, of KerasHub or of Transformers
 MISSTATED = ("SigLIPVisionEmbedding",)  # layers that state one token more than they make, in KerasHub 0.29 to 0.32
+DERIVED = {"DINOV2Embedding": ("interpolated_position_embeddings",)}  # weights computed anew where a network is loaded
 
 
 def is_installed() -> bool:
@@ -162,6 +163,13 @@ def of_tokens(tokens: Any, cfg: BackboneConfig) -> Any:
     if cfg.pooling == "map":
         return layers.Reshape((side, side, tokens.shape[2]))(patches)
     return (layers.GlobalAveragePooling1D if cfg.pooling == "avg" else layers.GlobalMaxPooling1D)()(patches)
+
+
+def keep_derived(network: keras.Model) -> None:
+    """Takes from training what KerasHub computes anew from other weights where a network is loaded: see DERIVED."""
+    for layer in network._flatten_layers():
+        for name in DERIVED.get(type(layer).__name__, ()):
+            getattr(layer, name).trainable = False
 
 
 def _network(cfg: BackboneConfig, folder: str) -> keras.Model:
