@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fer_experiments import termination
-from fer_experiments.backbones.hub import keep_derived
+from fer_experiments.backbones.hub_layers import keep_derived
 from fer_experiments.backbones.networks import Backbone, in_precision
 from fer_experiments.config import FinetuneConfig, TrainingConfig, close
 from fer_experiments.data import Dataset
