@@ -133,7 +133,9 @@ def _weights(missing: list[str]) -> list[tuple[str, str]]:
 
 def _without_file(backbone: BackboneConfig) -> str:
     if backbone.kind == "keras_hub":
-        there = "KerasHub downloads them" if is_installed() else f"KerasHub is not installed; {how_to_install()}"
+        there = (
+            "KerasHub downloads it on first use" if is_installed() else f"KerasHub is not installed; {how_to_install()}"
+        )
         return f"preset {backbone.preset}: {there}"
     if backbone.weights == "imagenet":
         return "Keras downloads them on first use"

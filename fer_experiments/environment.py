@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_experiments.ambient import open_environment
+
+if TYPE_CHECKING:
+    import keras
 
 # Instruction sets that decide how fast a network runs on a CPU.
 CPU_FEATURES = (
@@ -41,6 +44,17 @@ class GitState:
     commit: str | None
     dirty: bool | None
     diff: str
+
+
+def conda(name: str, network: keras.Model, *others: str) -> dict[str, Any]:
+    """The conda environment of a network: what loads it, and other packages, in the versions that are here."""
+    import keras
+
+    known = versions()
+    hub = ["keras-hub"] if "keras_hub" in network.to_json() else []  # of a preset, whose layers are KerasHub's
+    needed = ("mlflow", "keras", keras.backend.backend(), *hub, "numpy", *others)
+    pip = [f"{package}=={known[package]}" for package in needed if package in known]
+    return {"name": name, "dependencies": [f"python={known['python']}", "pip", {"pip": pip}]}
 
 
 @cache

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_hub
+import pytest
 
 from fer_experiments.config import BackboneConfig
 
@@ -71,3 +73,10 @@ def preset(folder: Path, **changes: Any) -> BackboneConfig:
     """The config of such a preset, with its own input size and scaling."""
     own: dict[str, Any] = {"name": "tiny", "kind": "keras_hub", "weights": "preset", "input_size": None}
     return BackboneConfig(**{**own, "preset": str(folder), **changes})
+
+
+def forget_keras_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has not imported it."""
+    for known in (sys.modules, keras.saving.get_custom_objects()):
+        for name in [n for n in known if n.startswith("keras_hub")]:
+            monkeypatch.delitem(known, name)

@@ -5,10 +5,9 @@ Imports nothing heavy: that KerasHub or a preset is missing is said before anyth
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_experiments.backbones.hub_layers import check_same, laid_open
 from fer_experiments.config import BackboneConfig, close, project_root
 from fer_experiments.config.commands import is_checkout
 from fer_experiments.errors import UserError, first_line
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PREPROCESSING = ("config.json", "image_converter.json", "preprocessor*.json")  # and the architecture
 WEIGHTS = "model*"  # in one file or several, of KerasHub or of Transformers
-MISSTATED = ("SigLIPVisionEmbedding",)  # layers that state one token more than they make, in KerasHub 0.29 to 0.32
 
 
 def is_installed() -> bool:
@@ -36,6 +35,24 @@ def is_installed() -> bool:
 def how_to_install() -> str:
     """The end of the message for an extra that is missing."""
     return "`make setup` installs it" if is_checkout() else "pip install 'fer-experiments[hub]'"
+
+
+def keras_hub() -> Any:
+    """KerasHub, imported.
+
+    Raises:
+        UserError: it is not installed, or lacks what it needs.
+    """
+    if not is_installed():
+        raise UserError(f"backbone.kind=keras_hub: KerasHub is not installed; {how_to_install()}")
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise UserError(
+            f"backbone.kind=keras_hub: KerasHub cannot be imported ({first_line(error, 200)}); it takes "
+            "TensorFlow, under JAX too: pip install tensorflow"
+        ) from error
+    return keras_hub
 
 
 def preset_folder(cfg: BackboneConfig) -> Path:
@@ -70,32 +87,38 @@ def preset_files(cfg: BackboneConfig) -> list[Path]:
 def _downloaded(preset: str) -> Path:
     """The whole preset, from where its name or address says, in that place's own cache."""
     address = preset if "://" in preset else _address(preset)
-    place, _, handle = address.partition("://")
-    try:
-        if place == "kaggle":
-            import kagglehub
-
-            return Path(kagglehub.model_download(handle))
-        if place == "hf":
-            import huggingface_hub
-
-            return Path(huggingface_hub.snapshot_download(handle, allow_patterns=[*PREPROCESSING, WEIGHTS]))
-        said = "only kaggle:// and hf:// are downloaded"
-    except Exception as error:  # of whatever kind their clients raise
-        said = f"cannot get {address} ({first_line(error, 200)})"
+    said = "only kaggle:// and hf:// are downloaded"
+    if address.startswith(("kaggle://", "hf://")):
+        try:
+            return _fetched(address)
+        except Exception as error:  # of whatever kind their clients raise
+            said = f"cannot get {address} ({first_line(error, 200)})"
+            if address.startswith("kaggle://") and not address.rsplit("/", 1)[-1].isdecimal():
+                said += "; one that was got is found without network under its version, kaggle://.../<number>"
     raise UserError(
         f"backbone.preset={preset}: {said}; put its files into a folder and say backbone.preset=<folder>, or go on "
         "without: backbone=pocket"
     )
 
 
+@cache
+def _fetched(address: str) -> Path:
+    """The folder of what is at an address; which version that is, is asked once a process."""
+    place, _, handle = address.partition("://")
+    if place == "kaggle":
+        import kagglehub
+
+        return Path(kagglehub.model_download(handle))
+    import huggingface_hub
+
+    return Path(huggingface_hub.snapshot_download(handle, allow_patterns=[*PREPROCESSING, WEIGHTS]))
+
+
 def _address(name: str) -> str:
     """Where KerasHub keeps a preset of its own."""
     if Path(name).name != name:
         raise UserError(f"backbone.preset={name}: no such folder in {project_root()} or {Path.cwd()}")
-    import keras_hub
-
-    presets = keras_hub.models.Backbone.presets
+    presets = keras_hub().models.Backbone.presets
     if name not in presets:
         here = version("keras-hub")
         raise UserError(f"backbone.preset={name}: no folder, and no preset of KerasHub {here}{close(name, presets)}")
@@ -115,10 +138,15 @@ def load_preset(cfg: BackboneConfig) -> tuple[keras.Model, BackboneConfig, dict[
     folder = str(preset_folder(cfg))
     try:
         network = _network(cfg, folder)
-        trunk = _laid_open(getattr(network, "vision_encoder", network))
-        converter = _converter(folder)
+        pictures = getattr(network, "vision_encoder", network)
+        trunk, converter = laid_open(pictures), _converter(folder)
+    except UserError:
+        raise
     except Exception as error:  # a damaged file, another library's layer: each raises something else
-        raise UserError(f"backbone.preset={cfg.preset}: cannot be loaded: {first_line(error, 200)}") from error
+        raise UserError(
+            f"backbone.preset={cfg.preset}: cannot be loaded: {first_line(error, 200)}; if it is whole, take a preset "
+            "of another kind of network"
+        ) from error
     shape = trunk.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise UserError(f"backbone.preset={cfg.preset}: {network.name} is not a network of images")
@@ -126,6 +154,7 @@ def load_preset(cfg: BackboneConfig) -> tuple[keras.Model, BackboneConfig, dict[
     size = cfg.input_size or shape[1] or (converter.image_size[0] if converter and converter.image_size else None)
     if size is None:
         raise UserError(f"backbone.preset={cfg.preset}: has no input size of its own; say backbone.input_size=<pixels>")
+    check_same(pictures, trunk, (2, shape[1] or size, shape[2] or size, shape[3] or cfg.channels), cfg)
     if cfg.scaling != "keras":
         return trunk, replace(cfg, input_size=size), resizing
     if converter is None:
@@ -154,7 +183,7 @@ def of_tokens(tokens: Any, cfg: BackboneConfig) -> Any:
         if not before:
             raise UserError(f"backbone.pooling=cls: {cfg.name} has no class token; say avg, max, map or none")
         return ops.take(tokens, 0, axis=1)
-    # Taken by number, which says how many there are where a saved SigLIP is loaded: see MISSTATED.
+    # Taken by number, which says how many there are where a saved SigLIP is loaded: see `hub_layers`.
     first = 0 if cfg.pooling == "none" else before
     patches = ops.take(tokens, list(range(first, tokens.shape[1])), axis=1)
     if cfg.pooling == "none":
@@ -165,26 +194,32 @@ def of_tokens(tokens: Any, cfg: BackboneConfig) -> Any:
 
 
 def _network(cfg: BackboneConfig, folder: str) -> keras.Model:
-    """KerasHub's backbone, at the input size of the config where it takes one."""
-    import keras_hub
+    """KerasHub's backbone, at the input size of the config where it takes one.
 
-    load = keras_hub.models.Backbone.from_preset
+    Raises:
+        UserError: a size that is no multiple of its patches, of which it would cut the rest.
+    """
+    load = keras_hub().models.Backbone.from_preset
     how = {"dtype": "float32", "load_weights": cfg.weights is not None}
     if cfg.input_size is not None:
         try:
-            return load(folder, image_shape=(cfg.input_size, cfg.input_size, cfg.channels), **how)
+            sized = load(folder, image_shape=(cfg.input_size, cfg.input_size, cfg.channels), **how)
         except Exception:  # one of pictures and texts, or of fixed positions: what it takes is said of it as it is
-            pass
+            return load(folder, **how)
+        patch = getattr(sized, "patch_size", None)
+        if isinstance(patch, int) and cfg.input_size % patch:
+            raise UserError(
+                f"backbone.input_size={cfg.input_size}: {cfg.name} has patches of {patch} pixels; say a multiple"
+            )
+        return sized
     return load(folder, **how)
 
 
 def _converter(folder: str) -> Any:
     """The preset's image converter, or None."""
-    import keras_hub
-
     try:
         # The flag: without it KerasHub up to 0.29 wants tensorflow-text, which is for texts.
-        return keras_hub.layers.ImageConverter.from_preset(folder, _allow_python_workflow=True)
+        return keras_hub().layers.ImageConverter.from_preset(folder, _allow_python_workflow=True)
     except (FileNotFoundError, ValueError):
         return None
 
@@ -196,61 +231,3 @@ def _scaling(converter: Any, channels: int) -> dict[str, list[float]]:
         for value, default in ((converter.scale, 1), (converter.offset, 0))
     )
     return {"mean": (-offset / factor).tolist(), "scale": (1 / factor).tolist()}
-
-
-def _laid_open(network: keras.Model) -> keras.Model:
-    """A copy whose blocks are layers of their own, to be cut at, and are called as in any preset of that kind."""
-    import keras
-
-    def call(layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
-        return (layer.call if _is_stack(layer) else layer)(*inputs, **options)
-
-    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return _copied(layer, layer.name.removeprefix(f"{network.name}_"))
-
-    plain = keras.Model(network.inputs, network.outputs, name=network.name)
-    opened = keras.models.clone_model(plain, clone_function=lambda layer: layer, call_function=call)
-    copy = keras.models.clone_model(opened, clone_function=copied)
-    copy.set_weights(opened.get_weights())
-    # A clone asks for its input as the original does, as a dict of one.
-    return keras.Model(copy.inputs[0] if len(copy.inputs) == 1 else copy.inputs, copy.outputs, name=network.name)
-
-
-def _is_stack(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is a list of blocks, one after the other, as the encoders of ViT and DINOv2 are."""
-    import keras
-
-    own = [value for name, value in vars(layer).items() if not name.startswith("_")]
-    blocks = [v for v in own if isinstance(v, list) and v and all(isinstance(b, keras.layers.Layer) for b in v)]
-    return bool(blocks) and not isinstance(layer, keras.Model)
-
-
-def _copied(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
-    """A layer of the same config under a name of its own."""
-    import keras
-
-    kind = type(layer)
-    if kind.__name__ in MISSTATED:
-        kind.compute_output_shape = keras.layers.Layer.compute_output_shape  # found by tracing it
-    try:
-        return kind.from_config({**layer.get_config(), "name": name})
-    except (TypeError, ValueError):
-        # ViT's layers of KerasHub 0.29 to 0.32 say things of themselves that they do not take back: saved one by one,
-        # and not as a backbone, they could not be loaded.
-        kind.get_config = _accepted(kind, kind.get_config)
-        return kind.from_config({**layer.get_config(), "name": name})
-
-
-def _accepted(kind: type, said: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    """A get_config that says what the constructor takes, and all of it that the layer knows."""
-    import keras
-
-    own = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
-    common = inspect.signature(keras.layers.Layer.__init__).parameters
-
-    def get_config(layer: Any) -> dict[str, Any]:
-        known = {name: getattr(layer, name, None) for name in own}
-        plain = {name: value for name, value in known.items() if isinstance(value, bool | int | float | str | tuple)}
-        return plain | {name: value for name, value in said(layer).items() if name in own or name in common}
-
-    return get_config

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_experiments.backbones.hub import load_preset, of_tokens
+from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.backbones.preprocessing import parse_scaling, preprocess
 from fer_experiments.backbones.weights import (
     IMAGENET,
@@ -261,7 +262,7 @@ def _from_file(path: Path) -> keras.Model:
 
     try:
         with _quiet_and_seeded(0):
-            model = keras.models.load_model(path, compile=False)
+            model = mended(keras.models.load_model(path, compile=False))
             if any(weight.dtype != "float32" for weight in model.weights):
                 text = re.sub(r'"(mixed_)?b?float16"', '"float32"', model.to_json())
                 stored = [np.asarray(weight, "float32") for weight in model.get_weights()]

@@ -66,6 +66,15 @@ def weights_file(cfg: BackboneConfig) -> Path | None:
     return next((path.resolve() for path in candidates if path.exists()), candidates[0])
 
 
+def weights_told(cfg: BackboneConfig) -> str:
+    """What the backbone's weights are, for others: of a preset in a folder its name alone."""
+    if cfg.weights is None:
+        return "random weights"
+    preset = cfg.preset or ""
+    name = (preset if "://" in preset else Path(preset).name) if cfg.kind == "keras_hub" else cfg.weights
+    return f"weights {name}, under their own terms"
+
+
 def obtain_weights(cfg: BackboneConfig) -> Path | None:
     """`weights_file`, and the file is there: ImageNet weights and presets that are not are downloaded.
 

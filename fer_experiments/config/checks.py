@@ -39,7 +39,8 @@ def check(config: Config) -> None:
         raise UserError("training=finetune: is of one network; say data.fold=<number>, or leave it out")
     _check_backbone(config.backbone)
     if config.head.spatial and config.backbone.pooling not in ("none", "map"):
-        raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
+        own = "map, or none where the preset gives a map," if config.backbone.kind == "keras_hub" else "none,"
+        raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling={own} or take head=pooled")
     each = config.compute.gpus_per_trial
     if each > 1 and each != int(each):
         raise UserError(f"compute.gpus_per_trial={each}: must be a whole number, or less than 1 to share a GPU")

@@ -16,6 +16,7 @@ from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.pretrain import run_pretrain
 from fer_experiments.experiment.record import describe_run, live_epochs, record
 from fer_experiments.experiment.repeats import Fits, fit_all
+from fer_experiments.features.extraction import check_fingerprint
 from fer_experiments.terminal import say
 from fer_experiments.training.result import trainable_parameters
 
@@ -47,7 +48,10 @@ def fit_and_record(
     tuned = config.training.unfreeze is not None
     if tuned and (len(prepared.parts) > 1 or options.get("repeats", 1) > 1):
         raise UserError("training=finetune: is of one network; say data.fold=<number>, and sweep.repeats=1")
-    network = unfrozen(prepared.dataset, config) if tuned else None  # before hours, if it cannot be
+    network = None
+    if tuned:  # before hours, if it cannot be
+        check_fingerprint(config.backbone, prepared.tags["fer.backbone"])
+        network = unfrozen(prepared.dataset, config)
     on_epoch, live = live_epochs(run)
     logged: Sequence[int] = live
     if not tuned and options.get("repeats", 1) == len(prepared.parts) == 1:  # of several, the curves are means

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import shutil
 import sys
 import time
@@ -17,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from fer_experiments import termination
-from fer_experiments.backbones.networks import Backbone, load_backbone
+from fer_experiments.backbones.networks import Backbone, backbone_fingerprint, load_backbone
 from fer_experiments.backbones.weights import weights_file
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
@@ -36,12 +37,16 @@ CHECKED = 16  # images whose features are compared with those of Keras itself be
 
 @dataclass(frozen=True)
 class Source:
-    """What a worker needs to make features: which, and the weights' file where its machine may not have it."""
+    """What a worker needs to make features: which, and the weights' file where its machine may not have it.
+
+    fingerprint: the backbone's where the work was given out; "" where it is done there.
+    """
 
     backbone: BackboneConfig
     features: FeaturesConfig
     weights: Shared | None = None
     cache: Path | None = None  # where the worker keeps them
+    fingerprint: str = ""
 
 
 def extract(
@@ -107,7 +112,8 @@ def _source(
 ) -> Source:
     weights = weights_file(backbone_cfg) if executor is not None and executor.foreign_hosts() else None
     shared = executor.share(weights.read_bytes()) if executor is not None and weights is not None else None
-    return Source(backbone_cfg, features_cfg, shared, cache)
+    fingerprint = backbone_fingerprint(backbone_cfg) if executor is not None else ""
+    return Source(backbone_cfg, features_cfg, shared, cache, fingerprint)
 
 
 def _sampled(source: Source, images: np.ndarray, executor: Executor | None) -> dict[str, np.ndarray]:
@@ -182,6 +188,19 @@ def _count(deaths: int, error: Lost) -> None:
         ) from error
 
 
+def check_fingerprint(cfg: BackboneConfig, wanted: str) -> None:
+    """Refuses a backbone that is another one on this machine than where its features are asked for, or were made.
+
+    Raises:
+        UserError: naming this machine.
+    """
+    if backbone_fingerprint(cfg) != wanted:
+        raise UserError(
+            f"backbone={cfg.name}: its files on {platform.node()} are others than where the work was given out; put "
+            "the same there"
+        )
+
+
 def sample_features(source: Source, images: np.ndarray) -> dict[str, np.ndarray]:
     """The float32 features of a few images by layer, checked against Keras' own.
 
@@ -218,6 +237,8 @@ def _network(source: Source, image_shape: tuple[int, ...]) -> tuple[Backbone, Fo
     key = (repr(config), features.batch_size, features.engine, features.precision, image_shape)
     if key not in _networks:
         _networks.clear()  # one at a time: they are large
+        if source.fingerprint:
+            check_fingerprint(config, source.fingerprint)
         backbone = load_backbone(config, image_shape)
         compiled = compile_forward(backbone, features.batch_size, features.engine, features.precision)
         _networks[key] = (backbone, compiled)

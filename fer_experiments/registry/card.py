@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from fer_experiments.backbones.weights import weights_told
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset
 from fer_experiments.evaluation.bootstrap import Interval
@@ -108,8 +109,7 @@ def _data(subject: Subject) -> str:
         f"`{dataset.fingerprint[:16]}`"
     )
     lines += ORIGIN.get(config.data.source, OTHER_ORIGIN)
-    weights = _plain(str(config.backbone.preset or config.backbone.weights))
-    lines.append(f"backbone {_plain(config.backbone.name)}, weights {weights}, under their own terms")
+    lines.append(f"backbone {_plain(config.backbone.name)}, {_plain(weights_told(config.backbone))}")
     counts = [(part, *(f"{of[name]:,}" for name in dataset.classes)) for part, of in dataset.counts.items()]
     told = "\n".join(f"- {line}" for line in lines)
     return f"## Data\n\n{told}\n\n" + _table(("split", *dataset.classes), counts)

@@ -192,3 +192,25 @@ def _write_onnx(network: keras.Model, path: Path) -> None:
         done = subprocess.run([*command, "--opset", str(OPSET)], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
+    _without_erfc(path)
+
+
+def _without_erfc(path: Path) -> None:
+    """Writes 1 - Erf in a model for Erfc, which ONNX has not: tf2onnx 1.17 leaves it in, of every exact GELU."""
+    import onnx
+
+    model = onnx.load(path)
+    if all(node.op_type != "Erfc" for node in model.graph.node):
+        return
+    one, nodes = "one_of_erfc", []
+    for node in model.graph.node:
+        if node.op_type == "Erfc":
+            below = f"{node.output[0]}_erf"
+            nodes.append(onnx.helper.make_node("Erf", node.input, [below]))
+            nodes.append(onnx.helper.make_node("Sub", [one, below], node.output))
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((), "float32"), one))
+    onnx.save(model, path)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_experiments import environment
+from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.config import DataConfig
 from fer_experiments.config.commands import command, override
 from fer_experiments.errors import UserError, first_line
@@ -66,15 +67,10 @@ def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path, 
     network: from uint8 pixels to probabilities [n, classes]; see `assemble`. folder: must not exist. threshold: see
     `labels`.
     """
-    import keras
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
-    known = environment.versions()
-    hub = ["keras-hub"] if "keras_hub" in network.to_json() else []  # of a preset, whose layers are KerasHub's
-    needed = ("mlflow", "keras", keras.backend.backend(), *hub, "numpy", "pandas")
-    pip = [f"{name}=={known[name]}" for name in needed if name in known]
     shape = tuple(-1 if side is None else side for side in network.input_shape)
     columns: list[ColSpec | TensorSpec] = [ColSpec("string", "label")]
     columns += [ColSpec("float", f"probability_{name}") for name in classes]
@@ -86,7 +82,7 @@ def save_classifier(network: keras.Model, classes: Sequence[str], folder: Path, 
             python_model=str(Path(__file__).with_name("classifier.py")),
             artifacts={"network": f"{parts}/network.keras", "classes": f"{parts}/classes.json"},
             signature=ModelSignature(Schema([TensorSpec(np.dtype("uint8"), shape)]), Schema(columns)),
-            conda_env={"name": "fer", "dependencies": [f"python={known['python']}", "pip", {"pip": pip}]},
+            conda_env=environment.conda("fer", network, "pandas"),
         )
 
 
@@ -132,7 +128,7 @@ def load_network(folder: Path) -> keras.Model:
     """The Keras model in a folder that `save_classifier` wrote: uint8 pixels to probabilities."""
     import keras
 
-    return keras.models.load_model(folder / "artifacts" / "network.keras", compile=False)
+    return mended(keras.models.load_model(folder / "artifacts" / "network.keras", compile=False))
 
 
 def fetch_model(store: Store, version: Version, folder: Path) -> Path:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.tracking.processes import is_alive
 from fer_experiments.tracking.queries import FoundRun, artifact, find_runs
 from fer_experiments.tracking.store import Store, client_of
@@ -81,4 +82,4 @@ def load_head(store: Store, run_id: str) -> keras.Model:
 
     with tempfile.TemporaryDirectory() as folder:
         path = artifact(store, run_id, "model/data/model.keras", folder)
-        return keras.models.load_model(path, compile=False)
+        return mended(keras.models.load_model(path, compile=False))

@@ -178,11 +178,9 @@ class Run:
             specs = [((-1, *t.shape[1:]), np.dtype(kind or t.dtype), t.name) for t in tensors]
             return Schema([TensorSpec(d, s, name if len(specs) > 1 else None) for s, d, name in specs])
 
-        known = environment.versions()
         # Given, because inferring them takes MLflow 19 seconds; as a conda environment, because the other way it warns
         # of every environment without pip.
-        needed = [f"{n}=={known[n]}" for n in ("mlflow", "keras", keras.backend.backend(), "numpy") if n in known]
-        conda = {"name": "head", "dependencies": [f"python={known['python']}", "pip", {"pip": needed}]}
+        conda = environment.conda("head", model)
         with tempfile.TemporaryDirectory() as folder:
             mlflow.keras.save_model(
                 keras.Model(model.input, model.output, name=model.name),

@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fer_experiments import termination
+from fer_experiments.backbones.hub_layers import keep_derived
 from fer_experiments.backbones.networks import Backbone, in_precision
 from fer_experiments.config import FinetuneConfig, TrainingConfig, close
 from fer_experiments.data import Dataset
@@ -136,10 +137,13 @@ def unfreeze(trunk: keras.Model, training: TrainingConfig) -> None:
         raise UserError(f"training.unfreeze={named}: {trunk.name} has no such layer{close(named, names)}")
     trunk.trainable = True
     for layer in layers:
-        # Keras 3.15 trains a model's layers with training=True whatever it was called with: only a normalisation that
-        # is not trainable goes on with the statistics that it has.
-        still = isinstance(layer, keras.layers.BatchNormalization) and not training.finetune.batch_norm
-        layer.trainable = layer in upper and not still
+        layer.trainable = layer in upper
+    # Keras 3.15 trains a model's layers with training=True whatever it was called with: only a normalisation that is
+    # not trainable goes on with the statistics that it has. Blocks of KerasHub are layers that have some in them.
+    for layer in trunk._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization) and not training.finetune.batch_norm:
+            layer.trainable = False
+    keep_derived(trunk)
     if not trunk.trainable_variables:
         raise UserError(f"training.unfreeze={named}: nothing there can learn; say a layer further down")
 

@@ -38,7 +38,8 @@ def build_head(
     if config.name not in HEADS:
         raise UserError(f"head.name={config.name}: no such head; choose one of {', '.join(HEADS)}")
     if config.spatial and any(len(shape) != 3 for shape in shapes):
-        raise UserError(f"head={config.name} needs a spatial map: set backbone.pooling=none, or take head=pooled")
+        own = "map" if any(len(shape) == 2 for shape in shapes) else "none"  # of tokens
+        raise UserError(f"head={config.name} needs a spatial map: set backbone.pooling={own}, or take head=pooled")
     inputs = [keras.Input(shape, name=f"features_{i}") for i, shape in enumerate(shapes)]
     hidden = list(inputs)
     if config.normalize:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import pytest
 pytest.importorskip("keras_hub", reason="KerasHub is not installed (the extra `hub`)")
 
 import keras_hub
-from tiny_presets import preset, save_clip, save_dinov2, save_resnet, save_siglip, save_vit
+from tiny_presets import forget_keras_hub, preset, save_clip, save_dinov2, save_resnet, save_siglip, save_vit
 
 from fer_experiments.backbones import hub
 from fer_experiments.backbones.networks import backbone_fingerprint, load_backbone
 from fer_experiments.backbones.upper import load_upper
+from fer_experiments.backbones.weights import weights_told
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
@@ -170,6 +172,7 @@ def test_every_engine_gives_what_keras_gives(presets: dict[str, Path], tmp_path:
     [
         ("vit", {"layers": ["transformer_blok_1"]}, "no layer transformer_blok_1; did you mean transformer_block_"),
         ("vit", {"input_size": 48}, r"backbone.input_size=48 and .*: tiny takes 32x32x3"),
+        ("dinov2", {"input_size": 50}, r"backbone.input_size=50: tiny has patches of 8 pixels; say a multiple"),
         ("vit", {"preset": "no/such"}, "backbone.preset=no/such: no such folder in"),
         (
             "vit",
@@ -200,7 +203,9 @@ def test_a_preset_that_is_not_whole_is_refused(vit: BackboneConfig, tmp_path: Pa
         load_backbone(preset(copy), (20, 20))
     load_backbone(preset(copy, scaling="raw255"), (20, 20))
     (copy / "model.weights.h5").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"backbone\.preset=.*copy: cannot be loaded: ") as caught:
+    with pytest.raises(
+        UserError, match=r"backbone\.preset=.*copy: cannot be loaded: .*; if it is whole, take a"
+    ) as caught:
         load_backbone(preset(copy, scaling="raw255"), (20, 20))
     assert "\n" not in str(caught.value)
 
@@ -225,10 +230,54 @@ def test_a_preset_by_its_name_is_the_folder_that_was_downloaded(
 ) -> None:
     import kagglehub
 
-    monkeypatch.setattr(kagglehub, "model_download", lambda handle: vit.preset)
+    asked: list[str] = []
+    monkeypatch.setattr(kagglehub, "model_download", lambda handle: asked.append(handle) or vit.preset)
     named = preset(Path("vit_base_patch16_224_imagenet"))
     assert hub.preset_folder(named) == Path(str(vit.preset))
     assert backbone_fingerprint(named) == backbone_fingerprint(vit)
+    assert len(asked) == 1, "which version it is, is asked once a process"
+
+
+def test_layers_that_say_something_else_one_by_one_are_refused(
+    presets: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keras_hub.src.models.clip.clip_layers import CLIPEncoderLayer
+
+    said = CLIPEncoderLayer.get_config
+    monkeypatch.setattr(
+        CLIPEncoderLayer, "get_config", lambda layer: {**said(layer), "intermediate_activation": "relu"}
+    )
+    with pytest.raises(
+        UserError, match=r"its layers, one by one, give other features than .*; take a preset"
+    ) as caught:
+        load_backbone(preset(presets["clip"]), RGB.shape[1:])
+    assert "\n" not in str(caught.value)
+
+
+def test_layers_that_do_not_keep_what_they_were_made_with_are_refused() -> None:
+    from fer_experiments.backbones.hub_layers import laid_open
+
+    stage = {"layerwise_depths": [1], "layerwise_num_heads": [1], "layerwise_sr_ratios": [2], "hidden_dims": [8]}
+    stem = {"layerwise_patch_sizes": [7], "layerwise_strides": [4], "num_layers": 1, "max_drop_path_rate": 0.1}
+    network = keras_hub.models.MiTBackbone(**stage, **stem, image_shape=(32, 32, 3))
+    with pytest.raises(ValueError, match=r"HierarchicalTransformerEncoder does not keep its sr_ratio, drop_prob"):
+        laid_open(network)
+
+
+def test_weights_are_told_without_the_place_of_their_folder(vit: BackboneConfig) -> None:
+    assert weights_told(replace(vit, preset="/home/somebody/vit")) == "weights vit, under their own terms"
+    assert weights_told(replace(vit, preset="hf://a/b")) == "weights hf://a/b, under their own terms"
+    assert weights_told(replace(vit, weights=None)) == "random weights"
+
+
+def test_keras_hub_that_cannot_be_imported_is_one_line(vit: BackboneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_keras_hub(monkeypatch)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as an import finds what is not installed
+    with pytest.raises(
+        UserError, match=r"KerasHub cannot be imported \(.*\); it takes TensorFlow.*: pip install"
+    ) as caught:
+        load_backbone(vit, RGB.shape[1:])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +288,10 @@ def test_a_preset_by_its_name_is_the_folder_that_was_downloaded(
         (["backbone=pocket", "backbone.preset=a"], "backbone.preset=a: is a key of backbone.kind=keras_hub"),
         (["backbone=pocket", "backbone.input_size=null"], "backbone.input_size=null: only a preset of KerasHub has"),
         (["backbone=pocket", "backbone.pooling=map"], "backbone.pooling=map: is for tokens, of backbone.kind=keras_hu"),
-        (["backbone=vit_base", "head=conv", "backbone.pooling=cls"], "head=conv needs a spatial map"),
+        (
+            ["backbone=vit_base", "head=conv", "backbone.pooling=cls"],
+            "a spatial map: set backbone.pooling=map, or none",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_said_before_anything_is_loaded(overrides: list[str], message: str) -> None:

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from test_cache import IMAGES, SMALL, backbone_of, extract, many, shards
 
+from fer_experiments.backbones.networks import backbone_fingerprint
 from fer_experiments.config import BackboneConfig, ComputeConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost, open_executor
 from fer_experiments.executors.inline import Inline
 from fer_experiments.features.cache import extract_features, open_features
-from fer_experiments.features.extraction import Source, _check_fit, sample_features
+from fer_experiments.features.extraction import Source, _check_fit, _source, sample_features
 from fer_experiments.features.travel import pack
 
 
@@ -100,10 +101,16 @@ def test_a_worker_without_the_weights_gets_them(tmp_path: Path, trunk: BackboneC
     expected = sample_features(Source(trunk, decided), IMAGES[:4])
     content = Inline().share(weights.read_bytes())
     elsewhere = backbone_of(f"/nowhere/{weights.name}")
-    got = sample_features(Source(elsewhere, decided, content, tmp_path), IMAGES[:4])
+    got = sample_features(Source(elsewhere, decided, content, tmp_path, backbone_fingerprint(trunk)), IMAGES[:4])
     for layer in expected:
         np.testing.assert_allclose(got[layer], expected[layer], rtol=1e-6)
     assert len(list((tmp_path / "weights").glob("*.keras"))) == 1
+
+
+def test_a_worker_whose_backbone_is_another_refuses(trunk: BackboneConfig, tmp_path: Path):
+    assert _source(trunk, SMALL, tmp_path, Inline()).fingerprint == backbone_fingerprint(trunk)
+    with pytest.raises(UserError, match=r"its files on .* are others than where the work was given out; put the same"):
+        sample_features(Source(trunk, replace(SMALL, batch_size=3), fingerprint="another"), IMAGES[:4])
 
 
 def test_too_little_space_is_said_in_units_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,22 @@ def test_other_runtime_says_what_the_model_says(registered, classifier, tmp_path
     images = np.random.default_rng(5).integers(0, 256, (7, *SIZE), dtype=np.uint8)
     got = said(form, output / room.FILES[form], images, monkeypatch)
     np.testing.assert_allclose(got, classifier.probabilities(images), atol=room.TOLERANCE)
+
+
+@installed("onnx")
+def test_an_exact_gelu_is_written_in_what_onnx_has(tmp_path):
+    import onnx
+    import onnxruntime
+
+    value = {name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3]) for name in ("x", "y")}
+    nodes = [onnx.helper.make_node("Erfc", ["x"], ["z"]), onnx.helper.make_node("Neg", ["z"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "gelu", [value["x"]], [value["y"]])
+    opset = onnx.helper.make_opsetid("", room.OPSET)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "model.onnx")
+    room._without_erfc(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    given = np.array([-1, 0, 2], "float32")
+    np.testing.assert_allclose(session.run(None, {"x": given})[0], [-math.erfc(x) for x in given], atol=1e-6)
 
 
 @installed("onnx")

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("keras_hub", reason="KerasHub is not installed (the extra `hub`)")
 
-from tiny_presets import preset, save_siglip, save_vit
+from tiny_presets import forget_keras_hub, preset, save_siglip, save_vit
 
 from fer_experiments.backbones.networks import backbone_fingerprint, load_backbone
 from fer_experiments.config import FeaturesConfig, HeadConfig
@@ -46,13 +46,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     return folder / "model", predict(head, features, rows)
 
 
-def forget_keras_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has not imported it."""
-    for known in (sys.modules, keras.saving.get_custom_objects()):
-        for name in [n for n in known if n.startswith("keras_hub")]:
-            monkeypatch.delitem(known, name)
-
-
 def test_a_served_model_says_what_head_and_stored_features_say(
     served: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +54,17 @@ def test_a_served_model_says_what_head_and_stored_features_say(
     assert np.ptp(want, axis=0).max() > 0.5
     compare("the model", models.load_classifier(folder).probabilities(GRAY), want)
     assert "keras-hub==" in (folder / "requirements.txt").read_text()
+
+
+def test_a_loaded_model_can_be_saved_again_where_no_preset_was_loaded(
+    served: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_keras_hub(monkeypatch)
+    network = models.load_network(served[0])
+    network.save(tmp_path / "again.keras")
+    forget_keras_hub(monkeypatch)
+    again = keras.models.load_model(tmp_path / "again.keras")
+    np.testing.assert_allclose(again(GRAY[:3]), network(GRAY[:3]), atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["none", "map"])

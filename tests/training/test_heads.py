@@ -50,6 +50,8 @@ def test_pooled_features_suit_heads_that_pool(name: str):
 def test_a_spatial_head_refuses_pooled_features(name: str):
     with pytest.raises(UserError, match=r"needs a spatial map: set backbone.pooling=none"):
         build_head(config(name), [(16,)], 2)
+    with pytest.raises(UserError, match=r"needs a spatial map: set backbone.pooling=map"):
+        build_head(config(name), [(17, 16)], 2)
 
 
 def test_an_unknown_head_is_refused_with_the_choices():
