@@ -66,7 +66,7 @@ def test_other_stores_are_passed_through(uri, tmp_path):
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("postgresql://me:hunter2@host/db", "postgresql://me:***@host/db: SQLAlchemy 2.1 takes it for psycopg 3"),
+        ("postgresql://me:hunter2@host/db", "postgresql://me:***@host/db: SQLAlchemy takes it for psycopg 3"),
         ("http://me:hunter2@host", "http://me:***@host: a server learns who we are by MLFLOW_TRACKING_USERNAME"),
         ("http://127.0.0.1:port", "http://127.0.0.1:port: no server answers (nonnumeric port"),
     ],
