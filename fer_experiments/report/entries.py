@@ -142,8 +142,8 @@ def _of_run(store: Store, run: FoundRun) -> Entry:
     metrics = run.metrics
     accuracy = metrics.get(f"final/{split}_accuracy")
     if accuracy is None:
-        above = f"; name the promotion that it was for, {run.tags.get('mlflow.parentRunId')}" if kind == "refit" else ""
-        raise UserError(f"run {run.run_id}: a {kind} run, {run.status.lower()}, without a {split} accuracy{above}")
+        remedy = "; name the promotion that it was for" if kind == "refit" else ""
+        raise UserError(f"run {run.run_id}: a {kind} run, {run.status.lower()}, without a {split} accuracy{remedy}")
     suffix = "" if split == "val" else "_test"
     matrix = read_json(store, run.run_id, f"metrics/confusion_matrix{suffix}.json")
     validated, fit = fit.tags.get(IMAGES["val"]), _final(store, run, fit)
