@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import fer_experiments.tracking  # noqa: F401  sets what MLflow reads when it is imported
-from fer_experiments.executors import processes
+from fer_experiments.executors import forks
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 600.0  # seconds; a hang, not a slow machine
@@ -23,9 +23,9 @@ _CLONE_NEWNS = 0x00020000  # linux/sched.h; os.unshare came with Python 3.12
 
 # The process that the package's own workers are forked from: it imports the libraries once for both.
 _context = multiprocessing.get_context("forkserver")
-processes.start_tracker()
-processes.keep_addresses_short()
-_context.set_forkserver_preload([f"{processes.__package__}.preload"])
+forks.start_tracker()
+forks.keep_addresses_short()
+_context.set_forkserver_preload([f"{forks.__package__}.preload"])
 
 
 class Command:

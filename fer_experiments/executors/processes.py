@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +12,6 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -23,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from threadpoolctl import threadpool_limits
 
-from fer_experiments.ambient import pin_warnings, without_secrets
+from fer_experiments.executors import forks
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
 from fer_experiments.files import temporary_folder
@@ -39,13 +35,6 @@ PATIENCE = 2.0  # seconds that are waited for the end of a process that is dead 
 CHECK_S = 5.0  # between two looks at a worker that has not answered
 STOPPED_SAID, STOPPED_KILLED = 2, 24  # looks in a row that find it stopped
 
-# Forked from a process that has imported the libraries, which runs nothing else, a worker starts in a tenth of the time
-# and shares their memory. Elsewhere a fork of what they have loaded is not safe.
-if sys.platform == "linux":
-    _context = multiprocessing.get_context("forkserver")
-else:
-    _context = multiprocessing.get_context("spawn")
-
 
 @contextmanager
 def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Processes]:
@@ -54,18 +43,8 @@ def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Proc
     Raises:
         UserError: more GPUs asked for than there are.
     """
-    environment = {**os.environ, **worker_environment(compute)}  # workers may be forked from what had another
-    multiprocessing.set_forkserver_preload([f"{__package__}.preload"])
-    with without_secrets():
-        start_tracker()
-        keep_addresses_short()
-        if sys.platform == "linux":
-            # It inherits what is kept away, and its forks do: Ctrl-C is the driver's alone from the first instant.
-            kept = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
-                forkserver.ensure_running()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, kept)
+    environment = {**os.environ, **worker_environment(compute)}
+    forks.prepare()
     if compute.gpus_per_trial:
         slots = [Slot(environment | {"CUDA_VISIBLE_DEVICES": devices}, echo) for devices in gpu_shares(compute)]
     else:
@@ -76,31 +55,6 @@ def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Proc
             yield processes
         finally:
             processes.close()
-
-
-def start_tracker() -> None:
-    """Starts Python's process that removes what others leave behind, and says nothing about it.
-
-    A worker that is killed leaves the semaphores of its libraries.
-    """
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # which it is given as it starts
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        sys.warnoptions.pop()
-
-
-def keep_addresses_short() -> None:
-    """Makes the folder of multiprocessing's sockets where their paths fit, wherever temporary files go.
-
-    A socket's address has 107 bytes (unix(7)); in that folder's parent they take 32 of them.
-    """
-    if len(os.fsencode(tempfile.gettempdir())) > 107 - 32:
-        given, tempfile.tempdir = tempfile.tempdir, "/tmp"
-        try:
-            util.get_temp_dir()
-        finally:
-            tempfile.tempdir = given
 
 
 class Processes:
@@ -215,11 +169,9 @@ class Slot:
             if self._closed:
                 raise CancelledError
             if self._worker is None or not self._worker.is_alive():
-                self._pipe, theirs = _context.Pipe()
-                worker = _context.Process(target=_serve, args=(theirs, self._environment), daemon=True)
-                worker.start()
+                self._pipe, theirs = forks.context.Pipe()
+                self._worker = forks.start(_serve, theirs, environment=self._environment)
                 theirs.close()  # so that the pipe ends with the worker
-                self._worker = worker
             return self._worker
 
     def close(self) -> BaseProcess | None:
@@ -246,27 +198,17 @@ def _death(pid: int | None, exitcode: int | None) -> str:
     return f"worker process {pid} was killed by {signal.Signals(-exitcode).name}{hint}"
 
 
-def _serve(pipe: Connection[bytes, bytes], environment: dict[str, str]) -> None:
-    """A worker's life; the calls' modules are imported after its environment is set."""
+def _serve(pipe: Connection[bytes, bytes]) -> None:
+    """A worker's life; the calls' modules are imported in it."""
     os.register_at_fork(after_in_child=pipe.close)  # a child of a call must not keep a dead worker's pipe open
-    os.environ.clear()
-    os.environ.update(environment)
-    pin_warnings()
-    if (threads := environment["OMP_NUM_THREADS"]).isdigit():
+    if (threads := os.environ["OMP_NUM_THREADS"]).isdigit():
         threadpool_limits(int(threads))  # libraries read it when they were loaded
-    threading.Thread(target=_die_with_driver, daemon=True).start()
+    forks.end_with_parent(lambda: os._exit(1))
     with suppress(EOFError, OSError):  # the driver is gone
         while True:
             payload = pipe.recv_bytes()
             pipe.send_bytes(b"")
             pipe.send_bytes(answer(_unpickled, payload))
-
-
-def _die_with_driver() -> None:
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-    driver.join()
-    os._exit(1)
 
 
 def _unpickled(payload: bytes) -> Any:

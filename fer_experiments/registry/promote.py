@@ -20,6 +20,7 @@ from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import Refused, UserError
 from fer_experiments.evaluation.robustness import Part
 from fer_experiments.evaluation.slices import slice_names
+from fer_experiments.executors import forks
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
@@ -70,6 +71,7 @@ def _run(config: Config, store: Store, sweep: str | None, run_id: str | None, ec
     with ExitStack() as stack:
         if not config.promote.dry_run:
             stack.enter_context(only_one_promotes(config, name))
+            forks.prepare()  # it imports, while heads are fitted, what the version will be served with
         for orphan in tracking.close_orphans(store):
             echo(f"{fit(orphan.name)}: left running by a process that died, closed as KILLED")
         executor = stack.enter_context(open_executor(config.compute, echo))

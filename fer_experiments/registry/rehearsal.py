@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
+import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,32 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_experiments.ambient import SECRET, open_environment
 from fer_experiments.config import Config, DataConfig, without_password
 from fer_experiments.config.commands import model_words, override, place
 from fer_experiments.errors import UserError, first_line
+from fer_experiments.executors import forks
 from fer_experiments.tracking.models import Version
 from fer_experiments.training.whole import compare
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from fer_experiments.tracking.classifier import FaceClassifier
 
 SAME = 2e-4  # of probabilities: what `fer serve` allows OpenVINO (1e-4), and the rounding of another process
 PATIENCE = 600  # seconds for an answer: a hang, not a slow machine
-
-# The command, which ends with whoever has started it, also where that is killed: its standard input ends then. What it
-# is told comes that way too: passwords are in no command line, and in no environment that other users can read.
-PROGRAM = """
-import json, os, signal, sys, threading
-told = json.loads(sys.stdin.buffer.raw.readline())
-os.environ.update(told["secrets"])
-def end_with_it():
-    os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-threading.Thread(target=end_with_it, daemon=True).start()
-from fer_experiments.cli import main
-sys.exit(main(told["words"]))
-"""
 
 
 def rehearse(
@@ -83,32 +72,36 @@ def _serving(config: Config, data: DataConfig, version: Version) -> Iterator[int
     """
     uri = config.tracking.uri or ""
     where = [override("tracking.uri", uri) if word.startswith("tracking.uri=") else word for word in place(config)]
-    told = {
-        "words": ["serve", *model_words(data), f"version={version.number}", "port=0", *where],
-        "secrets": {name: os.environ[name] for name in SECRET if name in os.environ},
-    }
-    # -P: as the command, it imports nothing out of the working folder.
-    command = [sys.executable, "-P", "-c", PROGRAM]
-    pipe = subprocess.PIPE
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=open_environment()) as process,
-    ):
-        assert process.stdin is not None and process.stdout is not None
+    words = ["serve", *model_words(data), f"version={version.number}", "port=0", *where]
+    forks.prepare()
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as errors:
+        reader, writer = forks.context.Pipe(duplex=False)
+        # Passwords come through multiprocessing's pipe: other users read command lines, and some environments.
+        process = forks.start(_serve, words, writer, errors.name, environment=dict(os.environ))
+        writer.close()
         try:
-            process.stdin.write(json.dumps(told) + "\n")
-            process.stdin.flush()
-            found = re.search(r" at http://127\.0\.0\.1:(\d+);", process.stdout.readline())
-            if found is None:
-                raise HTTPException("it has not started")
-            yield int(found[1])
+            with reader, os.fdopen(os.dup(reader.fileno()), encoding="utf-8") as said:
+                found = re.search(r" at http://127\.0\.0\.1:(\d+);", said.readline())
+                if found is None:
+                    raise HTTPException("it has not started")
+                yield int(found[1])
         except (HTTPException, OSError, ValueError) as error:
-            errors.seek(0)
-            said = (errors.read().strip().splitlines() or [first_line(error, named=True)])[-1]
-            said = said.replace(uri, without_password(uri)) if uri else said
-            raise UserError(f"{version.uri} cannot be served ({said[:300]})") from error
+            last = (errors.read().strip().splitlines() or [first_line(error, named=True)])[-1]
+            last = last.replace(uri, without_password(uri)) if uri else last
+            raise UserError(f"{version.uri} cannot be served ({last[:300]})") from error
         finally:
-            process.stdin.close()
+            process.terminate()
+            process.join()
+
+
+def _serve(words: list[str], out: Connection, errors: str) -> None:
+    """The command, as a process of its own; it ends with whoever has started it, also where that is killed."""
+    os.dup2(out.fileno(), 1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), 2)
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+    forks.end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    sys.argv = ["fer", *words]
+    runpy.run_module("fer_experiments.cli", run_name="__main__")
 
 
 def _ask(port: int, images: np.ndarray) -> list[dict[str, Any]]:
