@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from small_runs import FORKSERVER, one_run
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from stores import config_in
 
 from fer_experiments import tracking
@@ -40,6 +44,24 @@ def test_four_processes_may_use_a_fresh_store_at_once(raced):
 
 def test_a_database_left_half_made_is_made_again(raced):
     assert not list(raced[0].glob("mlflow.db.new*"))
+
+
+def test_a_store_waits_for_the_disk_but_while_it_is_made(mlruns):
+    levels: list[tuple[str, int]] = []
+
+    def ending(opened, record):
+        if isinstance(opened, sqlite3.Connection):
+            name = Path(opened.execute("PRAGMA database_list").fetchone()[2]).name
+            levels.append((name, opened.execute("PRAGMA synchronous").fetchone()[0]))
+
+    event.listen(Engine, "close", ending)
+    try:
+        one_run(tracking.connect(config_in(mlruns)))
+        SqlAlchemyStore(f"sqlite:///{mlruns}/mlflow.db", str(mlruns)).engine.dispose()
+    finally:
+        event.remove(Engine, "close", ending)
+    assert {level for name, level in levels if name == "mlflow.db.new"} == {0}
+    assert {level for name, level in levels if name == "mlflow.db"} == {2}
 
 
 def test_connecting_twice_keeps_what_is_recorded(store, mlruns):
