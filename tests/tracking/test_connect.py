@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from small_runs import FORKSERVER, one_run
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -49,17 +48,17 @@ def test_a_database_left_half_made_is_made_again(raced):
 def test_a_store_waits_for_the_disk_but_while_it_is_made(mlruns):
     levels: list[tuple[str, int]] = []
 
-    def ending(opened, record):
+    def committing(connection):
+        opened = connection.connection.dbapi_connection
         if isinstance(opened, sqlite3.Connection):
             name = Path(opened.execute("PRAGMA database_list").fetchone()[2]).name
             levels.append((name, opened.execute("PRAGMA synchronous").fetchone()[0]))
 
-    event.listen(Engine, "close", ending)
+    event.listen(Engine, "commit", committing)
     try:
         one_run(tracking.connect(config_in(mlruns)))
-        SqlAlchemyStore(f"sqlite:///{mlruns}/mlflow.db", str(mlruns)).engine.dispose()
     finally:
-        event.remove(Engine, "close", ending)
+        event.remove(Engine, "commit", committing)
     assert {level for name, level in levels if name == "mlflow.db.new"} == {0}
     assert {level for name, level in levels if name == "mlflow.db"} == {2}
 
