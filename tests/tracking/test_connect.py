@@ -45,7 +45,7 @@ def test_a_database_left_half_made_is_made_again(raced):
     assert not list(raced[0].glob("mlflow.db.new*"))
 
 
-def test_a_store_waits_for_the_disk_but_while_it_is_made(mlruns):
+def test_a_store_waits_for_the_disk_but_while_it_is_made(tmp_path):
     levels: list[tuple[str, int]] = []
 
     def committing(connection):
@@ -56,7 +56,7 @@ def test_a_store_waits_for_the_disk_but_while_it_is_made(mlruns):
 
     event.listen(Engine, "commit", committing)
     try:
-        one_run(tracking.connect(config_in(mlruns)))
+        one_run(tracking.connect(config_in(tmp_path)))
     finally:
         event.remove(Engine, "commit", committing)
     assert {level for name, level in levels if name == "mlflow.db.new"} == {0}
