@@ -1,12 +1,13 @@
 """Kills a sweep again and again, and checks that nothing was lost.
 
     python benchmarks/kill_sweep.py [--oracle random] [--trials 40] [--kills 100] [--seed 0] [--compute inline]
-        [--repeats 1] [sweep.pruner=asha ...]
+        [--repeats 1] [sweep.pruner=asha ...] [sweep.warm_start=known sweep.enqueue=known:2]
 
 A sweep of short trials on demo faces runs once undisturbed, and then killed with SIGKILL at random instants, anew when
 it ends, until that many have struck, its cache thrown away now and then so that extraction is hit too. After every
 kill: each file can be read, and no trial that ended is gone. In the end: every trial ended, none has two finished
-runs, no run is left RUNNING, and hyperparameters and scores are those of the undisturbed sweep, to the last bit.
+runs, no run is left RUNNING, and hyperparameters and scores are those of the undisturbed sweep, to the last bit. Where
+an override names it, there is another sweep, `known`, beforehand.
 
 Lives are forked from a process that has imported the libraries, which saves ten seconds each; every tenth is the
 command itself. Where each kill struck is read off the stack that the process writes just before.
@@ -55,8 +56,9 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
     report, chance = Report(), random.Random(seed)
     arguments = ["sweep", "sweep=quick", *SMALL, f"sweep.max_trials={trials}", *overrides]
     run("--help")  # the libraries are imported
+    known = _known(folder / "known") if any("=known" in override for override in overrides) else None
     started = time.monotonic()
-    whole = _place(folder / "whole")
+    whole = _place(folder / "whole", known)
     assert _finish([*arguments, *whole], folder / "whole.log") == 0, (folder / "whole.log").read_text()[-2000:]
     expected = _trials(folder / "whole")
     each = statistics.mean(trial["seconds"] for trial in _state(folder / "whole")["trials"])
@@ -67,7 +69,7 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
     while report.kills < kills:  # one that ends before all the kills is followed by another
         rounds += 1
         killed = folder / f"killed{rounds}"
-        place, before, ended = _place(killed), {}, False
+        place, before, ended = _place(killed, known), {}, False
         while report.kills < kills and not ended:
             if report.kills % 5 == 4:
                 shutil.rmtree(killed / "cache", ignore_errors=True)
@@ -133,13 +135,23 @@ def _finish(arguments: list[str], log: Path) -> int:
     return _start(arguments, log).process.wait()
 
 
-def _place(folder: Path) -> list[str]:
+def _place(folder: Path, known: Path | None = None) -> list[str]:
     folder.mkdir(parents=True)
+    if known is not None:
+        shutil.copytree(known, folder / "mlruns" / "sweeps" / known.name)
     return [f"paths.mlruns={folder / 'mlruns'}", f"paths.cache={folder / 'cache'}"]
 
 
+def _known(folder: Path) -> Path:
+    """The record of a sweep of twelve other trials, which it runs."""
+    other = ["sweep", "sweep=quick", *SMALL, "sweep.name=known", "sweep.seed=7", "sweep.max_trials=12"]
+    assert _finish([*other, *_place(folder)], folder / "known.log") == 0, (folder / "known.log").read_text()[-2000:]
+    (record,) = (folder / "mlruns" / "sweeps").glob("known-*")
+    return record
+
+
 def _state(folder: Path) -> dict[str, Any]:
-    files = list((folder / "mlruns" / "sweeps").glob("*/state.json"))
+    files = list((folder / "mlruns" / "sweeps").glob("quick-*/state.json"))
     assert len(files) <= 1, "more than one sweep"
     return json.loads(files[0].read_text()) if files else {"trials": []}
 
