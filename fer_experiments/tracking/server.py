@@ -1,4 +1,4 @@
-"""A tracking server: that it answers, and takes our password."""
+"""A tracking server or a database: that it answers, and takes our password."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from fer_experiments.config import TrackingConfig, project_root, without_passwor
 from fer_experiments.errors import UserError, first_line
 
 USERNAME, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
+DATABASES = ("postgresql", "mysql", "mssql")  # but for SQLite, what MLflow keeps a store in
+TIMEOUT_S = 10
+TIMED_DRIVERS = ("psycopg2", "psycopg", "pymysql", "mysqldb")  # that call it connect_timeout
 
 
 def enter(tracking: TrackingConfig, uri: str) -> None:
-    """Shows a server our password, and sees that it takes it; nothing to do for a database.
+    """Shows a server our password, and sees that it takes it, as a database takes that of its address.
 
     Raises:
-        UserError: no server answers, or it refuses us.
+        UserError: nothing answers, or it refuses us.
     """
     if uri.startswith(("http://", "https://")):
         check_reachable(uri)
         if tracking.credentials:
             _take_credentials(project_root() / tracking.credentials, uri)
         _check_allowed(uri)
+    elif uri.partition(":")[0].partition("+")[0] in DATABASES:
+        _check_database(uri)
 
 
 def check_reachable(uri: str) -> None:
@@ -44,13 +49,29 @@ def check_reachable(uri: str) -> None:
     # MLflow itself would try for minutes.
     try:
         trusted = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10, context=trusted).close()
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TIMEOUT_S, context=trusted).close()
     except urllib.error.HTTPError:
         pass  # a server that answers; if it refuses us, MLflow says why
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"tracking.uri={uri}: no server answers ({reason}); start it, or leave tracking.uri out"
+        ) from error
+
+
+def _check_database(uri: str) -> None:
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.pool import NullPool
+
+    # MLflow itself would try for two minutes, and say nothing.
+    try:
+        limit = {"connect_timeout": TIMEOUT_S} if make_url(uri).get_driver_name() in TIMED_DRIVERS else {}
+        create_engine(uri, poolclass=NullPool, connect_args=limit).connect().close()
+    except Exception as error:  # SQLAlchemy's own, its driver's, or that this is not installed
+        shown = without_password(uri)
+        said = first_line(getattr(error, "orig", None) or error).replace(uri, shown)
+        raise UserError(
+            f"tracking.uri={shown}: the database does not take us ({said}); start it, or mend the address"
         ) from error
 
 

@@ -79,9 +79,29 @@ def test_a_relative_uri_does_not_follow_the_working_folder(tmp_path, mlruns, mon
     assert not (tmp_path / "mlflow.db").exists()
 
 
-@pytest.mark.parametrize("uri", ["postgresql+psycopg2://user@host/mlflow", "databricks://profile"])
-def test_other_stores_are_passed_through(uri, tmp_path):
+def test_other_stores_are_passed_through(tmp_path):
+    uri = "databricks://profile"
     assert tracking.connect(config_in(tmp_path, uri)).uri == uri
+
+
+@pytest.mark.parametrize("options", ["", "?password=hunter2"])
+def test_a_database_that_does_not_answer_is_asked_once(options, tmp_path):
+    """MLflow's own retries take minutes, and say nothing."""
+    pytest.importorskip("psycopg2")
+    asked = []
+
+    def hang_up():
+        with suppress(OSError):
+            while True:
+                asked.append(listener.accept()[0])
+                asked[-1].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=hang_up, daemon=True).start()
+        uri = f"postgresql+psycopg2://me:hunter2@127.0.0.1:{listener.getsockname()[1]}/db{options}"
+        with pytest.raises(UserError, match=r"me:\*\*\*@127[^ ]*: the database does not take us \(") as refused:
+            tracking.connect_existing(config_in(tmp_path, uri))
+        assert asked and "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +109,7 @@ def test_other_stores_are_passed_through(uri, tmp_path):
     [
         ("postgresql://me:hunter2@host/db", "postgresql://me:***@host/db: SQLAlchemy takes it for psycopg 3"),
         ("http://me:hunter2@host", "http://me:***@host: a server learns who we are by MLFLOW_TRACKING_USERNAME"),
+        ("mysql+none://me:hunter2@host/db", "mysql+none://me:***@host/db: the database does not take us (Can't load"),
         ("http://127.0.0.1:port", "http://127.0.0.1:port: no server answers (nonnumeric port"),
     ],
 )
