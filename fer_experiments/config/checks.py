@@ -183,7 +183,7 @@ def _faults(value: Any, field: Field[Any]) -> Iterator[str]:
     if "subset" in field.metadata:
         members = field.metadata["subset"]
         if not value or not set(value) <= set(members) or len(set(value)) < len(value):
-            yield f"a list out of {' and '.join(members)}, each once, not empty"
+            yield f"a list out of {', '.join(members)}, each once, not empty"
     elif isinstance(value, (list, dict)):
         for member in value.values() if isinstance(value, dict) else value:
             yield from (f"each {said}" for said in _faults(member, field))
