@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_experiments.config import (
+    VIEWS,
     cache_dir,
     config_dir,
     flatten,
@@ -94,7 +95,7 @@ def test_command_line_beats_a_sweep_file():
         (["training.optimizer=lion"], "training.optimizer=lion: choose one of adam, adamw, sgd"),
         (["head.dropout=1.0"], "head.dropout=1.0: must be"),
         (["head.l2=-1"], "head.l2=-1.0: must not be negative"),
-        (["features.views=[upside_down]"], "features.views"),
+        (["features.views=[upside_down]"], f"a list out of {', '.join(VIEWS)}, each once, not empty"),
         (["sweep=nope"], f"sweep=nope: no such file; choose one of {', '.join(SWEEPS)}"),
         (["experiment=nope"], "experiment=nope: no such file; choose one of"),
         (["compute.name=cloud"], f"compute.name=cloud: no such compute; choose one of {', '.join(options('compute'))}"),
