@@ -93,7 +93,7 @@ class FeaturesConfig:
     engine, precision: of the forward pass; auto is the fastest here, decided once. bfloat16: features a percent off.
     """
 
-    views: list[str] = given(["original"], subset=tuple(VIEWS))
+    views: list[str] = given(["original"], subset=tuple(VIEWS), always="original")
     dtype: str = choice("float16", "float16", "float32")
     engine: str = choice(AUTO, AUTO, "openvino", "tensorflow", "jax", younger="tensorflow", undecided=AUTO)
     precision: str = choice(AUTO, AUTO, "float32", "bfloat16", undecided=AUTO)
