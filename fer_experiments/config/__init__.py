@@ -32,12 +32,14 @@ from fer_experiments.config.schema import (
     TrackingConfig,
     TrainingConfig,
 )
+from fer_experiments.config.views import VIEWS
 
 __all__ = [
     "ALL_FOLDS",
     "AUTO",
     "PREFER",
     "TRAIN_VAL",
+    "VIEWS",
     "BackboneConfig",
     "ComputeConfig",
     "Config",

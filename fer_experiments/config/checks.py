@@ -181,9 +181,9 @@ def _check_fields(section: str, values: Any) -> None:
 def _faults(value: Any, field: Field[Any]) -> Iterator[str]:
     """What is wrong with a value, or with a member of it, in words."""
     if "subset" in field.metadata:
-        members = field.metadata["subset"]
-        if not value or not set(value) <= set(members) or len(set(value)) < len(value):
-            yield f"a list out of {' and '.join(members)}, each once, not empty"
+        members, always = field.metadata["subset"], field.metadata["always"]
+        if not {always} <= set(value) <= set(members) or len(set(value)) < len(value):
+            yield f"a list out of {', '.join(members)}, each once, {always} among them"
     elif isinstance(value, (list, dict)):
         for member in value.values() if isinstance(value, dict) else value:
             yield from (f"each {said}" for said in _faults(member, field))

@@ -18,11 +18,11 @@ def given(default: Any, **marks: Any) -> Any:
     """A field and what it says of itself; `checks`, `overrides` and `parts` read it.
 
     choices: it is one of these. options: its name is that of a YAML in this folder of conf/. subset: it is a list out
-    of these. above, least, below, most: bounds, which hold for each number of a list. part: see above. fixed: why a
-    sweep cannot search it. of_training: it touches training images alone. younger: what was so before it, in sweeps
-    that go on and in records that are read. undecided: the value that no trial can be of. several: taken from a command
-    line as it stands, as a path or an address is; whether a comma in it parts two of a multirun. declared: said by the
-    YAML of that group alone, never recorded. in_paths: folders and files are called by it.
+    of these; always: one that is in it. above, least, below, most: bounds, which hold for each number of a list. part:
+    see above. fixed: why a sweep cannot search it. of_training: it touches training images alone. younger: what was so
+    before it, in sweeps that go on and in records that are read. undecided: the value that no trial can be of. several:
+    taken from a command line as it stands, as a path or an address is; whether a comma in it parts two of a multirun.
+    declared: said by the YAML of that group alone, never recorded. in_paths: folders and files are called by it.
     """
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=marks)

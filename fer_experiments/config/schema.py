@@ -15,6 +15,7 @@ from omegaconf import MISSING
 from fer_experiments.config.folders import yaml_of
 from fer_experiments.config.marks import BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
 from fer_experiments.config.pixels import SEED, FinetuneConfig, PretrainConfig
+from fer_experiments.config.views import VIEWS
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `given` makes a field.
 # ruff: noqa: UP045, RUF009
@@ -87,13 +88,12 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class FeaturesConfig:
-    """How features are computed and stored. Sizes are in images.
+    """How features are computed and stored, of which views of a picture. Sizes are in images.
 
-    engine, precision: of the forward pass; auto is what this machine is fastest with, decided once (a sweep goes on
-    with what it began with). bfloat16 is faster where the CPU has AVX512_BF16 or AMX, features a percent off.
+    engine, precision: of the forward pass; auto is the fastest here, decided once. bfloat16: features a percent off.
     """
 
-    views: list[str] = given(["original"], subset=("original", "flip"))
+    views: list[str] = given(["original"], subset=tuple(VIEWS), always="original")
     dtype: str = choice("float16", "float16", "float32")
     engine: str = choice(AUTO, AUTO, "openvino", "tensorflow", "jax", younger="tensorflow", undecided=AUTO)
     precision: str = choice(AUTO, AUTO, "float32", "bfloat16", undecided=AUTO)

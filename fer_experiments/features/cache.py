@@ -36,7 +36,7 @@ from fer_experiments.terminal import say, size
 class FeatureSet:
     """Stored features of `count` images, in the order of the images.
 
-    layers: names of the cut layers. shapes: of one image's features, one a layer. views: original, flip.
+    layers: names of the cut layers. shapes: of one image's features, one a layer. views: names of VIEWS.
     dtype: float16 or float32. fingerprint: sha256 (hex) of images, backbone, engine, precision, dtype and views.
     """
 
@@ -121,7 +121,7 @@ class Unstored:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Original, flip."""
+        """Their names, out of VIEWS."""
         return tuple(self.arrays)
 
     def take(self, rows: np.ndarray, view: str = "original") -> list[np.ndarray]:

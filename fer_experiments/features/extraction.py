@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from fer_experiments import termination
 from fer_experiments.backbones.networks import Backbone, backbone_fingerprint, load_backbone
+from fer_experiments.backbones.views import shown
 from fer_experiments.backbones.weights import weights_file
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
@@ -218,7 +219,7 @@ def shard_features(
     """The features of a shard's images in the dtype that is stored, by layer; `advance` hears of each batch."""
     backbone, forward = _network(source, images.shape[1:])
     stored: list[list[np.ndarray]] = []
-    for arrays in forward(_seen(images, view)):
+    for arrays in forward(np.asarray(shown(images, view))):
         termination.check()
         named = zip(arrays, backbone.layers, strict=True)
         stored.append([_stored(x, source.features.dtype, layer) for x, layer in named])
@@ -254,15 +255,6 @@ def _kept(content: bytes, cache: Path, name: str) -> Path:
         with FileLock(f"{path}.lock"):
             write_atomically(path, lambda file: file.write(content))
     return path
-
-
-def _seen(pixels: np.ndarray, view: str) -> np.ndarray:
-    """Images [b, h, w(, 3)] as the view shows them."""
-    if view == "original":
-        return pixels
-    if view == "flip":
-        return np.ascontiguousarray(pixels[:, :, ::-1])
-    raise UserError(f"features.views: {view} is unknown; choose out of original and flip")
 
 
 def _stored(features: np.ndarray, dtype: str, layer: str) -> np.ndarray:

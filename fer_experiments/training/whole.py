@@ -14,6 +14,7 @@ import numpy as np
 
 from fer_experiments.backbones.networks import in_precision, load_backbone
 from fer_experiments.backbones.preprocessing import LUMA
+from fer_experiments.backbones.views import shown
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.calibration import LEAST
@@ -58,15 +59,16 @@ def assemble(
 
     Args:
         backbone_cfg: the backbone that the heads' features came from.
-        image_shape: (h, w), (h, w, 1) or (h, w, 3); None as h and w takes images of any size.
+        image_shape: (h, w), (h, w, 1) or (h, w, 3); None as h and w takes images of any size, where no view is a
+            part of them.
         heads: from features to probabilities, one sigmoid unit for two classes; they are copied, and their
             probabilities averaged.
-        views: those of their features (original, flip); the probabilities are averaged over them.
+        views: those of their features; the probabilities are averaged over them.
         classes: their number.
         temperature: of the probabilities; see `calibration.tempered`.
 
     Raises:
-        UserError: what `load_backbone` raises; a head for other features, or for another number of classes.
+        UserError: what `load_backbone` and `shown` raise; a head for other features, or for another number of classes.
     """
     if len(image_shape) not in (2, 3) or image_shape[2:] not in ((), (1,), (3,)):
         raise UserError(f"image shape {image_shape}: must be (h, w), (h, w, 1) or (h, w, 3)")
@@ -91,7 +93,7 @@ def joined(
 
     pixels = keras.Input(image_shape, dtype="uint8", name="pixels")
     gray = _gray(pixels)
-    seen = [_seen(gray, view) for view in dict.fromkeys(views)]
+    seen = [shown(gray, view) for view in dict.fromkeys(views)]
     # One batch of all views: calling the backbone once a view would double the graph, and the time it takes to load.
     batch = keras.ops.concatenate(seen, axis=0) if len(seen) > 1 else seen[0]
     # training=False: without it an exported MobileNetV2 gave other features than predict, without a warning.
@@ -181,15 +183,6 @@ def _gray(pixels: Any) -> Any:
     if pixels.shape[-1] == 1:
         return pixels
     return ops.cast(ops.round(ops.sum(layers.Rescaling(LUMA, name="luma")(pixels), axis=-1, keepdims=True)), "uint8")
-
-
-def _seen(pixels: Any, view: str) -> Any:
-    """Pixels [b, h, w, 1] as the view shows them; see `extraction`."""
-    from keras import ops
-
-    if view not in ("original", "flip"):
-        raise UserError(f"features.views: {view} is unknown; choose out of original and flip")
-    return pixels if view == "original" else ops.flip(pixels, axis=2)
 
 
 def _finished(head: keras.Model, name: str) -> keras.Model:

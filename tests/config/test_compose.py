@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_experiments.config import (
+    VIEWS,
     cache_dir,
     config_dir,
     flatten,
@@ -64,7 +65,7 @@ def test_an_experiment_file_may_set_any_section(tmp_path: Path):
     path.write_text("features: {views: [original, flip]}\npaths: {cache: elsewhere}\ntraining: {epochs: 3}\n")
     config = compose([f"experiment={path}"])
     assert (config.features.views, config.paths.cache) == (["original", "flip"], "elsewhere")
-    assert compose([f"experiment={path}", "features.views=[flip]"]).features.views == ["flip"]
+    assert compose([f"experiment={path}", "features.views=[original]"]).features.views == ["original"]
 
 
 def test_a_space_on_the_command_line_takes_the_place_of_the_file_s():
@@ -94,7 +95,7 @@ def test_command_line_beats_a_sweep_file():
         (["training.optimizer=lion"], "training.optimizer=lion: choose one of adam, adamw, sgd"),
         (["head.dropout=1.0"], "head.dropout=1.0: must be"),
         (["head.l2=-1"], "head.l2=-1.0: must not be negative"),
-        (["features.views=[upside_down]"], "features.views"),
+        (["features.views=[upside_down]"], f"a list out of {', '.join(VIEWS)}, each once, original among them"),
         (["sweep=nope"], f"sweep=nope: no such file; choose one of {', '.join(SWEEPS)}"),
         (["experiment=nope"], "experiment=nope: no such file; choose one of"),
         (["compute.name=cloud"], f"compute.name=cloud: no such compute; choose one of {', '.join(options('compute'))}"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fer_experiments.backbones.networks import load_backbone
+from fer_experiments.backbones.views import shown
 from fer_experiments.config import BackboneConfig, FeaturesConfig
 from fer_experiments.errors import UserError
 from fer_experiments.features.cache import FeatureSet, extract_features, open_features
@@ -83,10 +84,12 @@ def test_features_are_what_keras_predicts_in_the_order_that_is_asked_for(
 
 
 def test_the_flip_view_sees_mirrored_faces(tmp_path: Path, backbone: BackboneConfig) -> None:
-    features = extract(tmp_path, backbone, IMAGES, views=["original", "flip"], dtype="float32")
-    mirrored = expected(backbone, np.ascontiguousarray(IMAGES[:, :, ::-1]))
-    for ours, theirs in zip(features.take(np.arange(50), "flip"), mirrored, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    features = extract(tmp_path, backbone, IMAGES, views=["original", "flip", "crop2_flip"], dtype="float32")
+    mirrored = np.ascontiguousarray(IMAGES[:, :, ::-1])
+    seen = {"flip": mirrored, "crop2_flip": np.asarray(shown(mirrored, "crop1"))}
+    for view, images in seen.items():
+        for ours, theirs in zip(features.take(np.arange(50), view), expected(backbone, images), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_second_extraction_does_not_even_import_keras(tmp_path: Path, backbone: BackboneConfig) -> None:

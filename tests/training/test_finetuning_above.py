@@ -25,7 +25,7 @@ from fer_experiments.training.whole import assemble
 HOW = FinetuneConfig(epochs=3, batch_size=16, learning_rate=0.01, warmup_epochs=1, ema=0.5, layer_decay=0.5, mixup=0.2)
 TRAINING = TrainingConfig(epochs=2, batch_size=16, deterministic=True, unfreeze="all", from_features=True, finetune=HOW)
 HEAD = HeadConfig(name="pooled", dense_widths=[8], dropout=0.3, l2=1e-4)
-VIEWS = ["original", "flip"]
+VIEWS = ["original", "crop1_flip"]
 FEATURES = FeaturesConfig(views=VIEWS, engine="tensorflow")
 STEPS = 3  # of an epoch
 
@@ -90,9 +90,9 @@ def whole(trunk: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResu
 def test_the_layers_above_a_cut_give_what_the_network_gives(trunk: Path) -> None:
     dataset = data()
     cut = stored(trunk, dataset)
-    (above,) = passed(load_upper(config(trunk)), cut, len(dataset.images)).take(np.arange(78), "flip")
+    (above,) = passed(load_upper(config(trunk)), cut, len(dataset.images)).take(np.arange(78), "crop1_flip")
     output = exact_features(dataset.images, replace(config(trunk), layers=[]), FEATURES)
-    np.testing.assert_allclose(above, output.take(np.arange(78), "flip")[0], atol=1e-5)
+    np.testing.assert_allclose(above, output.take(np.arange(78), "crop1_flip")[0], atol=1e-5)
 
 
 def test_what_comes_of_it_is_a_head_on_the_stored_features(whole: TrainingResult, trunk: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fer_experiments.backbones.networks import load_backbone
-from fer_experiments.config import BackboneConfig, FeaturesConfig, HeadConfig
+from fer_experiments.config import VIEWS, BackboneConfig, FeaturesConfig, HeadConfig
 from fer_experiments.data.images import read_picture
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.calibration import tempered
@@ -137,6 +137,18 @@ def test_only_the_rounding_of_stored_features_makes_a_difference(tmp_path: Path,
     assert (
         check_agreement(assemble(backbone, (12, 12), [head], BOTH, 7), IMAGES, expected(head, features)).largest < 1e-5
     )
+
+
+def test_what_is_stored_of_windows_is_what_the_model_sees(tmp_path: Path, backbone: BackboneConfig) -> None:
+    features = stored(tmp_path, IMAGES, backbone, [*VIEWS], dtype="float32")
+    head = head_for(features, 7)
+    want = expected(head, features)
+    model = assemble(backbone, (12, 12), [head], [*VIEWS], 7)
+    assert check_agreement(model, IMAGES, want).largest < 1e-5
+    for missing in ("crop1", "shift4_flip"):
+        one = assemble(backbone, (12, 12), [head], ["flip" if view == missing else view for view in VIEWS], 7)
+        with pytest.raises(UserError, match="disagree by up to"):
+            check_agreement(one, IMAGES, want)
 
 
 def test_a_face_and_its_mirror_image_are_one_when_the_features_had_both(
