@@ -9,28 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fer_experiments.backbones.hub import load_preset, of_tokens
-from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.backbones.preprocessing import parse_scaling, preprocess
-from fer_experiments.backbones.weights import (
-    IMAGENET,
-    how_to_go_on,
-    impatient,
-    obtain_weights,
-    weights_file,
-    weights_identity,
-)
+from fer_experiments.backbones.trunks import load_trunk, quiet_and_seeded
+from fer_experiments.backbones.weights import weights_identity
 from fer_experiments.config import BackboneConfig, close
 from fer_experiments.data.known import known_images
 from fer_experiments.errors import UserError, first_line
@@ -131,10 +119,10 @@ def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...], precision: 
     fingerprint = backbone_fingerprint(cfg)
     given, resizing = cfg, dict[str, Any]()
     if cfg.kind == "keras_hub":
-        with _quiet_and_seeded(cfg.seed):
+        with quiet_and_seeded(cfg.seed):
             whole, cfg, resizing = load_preset(cfg)
     else:
-        whole = _trunk(cfg)
+        whole = load_trunk(cfg)
     trunk = _cut(whole, cfg)
     if precision != "float32":
         trunk = in_precision(trunk, precision)
@@ -198,98 +186,6 @@ def _cut(trunk: keras.Model, cfg: BackboneConfig) -> keras.Model:
             raise UserError(f"backbone.layers: {cfg.name} has no layer {layer}{hint}")
     outputs = [trunk.get_layer(layer).output for layer in cfg.layers] or trunk.outputs
     return keras.Model(trunk.inputs, outputs, name=_identifier(cfg.name))
-
-
-def _trunk(cfg: BackboneConfig) -> keras.Model:
-    """The whole network, from scaled float32 pixels [b, s, s, channels]."""
-    if cfg.kind == "application":
-        return _application(cfg)
-    path = obtain_weights(cfg)
-    assert path is not None
-    if cfg.kind == "keras_file":
-        return _from_file(path)
-    if cfg.kind == "pocket":
-        return _pocket(path)
-    raise UserError(f"backbone.kind={cfg.kind}: choose one of application, keras_hub, keras_file, pocket")
-
-
-def _pocket(path: Path) -> keras.Model:
-    from fer_experiments.backbones import pocket
-
-    try:
-        return pocket.load_trunk(path)
-    except (ValueError, KeyError, OSError) as error:
-        raise UserError(
-            f"backbone.weights={path}: not the weights of a pocket backbone: {first_line(error, 200)}"
-        ) from error
-
-
-def _application(cfg: BackboneConfig) -> keras.Model:
-    import keras
-
-    name = cfg.architecture or ""
-    build = getattr(keras.applications, name, None)
-    if not callable(build):
-        known = [n for n in dir(keras.applications) if n[0].isupper()]
-        raise UserError(f"backbone.architecture={name}: not in keras.applications{close(name, known)}")
-    shape = (cfg.input_size, cfg.input_size, cfg.channels)
-    path = obtain_weights(cfg)
-    weights = str(path) if path else cfg.weights
-    try:
-        with _quiet_and_seeded(cfg.seed), impatient():
-            return build(include_top=False, weights=weights, input_shape=shape)
-    except Exception as error:  # Keras raises many kinds, some of them Exception itself
-        raise _readable(error, cfg) from error
-
-
-def _readable(error: Exception, cfg: BackboneConfig) -> Exception:
-    """What Keras says of an application that cannot be built, as a line that names the key."""
-    if found := re.search(r"at least (\d+)x\d+", str(error)):
-        return UserError(f"backbone.input_size={cfg.input_size}: {cfg.architecture} takes {found[1]} or more")
-    if cfg.weights == "imagenet" and cfg.architecture not in IMAGENET:
-        return UserError(f"backbone.weights=imagenet: {first_line(error, 200)}; {how_to_go_on(cfg)}")
-    if cfg.weights is not None:
-        return UserError(
-            f"backbone.weights={weights_file(cfg)}: not weights of {cfg.architecture} without its top, for "
-            f"{cfg.channels} channels: {first_line(error, 200)}"
-        )
-    return error
-
-
-def _from_file(path: Path) -> keras.Model:
-    """The model in a .keras file, in float32 whatever it was stored in."""
-    import keras
-
-    try:
-        with _quiet_and_seeded(0):
-            model = mended(keras.models.load_model(path, compile=False))
-            if any(weight.dtype != "float32" for weight in model.weights):
-                text = re.sub(r'"(mixed_)?b?float16"', '"float32"', model.to_json())
-                stored = [np.asarray(weight, "float32") for weight in model.get_weights()]
-                model = keras.models.model_from_json(text)
-                model.set_weights(stored)
-    except Exception as error:  # a damaged file, a custom layer, a Lambda: each raises something else
-        raise UserError(
-            f"backbone.weights={path}: not a .keras file that can be loaded: {first_line(error, 200)}"
-        ) from error
-    return model
-
-
-@contextmanager
-def _quiet_and_seeded(seed: int) -> Iterator[None]:
-    """Draws the same weights each time, and leaves the global random state as it was.
-
-    Keras takes the seed of an initialiser without one from Python's `random` (keras/src/random/seed_generator.py).
-    Its warnings about weights that do not fit, hundreds, are said once by the error that follows.
-    """
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(state)
 
 
 def _identifier(name: str) -> str:
