@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fer_experiments import environment, tracking
 from fer_experiments.backbones.hub import how_to_install, is_installed
-from fer_experiments.backbones.weights import IMAGENET, weights_file
+from fer_experiments.backbones.weights import public_weights, weights_file
 from fer_experiments.config import BackboneConfig, Config, cache_dir, mlruns_dir, options, yaml_of
 from fer_experiments.config.commands import command, get_data_command, is_checkout
 from fer_experiments.errors import UserError
@@ -107,7 +107,7 @@ def _data(config: Config, missing: list[str]) -> list[tuple[str, str]]:
 
 def _weights(missing: list[str]) -> list[tuple[str, str]]:
     """A line a backbone of conf/backbone/."""
-    texts, imagenet = {}, []
+    texts, public = {}, []
     for name in options("backbone"):
         backbone = BackboneConfig(**yaml_of("backbone", name))
         path = weights_file(backbone)
@@ -115,17 +115,17 @@ def _weights(missing: list[str]) -> list[tuple[str, str]]:
             texts[backbone.name] = _without_file(backbone)
         elif path.is_file():
             texts[backbone.name] = f"{path} ({path.stat().st_size / 1e6:,.0f} MB)"
-        elif backbone.weights == "imagenet":
-            texts[backbone.name] = f"not there: {path.name} ({IMAGENET[str(backbone.architecture)][1]} MB)"
-            imagenet.append(path.parent)
+        elif found := public_weights(backbone):
+            texts[backbone.name] = f"not there: {path.name} ({found[1]} MB)"
+            public.append(path.parent)
         else:
             texts[backbone.name] = "not there"
             made = backbone.weights == "embedded"
             again = f"`{command('pretrain')}` makes them" if made else "say backbone.weights=<file>"
             missing.append(f"weights of backbone={backbone.name}: put them at {path}, or {again}")
-    if imagenet:
+    if public:
         missing.append(
-            f"ImageNet weights: downloaded on first use; without network put the files named above into {imagenet[0]}, "
+            f"public weights: downloaded on first use; without network put the files named above into {public[0]}, "
             "or go on without: backbone.weights=null or backbone=pocket"
         )
     return [("" if i else "Weights", line) for i, line in enumerate(table(list(texts.items())).splitlines())]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import forked  # noqa: F401  before any test starts a process: all are forked from one that has imported the libraries
+import numpy as np
 import pytest
 from chromium import missing, open_browser
 from hypothesis import HealthCheck, settings
+from PIL import Image
 from tiny_champion import register
 
 import fer_experiments.tracking  # noqa: F401  before a test imports MLflow, which reads the environment only then
@@ -57,6 +61,14 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def fer2013_zip(shared: Path) -> Path:
     return shared / "data" / "fer2013.zip"
+
+
+@pytest.fixture(scope="session")
+def faces(fer2013_zip: Path) -> np.ndarray:
+    """The first nine faces of FER2013, uint8 [9, 48, 48]."""
+    with zipfile.ZipFile(fer2013_zip) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][:9]
+        return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names])
 
 
 @pytest.fixture(scope="module")

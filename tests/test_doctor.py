@@ -39,8 +39,9 @@ def test_looking_creates_nothing(config, tmp_path):
 def test_weights_that_are_not_there_get_one_remedy(config, tmp_path):
     text = report(config)
     assert "not there: mobilenet_v2" in line(text, "mobilenet_v2")
-    assert f"into {tmp_path / 'keras' / 'models'}, or" in line(text, "- ImageNet weights")
-    assert text.count("ImageNet weights") == 1
+    assert f"into {tmp_path / 'keras' / 'models'}, or" in line(text, "- public weights")
+    assert "not there: rcmalli_vggface_tf_notop_resnet50.h5 (95 MB)" in line(text, "resnet50_vggface2")
+    assert text.count("public weights") == 1
 
 
 def test_weights_in_kerass_folder_are_found(config, tmp_path):

@@ -63,6 +63,8 @@ def backbone_fingerprint(cfg: BackboneConfig) -> str:
         "pooling": cfg.pooling,
         "code": CODE_VERSION,
     }
+    if cfg.interpolation != "bilinear":  # fingerprints are older than this key
+        parts["interpolation"] = cfg.interpolation
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

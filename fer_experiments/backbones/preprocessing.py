@@ -10,7 +10,7 @@ import numpy as np
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
 
-BILINEAR = {"interpolation": "bilinear", "antialias": False}
+BILINEAR = {"interpolation": "bilinear", "antialias": False}  # options of keras.layers.Resizing
 LUMA = [0.299, 0.587, 0.114]  # ITU-R BT.601, as PIL's convert("L")
 
 
@@ -21,8 +21,10 @@ def parse_scaling(cfg: BackboneConfig) -> str | dict[str, list[float]]:
         UserError: anything else, a scale of 0, or "keras" for a network that has none of its own.
     """
     scaling, given = cfg.scaling, f"backbone.scaling={cfg.scaling}"
-    if scaling == "keras" and cfg.kind not in ("application", "keras_hub"):
-        raise UserError(f"{given}: only an application or a preset has its own; say raw255 or {{mean: m, scale: s}}")
+    if scaling == "keras" and cfg.kind not in ("application", "vggface", "keras_hub"):
+        raise UserError(
+            f"{given}: only an application, vggface or a preset has its own; say raw255 or {{mean: m, scale: s}}"
+        )
     if scaling in ("keras", "raw255"):
         return scaling
     if not isinstance(scaling, dict) or set(scaling) != {"mean", "scale"}:
@@ -41,8 +43,8 @@ def parse_scaling(cfg: BackboneConfig) -> str | dict[str, list[float]]:
 def preprocess(pixels: Any, cfg: BackboneConfig, resizing: dict[str, Any] | None = None) -> Any:
     """Resized and scaled pixels, float32 [b, s, s, channels], of a uint8 Keras input [b, h, w] or [b, h, w, 3].
 
-    Resizing is bilinear, unless the options of keras.layers.Resizing say otherwise, and comes before scaling, as in the
-    system that this project began with.
+    Resizing is as backbone.interpolation says, unless these options of keras.layers.Resizing say otherwise, and comes
+    before scaling, as in the system that this project began with.
     """
     from keras import layers
 
@@ -51,7 +53,7 @@ def preprocess(pixels: Any, cfg: BackboneConfig, resizing: dict[str, Any] | None
     if len(pixels.shape) == 3:
         x = layers.Reshape((*pixels.shape[1:], 1), name="one_channel")(x)
     if tuple(x.shape[1:3]) != size:
-        x = _resized(x, size, {**BILINEAR, **(resizing or {})})
+        x = _resized(x, size, {**BILINEAR, "interpolation": cfg.interpolation, **(resizing or {})})
     return _scaled(_with_channels(x, cfg.channels), cfg)
 
 
@@ -94,7 +96,7 @@ def _scaled(x: Any, cfg: BackboneConfig) -> Any:
         scale = 1 / np.array(scaling["scale"])
         offset = -np.array(scaling["mean"]) * scale
     else:
-        order, scale, offset = application_scaling(cfg)
+        order, scale, offset = own_scaling(cfg)
         if order != sorted(order):
             x = ops.take(x, order, axis=-1)
     if np.all(scale == 1) and np.all(offset == 0):
@@ -102,13 +104,29 @@ def _scaled(x: Any, cfg: BackboneConfig) -> Any:
     return layers.Rescaling(scale.tolist(), offset.tolist(), name="scaling")(x)
 
 
-def application_scaling(cfg: BackboneConfig) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """An application's preprocess_input as (order, scale, offset): y[c] = x[order[c]] * scale[c] + offset[c].
-
-    Found by asking it about black and about each pure channel, so that no application needs code of its own.
+def own_scaling(cfg: BackboneConfig) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """A network's own preprocessing as (order, scale, offset): y[c] = x[order[c]] * scale[c] + offset[c].
 
     Raises:
-        UserError: a preprocess_input that is not of that form.
+        UserError: one that is not of that form, or not for the channels of the config.
+    """
+    if cfg.kind == "vggface":
+        from fer_experiments.backbones.vggface import MEANS
+
+        order, scale, offset = np.array([2, 1, 0]), np.ones(3, "float32"), -np.array(MEANS)
+    else:
+        order, scale, offset = _application_scaling(cfg)
+    if cfg.channels == 3:
+        return order.tolist(), scale, offset
+    if np.ptp(scale) > 1e-6 or np.ptp(offset) > 1e-6:
+        raise UserError(f"backbone.channels=1: {cfg.name} scales each channel its own way; say backbone.scaling=raw255")
+    return [0], scale[:1], offset[:1]
+
+
+def _application_scaling(cfg: BackboneConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An application's preprocess_input, as `own_scaling` gives it.
+
+    Found by asking it about black and about each pure channel, so that no application needs code of its own.
     """
     import keras
 
@@ -125,10 +143,4 @@ def application_scaling(cfg: BackboneConfig) -> tuple[list[int], np.ndarray, np.
     colour = np.array([31.0, 200.0, 101.0])
     if not np.allclose(colour[order] * scale + offset, ask(colour), rtol=1e-4, atol=1e-4):
         raise UserError(f"backbone.scaling=keras: {cfg.architecture} does more than scale; say {{mean: m, scale: s}}")
-    if cfg.channels == 3:
-        return order.tolist(), scale, offset
-    if np.ptp(scale) > 1e-6 or np.ptp(offset) > 1e-6:
-        raise UserError(
-            f"backbone.channels=1: {cfg.architecture} scales each channel its own way; say backbone.scaling=raw255"
-        )
-    return [0], scale[:1], offset[:1]
+    return order, scale, offset

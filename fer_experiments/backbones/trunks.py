@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_experiments.backbones.hub_layers import mended
-from fer_experiments.backbones.weights import IMAGENET, how_to_go_on, impatient, obtain_weights, weights_file
+from fer_experiments.backbones.weights import how_to_go_on, impatient, obtain_weights, public_weights, weights_file
 from fer_experiments.config import BackboneConfig, close
 from fer_experiments.errors import UserError, first_line
 
@@ -26,12 +26,14 @@ def load_trunk(cfg: BackboneConfig) -> keras.Model:
     if cfg.kind == "application":
         return _application(cfg)
     path = obtain_weights(cfg)
+    if cfg.kind == "vggface":
+        return _vggface(cfg, path)
     assert path is not None
     if cfg.kind == "keras_file":
         return _from_file(path)
     if cfg.kind == "pocket":
         return _pocket(path)
-    raise UserError(f"backbone.kind={cfg.kind}: choose one of application, keras_hub, keras_file, pocket")
+    raise UserError(f"backbone.kind={cfg.kind}: choose one of application, vggface, keras_hub, keras_file, pocket")
 
 
 def _pocket(path: Path) -> keras.Model:
@@ -43,6 +45,25 @@ def _pocket(path: Path) -> keras.Model:
         raise UserError(
             f"backbone.weights={path}: not the weights of a pocket backbone: {first_line(error, 200)}"
         ) from error
+
+
+def _vggface(cfg: BackboneConfig, path: Path | None) -> keras.Model:
+    from fer_experiments.backbones import vggface
+
+    size = cfg.input_size or 0
+    if size < vggface.LEAST:
+        raise UserError(f"backbone.input_size={size}: {cfg.name} takes {vggface.LEAST} or more")
+    with quiet_and_seeded(cfg.seed):
+        network = vggface.build(size, cfg.channels)
+    try:
+        if path:
+            vggface.read_weights(network, path)
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(
+            f"backbone.weights={path}: not weights of VGGFace's ResNet-50 without its top, for {cfg.channels} "
+            f"channels: {first_line(error, 200)}"
+        ) from error
+    return network
 
 
 def _application(cfg: BackboneConfig) -> keras.Model:
@@ -67,7 +88,7 @@ def _readable(error: Exception, cfg: BackboneConfig) -> Exception:
     """What Keras says of an application that cannot be built, as a line that names the key."""
     if found := re.search(r"at least (\d+)x\d+", str(error)):
         return UserError(f"backbone.input_size={cfg.input_size}: {cfg.architecture} takes {found[1]} or more")
-    if cfg.weights == "imagenet" and cfg.architecture not in IMAGENET:
+    if cfg.weights == "imagenet" and public_weights(cfg) is None:
         return UserError(f"backbone.weights=imagenet: {first_line(error, 200)}; {how_to_go_on(cfg)}")
     if cfg.weights is not None:
         return UserError(

@@ -50,6 +50,17 @@ IMAGENET: dict[str, tuple[str, int, str | None]] = {
     ),
     "EfficientNetV2B0": ("efficientnet_v2/efficientnetv2-b0_notop.h5", 24, "893217f2bb855e2983157299931e43ff"),
 }
+VGGFACE_URL = "https://github.com/rcmalli/keras-vggface/releases/download/v2.0/rcmalli_vggface_tf_notop_resnet50.h5"
+VGGFACE_MB = 95
+
+
+def public_weights(cfg: BackboneConfig) -> tuple[str, int, str | None] | None:
+    """Address, size in MB and MD5 of a file that `obtain_weights` downloads; None where it does not."""
+    if cfg.kind == "vggface" and cfg.weights == "vggface2":
+        return VGGFACE_URL, VGGFACE_MB, None
+    if cfg.kind == "application" and cfg.weights == "imagenet" and (known := IMAGENET.get(cfg.architecture or "")):
+        return IMAGENET_URL + known[0], *known[1:]
+    return None
 
 
 def weights_file(cfg: BackboneConfig) -> Path | None:
@@ -58,9 +69,10 @@ def weights_file(cfg: BackboneConfig) -> Path | None:
         return POCKET_WEIGHTS
     if cfg.weights is None or cfg.kind == "keras_hub":
         return None
+    if public := public_weights(cfg):
+        return keras_home() / "models" / Path(public[0]).name
     if cfg.kind == "application" and cfg.weights == "imagenet":
-        known = IMAGENET.get(cfg.architecture or "")
-        return keras_home() / "models" / Path(known[0]).name if known else None
+        return None
     given = Path(cfg.weights).expanduser()
     candidates = [project_root() / given, Path.cwd() / given]
     return next((path.resolve() for path in candidates if path.exists()), candidates[0])
@@ -76,7 +88,7 @@ def weights_told(cfg: BackboneConfig) -> str:
 
 
 def obtain_weights(cfg: BackboneConfig) -> Path | None:
-    """`weights_file`, and the file is there: ImageNet weights and presets that are not are downloaded.
+    """`weights_file`, and the file is there: public weights and presets that are not are downloaded.
 
     Raises:
         UserError: no such file, or no network; with where the file belongs and how to go on without.
@@ -91,8 +103,8 @@ def obtain_weights(cfg: BackboneConfig) -> Path | None:
     path = weights_file(cfg)
     if path is None or path.is_file():
         return path
-    if cfg.kind == "application" and cfg.weights == "imagenet":
-        _download(cfg.architecture or "", path)
+    if public := public_weights(cfg):
+        _download(cfg, public[0], public[2], path)
         return path
     if path.exists():
         raise UserError(f"backbone.weights={cfg.weights}: is not a file")
@@ -129,9 +141,9 @@ def _sha256(path: Path, *_state: int) -> str:
 
 
 def how_to_go_on(cfg: BackboneConfig) -> str:
-    """The end of the message for ImageNet weights that cannot be had."""
-    path = weights_file(cfg)
-    where = f"put it at {path} ({IMAGENET[cfg.architecture or ''][1]} MB), or " if path else ""
+    """The end of the message for public weights that cannot be had."""
+    public = public_weights(cfg)
+    where = f"put it at {weights_file(cfg)} ({public[1]} MB), or " if public else ""
     return f"{where}go on without: backbone.weights=null or backbone=pocket"
 
 
@@ -146,15 +158,14 @@ def impatient(seconds: float = 10) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _download(architecture: str, target: Path) -> None:
-    """Fetches ImageNet weights. Not with keras.utils.get_file, which has no timeout and needs Keras."""
+def _download(cfg: BackboneConfig, address: str, md5: str | None, target: Path) -> None:
+    """Fetches public weights. Not with keras.utils.get_file, which has no timeout and needs Keras."""
     from tqdm import tqdm
 
-    address, _, md5 = IMAGENET[architecture]
     part = target.with_name(f"{target.name}.part{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with urlopen(IMAGENET_URL + address, timeout=10) as response, part.open("wb") as file:
+        with urlopen(address, timeout=10) as response, part.open("wb") as file:
             size = int(response.headers.get("Content-Length", 0)) or None
             with tqdm.wrapattr(response, "read", total=size, desc=target.name, leave=False) as reader:
                 shutil.copyfileobj(reader, file)
@@ -164,8 +175,7 @@ def _download(architecture: str, target: Path) -> None:
         part.replace(target)
     except OSError as error:  # urllib's errors and timeouts are OSErrors
         part.unlink(missing_ok=True)
-        cfg = BackboneConfig(kind="application", architecture=architecture, weights="imagenet")
         reason = getattr(error, "reason", None) or error
         raise UserError(
-            f"backbone.weights=imagenet: cannot get {IMAGENET_URL}{address} ({reason}); {how_to_go_on(cfg)}"
+            f"backbone.weights={cfg.weights}: cannot get {address} ({reason}); {how_to_go_on(cfg)}"
         ) from error

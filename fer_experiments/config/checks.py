@@ -157,6 +157,8 @@ def _check_backbone(backbone: BackboneConfig) -> None:
             raise UserError("backbone.preset=null: say a name, a folder or an address of a preset of KerasHub")
         if backbone.weights not in ("preset", None):
             raise UserError(f"backbone.weights={backbone.weights}: say preset, for its own, or null, for random ones")
+        if backbone.interpolation != "bilinear":
+            raise UserError(f"backbone.interpolation={backbone.interpolation}: a preset has its own; leave it out")
         return
     if backbone.preset is not None:
         raise UserError(f"backbone.preset={backbone.preset}: is a key of backbone.kind=keras_hub; leave it out")

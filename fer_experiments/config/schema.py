@@ -63,22 +63,22 @@ class DataConfig:
 class BackboneConfig:
     """A frozen network up to one or several cut layers.
 
-    kind: application (a class of keras.applications, `architecture`), keras_hub (a `preset` of KerasHub: its name, a
-    folder, or an address), keras_file (any .keras file) or pocket.
-    weights: "imagenet", "preset" (its own), "embedded" (pocket), a path, or None for random weights drawn with `seed`.
-    input_size: None is the preset's own. scaling: "keras" (the application's or the preset's own), "raw255", or
-    {mean: m, scale: s} for (x - m) / s. pooling: `cls` and `map` are for tokens (see `hub.of_tokens`).
-    layers: names of the cut layers; empty is the network's output.
+    kind: application (a class of keras.applications, `architecture`), vggface (its ResNet-50), keras_hub (a `preset`:
+    its name, a folder, or an address), keras_file (any .keras file) or pocket. layers: to cut at; empty is the output.
+    weights: "imagenet", "vggface2", "preset" (its own), "embedded" (pocket), a path, or None: random, drawn by `seed`.
+    input_size: None is the preset's own. interpolation: a preset has its own. pooling: of tokens see `hub.of_tokens`.
+    scaling: "keras" (the network's own), "raw255", or {mean: m, scale: s} for (x - m) / s.
     seen: what its weights were trained on with labels, as <data.source>/<usage>; evaluating on that is refused.
     """
 
     name: str = given(MISSING, in_paths=True, fixed="is a label; search the group backbone")
-    kind: str = choice(MISSING, "application", "keras_hub", "keras_file", "pocket")
+    kind: str = choice(MISSING, "application", "vggface", "keras_hub", "keras_file", "pocket")
     architecture: Optional[str] = None
     preset: Optional[str] = literal(None, younger=None)
     weights: Optional[str] = literal(None)
     input_size: Optional[int] = given(139, above=0)
     channels: int = choice(3, 1, 3)
+    interpolation: str = choice("bilinear", "bilinear", "bicubic", younger="bilinear")
     scaling: Any = "keras"
     layers: list[str] = given([])
     pooling: str = choice("none", "none", "avg", "max", "cls", "map")

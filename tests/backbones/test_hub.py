@@ -286,6 +286,7 @@ def test_keras_hub_that_cannot_be_imported_is_one_line(vit: BackboneConfig, monk
     [
         (["backbone=vit_base", "backbone.preset=null"], "backbone.preset=null: say a name, a folder or an address"),
         (["backbone=vit_base", "backbone.weights=imagenet"], "backbone.weights=imagenet: say preset, for its own, or"),
+        (["backbone=vit_base", "backbone.interpolation=bicubic"], "interpolation=bicubic: a preset has its own; leave"),
         (["backbone=pocket", "backbone.preset=a"], "backbone.preset=a: is a key of backbone.kind=keras_hub"),
         (["backbone=pocket", "backbone.input_size=null"], "backbone.input_size=null: only a preset of KerasHub has"),
         (["backbone=pocket", "backbone.pooling=map"], "backbone.pooling=map: is for tokens, of backbone.kind=keras_hu"),

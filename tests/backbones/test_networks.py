@@ -75,6 +75,7 @@ def test_every_shipped_backbone_composes_under_its_own_name(name: str) -> None:
         {"scaling": "raw255"},
         {"scaling": {"mean": 0, "scale": 255}},
         {"pooling": "avg"},
+        {"interpolation": "bicubic"},
     ],
     ids=str,
 )
@@ -86,6 +87,11 @@ def test_what_does_not_touch_the_features_leaves_the_fingerprint() -> None:
     assert backbone_fingerprint(replace(MOBILE, name="other", seen=["x/y"])) == backbone_fingerprint(MOBILE)
     one, other = ({"mean": mean, "scale": 128} for mean in (127, [127.0]))
     assert backbone_fingerprint(replace(MOBILE, scaling=one)) == backbone_fingerprint(replace(MOBILE, scaling=other))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="random weights are those of a backend")
+def test_a_fingerprint_is_that_of_earlier_versions() -> None:
+    assert backbone_fingerprint(MOBILE) == "122b4bc0409803f94c6d0b0b92ac8688feca65392f7c4660d4b6cc1defecac01"
 
 
 def test_one_changed_byte_of_the_weights_changes_the_fingerprint(from_file: BackboneConfig, tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ def test_a_file_that_is_no_model_and_an_input_that_does_not_fit_are_refused(
         load_backbone(replace(from_file, weights=str(damaged)), (48, 48))
     with pytest.raises(UserError, match="small takes 16x16x3"):
         load_backbone(replace(from_file, input_size=32), (48, 48))
-    with pytest.raises(UserError, match="only an application or a preset has its own"):
+    with pytest.raises(UserError, match="only an application, vggface or a preset has its own"):
         load_backbone(replace(from_file, scaling="keras"), (48, 48))
 
 
@@ -193,6 +199,17 @@ def test_scaling_in_the_graph_is_the_applications_own(name: str) -> None:
     ours = np.asarray(keras.Model(pixels, preprocess(pixels, cfg))(RGB))
     module = sys.modules[getattr(keras.applications, name).__module__]
     np.testing.assert_allclose(ours, module.preprocess_input(RGB.astype("float32")), rtol=1e-5, atol=1e-4)
+
+
+def test_bicubic_resizing_is_keras_own_on_real_faces_and_survives_saving(faces: np.ndarray, tmp_path: Path) -> None:
+    cfg = replace(MOBILE, input_size=139, channels=1, interpolation="bicubic", scaling="raw255")
+    pixels = keras.Input(faces.shape[1:], dtype="uint8")
+    model = keras.Model(pixels, preprocess(pixels, cfg))
+    theirs = keras.layers.Resizing(139, 139, interpolation="bicubic")(faces[..., None].astype("float32"))
+    np.testing.assert_allclose(model(faces), theirs, atol=1e-3)
+    assert np.abs(model(faces) - preprocess(faces, replace(cfg, interpolation="bilinear"))).max() > 10
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(faces), model(faces))
 
 
 def test_facenet_is_given_what_its_weights_were_trained_on() -> None:

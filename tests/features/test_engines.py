@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import sys
-import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
-from PIL import Image
-from test_cache import IMAGES, expected, extract
+from test_cache import IMAGES, backbone_of, expected, extract
 
 from fer_experiments.backbones.networks import Backbone, load_backbone
 from fer_experiments.config import AUTO, BackboneConfig, FeaturesConfig
@@ -30,13 +28,6 @@ HERE = [(name, p) for name, (precisions, needed) in ENGINES.items() for p in pre
 @pytest.fixture(scope="module")
 def loaded(backbone: BackboneConfig) -> Backbone:
     return load_backbone(backbone, (12, 12))
-
-
-@pytest.fixture(scope="module")
-def faces(fer2013_zip: Path) -> np.ndarray:
-    with zipfile.ZipFile(fer2013_zip) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".jpg")][:9]
-        return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names])
 
 
 @pytest.mark.parametrize(("name", "precision"), HERE)
@@ -91,6 +82,17 @@ def test_facenet_gives_the_maps_of_its_readme_on_real_faces(faces: np.ndarray, n
     forward = compile_forward(real, 4, name, precision)
     check_parity(real, forward, faces, precision)
     assert [x.shape for x in joined(forward(faces))] == [(9, 8, 8, 896), (9, 3, 3, 1792), (9, 512)]
+
+
+@pytest.mark.parametrize(("name", "precision"), HERE)
+def test_an_engine_enlarges_real_faces_bicubically(faces: np.ndarray, tmp_path: Path, name: str, precision: str):
+    pixels = keras.Input((75, 75, 3))
+    keras.Model(pixels, keras.layers.Activation("linear")(pixels)).save(tmp_path / "nothing.keras")
+    cfg = replace(backbone_of(tmp_path / "nothing.keras"), input_size=75, layers=[], scaling="raw255")
+    nothing = load_backbone(replace(cfg, interpolation="bicubic"), faces.shape[1:])
+    (ours,) = joined(compile_forward(nothing, 4, name, precision)(faces))
+    theirs = keras.layers.Resizing(75, 75, interpolation="bicubic")(faces[..., None].astype("float32"))
+    np.testing.assert_allclose(ours, np.repeat(theirs, 3, -1), atol=3 if precision == "bfloat16" else 1e-3)
 
 
 def test_a_compiled_network_that_disagrees_with_keras_is_stopped(loaded: Backbone):

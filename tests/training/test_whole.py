@@ -257,6 +257,7 @@ def test_real_faces_agree_and_so_does_an_export(name: str, shared: Path, faces: 
         architecture="MobileNetV2",
         weights=str(shared / "weights" / "mobilenet_v2_imagenet_notop.weights.h5"),
         input_size=96,
+        interpolation="bicubic",
     )
     backbone = {"pocket": POCKET, "mobilenet_v2": mobile}[name]
     features = stored(tmp_path / "cache", faces, backbone, BOTH)
