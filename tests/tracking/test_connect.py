@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -84,10 +84,9 @@ def test_other_stores_are_passed_through(tmp_path):
     assert tracking.connect(config_in(tmp_path, uri)).uri == uri
 
 
-@pytest.mark.parametrize("options", ["", "?password=hunter2"])
-def test_a_database_that_does_not_answer_is_asked_once(options, tmp_path):
-    """MLflow's own retries take minutes, and say nothing."""
-    pytest.importorskip("psycopg2")
+@contextmanager
+def hanging_up():
+    """The address of what takes every connection and ends it at once, and the connections that it has taken."""
     asked = []
 
     def hang_up():
@@ -98,7 +97,15 @@ def test_a_database_that_does_not_answer_is_asked_once(options, tmp_path):
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=hang_up, daemon=True).start()
-        uri = f"postgresql+psycopg2://me:hunter2@127.0.0.1:{listener.getsockname()[1]}/db{options}"
+        yield f"127.0.0.1:{listener.getsockname()[1]}", asked
+
+
+@pytest.mark.parametrize("options", ["", "?password=hunter2"])
+def test_a_database_that_does_not_answer_is_asked_once(options, tmp_path):
+    """MLflow's own retries take minutes, and say nothing."""
+    pytest.importorskip("psycopg2")
+    with hanging_up() as (place, asked):
+        uri = f"postgresql+psycopg2://me:hunter2@{place}/db{options}"
         with pytest.raises(UserError, match=r"me:\*\*\*@127[^ ]*: the database does not take us \(") as refused:
             tracking.connect_existing(config_in(tmp_path, uri))
         assert asked and "hunter2" not in str(refused.value)
@@ -172,19 +179,9 @@ def test_a_database_in_use_is_named_as_that(mlruns, monkeypatch):
 
 def test_a_server_that_does_not_answer_is_asked_once(tmp_path):
     """MLflow's own retries take minutes."""
-    asked = []
-
-    def hang_up():
-        with suppress(OSError):
-            while True:
-                asked.append(listener.accept()[0])
-                asked[-1].close()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=hang_up, daemon=True).start()
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(UserError, match=rf"tracking\.uri={address}: no server answers"):
-            tracking.connect(config_in(tmp_path, address))
+    with hanging_up() as (place, asked):
+        with pytest.raises(UserError, match=rf"tracking\.uri=http://{place}: no server answers"):
+            tracking.connect(config_in(tmp_path, f"http://{place}"))
         assert len(asked) == 1
 
 
