@@ -26,14 +26,13 @@ VARIABLES = {
     "PYTHONWARNINGS": "error",
 }
 
-# Features of the pocket backbone, then a fit of a head on them, here and in a worker process: <cache> <place>
-PROGRAM = """
-import hashlib, json, sys
+# Features of the pocket backbone, then a fit of a head on them.
+MODULE = """
+import hashlib, sys
 import numpy as np
 from in_memory import make_dataset
 from fer_experiments.config.compose import compose
-from fer_experiments.config import ComputeConfig, TrainingConfig
-from fer_experiments.executors.executor import open_executor
+from fer_experiments.config import TrainingConfig
 
 def digests(cache):
     from pathlib import Path
@@ -46,11 +45,17 @@ def digests(cache):
     assert "jaxlib" not in sys.modules  # a second of each start, for nothing
     stored = hashlib.sha256(np.ascontiguousarray(features.take(np.arange(90))[0]).tobytes()).hexdigest()
     return [features.fingerprint, stored, len(fit.history), fit.val_probabilities.tobytes().hex()]
+"""
+# That in this process or in a worker process: <cache> <place>. Nothing of it is run again in a worker.
+PROGRAM = """
+import json, sys
+from digests import digests
+from fer_experiments.config import ComputeConfig
+from fer_experiments.executors.executor import open_executor
 
-if __name__ == "__main__":
-    cache, place = sys.argv[1:]
-    with open_executor(ComputeConfig(name=place, workers=1)) as executor:
-        print(json.dumps(executor.submit(digests, cache).result()))
+cache, place = sys.argv[1:]
+with open_executor(ComputeConfig(name=place, workers=1)) as executor:
+    print(json.dumps(executor.submit(digests, cache).result()))
 """
 
 
@@ -72,8 +77,9 @@ def in_process(
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("program") / "digests.py"
+    path = tmp_path_factory.mktemp("program") / "program.py"
     path.write_text(PROGRAM)
+    path.with_name("digests.py").write_text(MODULE)
     return path
 
 
