@@ -12,7 +12,6 @@ from fer_experiments.search.identity import exact_for_all, identity_of
 from fer_experiments.search.recorded import find_state
 
 THEN = ("features.engine=tensorflow", "features.precision=float32")  # what `auto` comes to for a sweep of those days
-BEFORE = ("sweep.oracle=bayesian", "sweep.pruner=none")  # of shipped sweeps
 TAGS = {"fer.dataset": "d", "fer.backbone": "b", "fer.features": "f"}
 
 
@@ -20,8 +19,8 @@ TAGS = {"fer.dataset": "d", "fer.backbone": "b", "fer.features": "f"}
     ("overrides", "sweep"),
     [
         (["sweep=quick", "data=demo"], "quick-754bd4d1"),
-        (["sweep=paper", *BEFORE], "paper-409bbad9"),
-        (["sweep=facenet", *BEFORE, "sweep.oracle=hyperband", "sweep.min_epochs=3"], "facenet-52cf7c87"),
+        (["sweep=paper", "sweep.oracle=bayesian", "sweep.pruner=none"], "paper-409bbad9"),
+        (["sweep=facenet", "sweep.oracle=hyperband"], "facenet-52cf7c87"),
         (["sweep=quick", "head=linear"], "quick-d370c44c"),
         (["sweep=quick", "head=conv", "training.smoke=true"], "quick-bcf40c78"),
         (["sweep=quick", "data.emotions={1:sad}"], "quick-838da7a9"),
