@@ -6,10 +6,12 @@ from pathlib import Path
 
 import kill_promote
 import kill_sweep
+import pytest
 
 
-def test_a_sweep_killed_at_random_instants_loses_nothing(tmp_path: Path):
-    overrides = ["sweep.oracle=tpe", "compute=processes", "sweep.repeats=2"]
+@pytest.mark.parametrize(("oracle", "compute", "repeats"), [("tpe", "inline", 2), ("random", "processes", 1)])
+def test_a_sweep_killed_at_random_instants_loses_nothing(oracle: str, compute: str, repeats: int, tmp_path: Path):
+    overrides = [f"sweep.oracle={oracle}", f"compute={compute}", f"sweep.repeats={repeats}"]
     assert kill_sweep.harness(tmp_path, overrides, trials=4, kills=3, seed=0).kills == 3
 
 

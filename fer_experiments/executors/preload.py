@@ -15,5 +15,5 @@ with silenced():
     for library in libraries:
         with suppress(Exception):  # the call that needs it will say why
             import_module(library)
-    with suppress(Exception):  # with the first model it saves, MLflow looks for half a second at what is installed
+    with suppress(Exception):  # with the first model it saves, MLflow looks at all that is installed
         import_module("mlflow.utils.requirements_utils").warn_dependency_requirement_mismatches(["numpy"])

@@ -63,7 +63,7 @@ def _check_database(uri: str) -> None:
     from sqlalchemy import create_engine, make_url
     from sqlalchemy.pool import NullPool
 
-    # MLflow itself would try for two minutes, and say nothing.
+    # MLflow itself would try ten times, ever longer apart, and say nothing.
     try:
         limit = {"connect_timeout": TIMEOUT_S} if make_url(uri).get_driver_name() in TIMED_DRIVERS else {}
         create_engine(uri, poolclass=NullPool, connect_args=limit).connect().close()

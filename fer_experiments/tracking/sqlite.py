@@ -109,7 +109,7 @@ def create(database: Path, artifacts: Path) -> None:
     """Creates the store's tables, unless they are there, so that a kill leaves either no database or a whole one.
 
     MLflow: of several processes that use a fresh SQLite file at once, most crash in its migrations. These wait for the
-    disk some hundred times, unless it is waited for once at their end: a second instead of five.
+    disk at each of their steps, unless it is waited for once at their end.
 
     Raises:
         UserError: a database that is there and cannot be written.

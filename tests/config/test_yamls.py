@@ -54,6 +54,5 @@ def test_every_experiment_runs_one_step(name: str, tmp_path: Path, request: pyte
 def test_every_sweep_runs_one_step(name: str, tmp_path: Path, request: pytest.FixtureRequest):
     config = compose(smoke(f"sweep={name}", tmp_path, request))
     state = run_sweep(config, lambda line: None)
-    assert state.status == "finished" and state.trials[0].status == "finished"
-    assert {trial.status for trial in state.trials} <= {"finished", "pruned"}
+    assert state.status == "finished" and all(t.status == "finished" for t in state.trials)
     assert (mlruns_dir(config) / "sweeps" / state.id / "best.yaml").is_file()
