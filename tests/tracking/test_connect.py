@@ -56,7 +56,8 @@ def test_a_store_waits_for_the_disk_but_while_it_is_made(tmp_path):
 
     event.listen(Engine, "commit", committing)
     try:
-        one_run(tracking.connect(config_in(tmp_path)))
+        (tmp_path / "link").symlink_to(tmp_path)
+        one_run(tracking.connect(config_in(tmp_path / "link")))
     finally:
         event.remove(Engine, "commit", committing)
     assert {level for name, level in levels if name == "mlflow.db.new"} == {0}
