@@ -170,24 +170,37 @@ def _pooled(tensor: Any, cfg: BackboneConfig) -> Any:
 
 
 def _cut(trunk: keras.Model, cfg: BackboneConfig) -> keras.Model:
-    """The trunk up to the cut layers; refuses an input that it was not built for."""
+    """The trunk up to the cut layers, for the images that are wanted; refuses what cannot take these."""
     import keras
 
-    wanted = (cfg.input_size, cfg.input_size, cfg.channels)
-    taken = trunk.input_shape[1:] if isinstance(trunk.input_shape, tuple) else ()
-    if len(taken) != 3 or any(t not in (None, w) for t, w in zip(taken, wanted, strict=True)):
-        shape = "x".join("any" if size is None else str(size) for size in taken) or "several inputs"
-        raise UserError(
-            f"backbone.input_size={cfg.input_size} and backbone.channels={cfg.channels}: {cfg.name} takes {shape} "
-            "(height x width x channels)"
-        )
     names = [layer.name for layer in trunk.layers]
     for layer in cfg.layers:
         if layer not in names:
             hint = close(layer, names) or f"; its last layers are {', '.join(names[-3:])}"
             raise UserError(f"backbone.layers: {cfg.name} has no layer {layer}{hint}")
     outputs = [trunk.get_layer(layer).output for layer in cfg.layers] or trunk.outputs
-    return keras.Model(trunk.inputs, outputs, name=_identifier(cfg.name))
+    cut = keras.Model(trunk.inputs, outputs, name=_identifier(cfg.name))
+    wanted = (cfg.input_size, cfg.input_size, cfg.channels)
+    taken = trunk.input_shape[1:] if isinstance(trunk.input_shape, tuple) else ()
+    if len(taken) == 3 and all(t in (None, w) for t, w in zip(taken, wanted, strict=True)):
+        return cut
+    try:
+        return _taking(cut, wanted)
+    except (ValueError, TypeError) as error:
+        shape = "x".join("any" if size is None else str(size) for size in taken) or "several inputs"
+        raise UserError(
+            f"backbone.input_size={cfg.input_size} and backbone.channels={cfg.channels}: {cfg.name} takes {shape} "
+            "(height x width x channels)"
+        ) from error
+
+
+def _taking(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """The model for images [b, *shape], where its weights do not depend on their size; ValueError where they do."""
+    import keras
+
+    made = keras.models.clone_model(model, input_tensors=[keras.Input(shape)])
+    made.set_weights(model.get_weights())
+    return keras.Model(made.inputs, made.outputs, name=model.name)
 
 
 def _identifier(name: str) -> str:
