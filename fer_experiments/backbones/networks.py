@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -184,23 +185,25 @@ def _cut(trunk: keras.Model, cfg: BackboneConfig) -> keras.Model:
     taken = trunk.input_shape[1:] if isinstance(trunk.input_shape, tuple) else ()
     if len(taken) == 3 and all(t in (None, w) for t, w in zip(taken, wanted, strict=True)):
         return cut
-    try:
-        return _taking(cut, wanted)
-    except (ValueError, TypeError) as error:
-        shape = "x".join("any" if size is None else str(size) for size in taken) or "several inputs"
-        raise UserError(
-            f"backbone.input_size={cfg.input_size} and backbone.channels={cfg.channels}: {cfg.name} takes {shape} "
-            "(height x width x channels)"
-        ) from error
+    with suppress(Exception):  # each layer and backend has its own; the message below holds for all
+        if cfg.kind == "keras_file":
+            return _taking(cut, wanted)
+    shape = "x".join("any" if size is None else str(size) for size in taken) or "several inputs"
+    raise UserError(
+        f"backbone.input_size={cfg.input_size} and backbone.channels={cfg.channels}: {cfg.name} takes {shape} "
+        "(height x width x channels)"
+    )
 
 
 def _taking(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
-    """The model for images [b, *shape], where its weights do not depend on their size; ValueError where they do."""
+    """The model for images [b, *shape]; raises what its layers do where its weights depend on their size."""
     import keras
 
     made = keras.models.clone_model(model, input_tensors=[keras.Input(shape)])
     made.set_weights(model.get_weights())
-    return keras.Model(made.inputs, made.outputs, name=model.name)
+    made = keras.Model(made.inputs, made.outputs, name=model.name)
+    made(keras.ops.zeros((1, *shape)), training=False)  # some layers complain of an array alone
+    return made
 
 
 def _identifier(name: str) -> str:

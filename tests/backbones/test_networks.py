@@ -187,9 +187,28 @@ def test_a_file_that_is_no_model_and_an_input_that_does_not_fit_are_refused(
     with pytest.raises(UserError, match=r"not a \.keras file that can be loaded"):
         load_backbone(replace(from_file, weights=str(damaged)), (48, 48))
     with pytest.raises(UserError, match="small takes 16x16x3"):
-        load_backbone(replace(from_file, input_size=32), (48, 48))
+        load_backbone(replace(from_file, channels=1), (48, 48))
     with pytest.raises(UserError, match="only an application, vggface or a preset has its own"):
         load_backbone(replace(from_file, scaling="keras"), (48, 48))
+
+
+def test_a_file_takes_any_size_that_its_weights_do_not_depend_on(tmp_path: Path, from_file: BackboneConfig) -> None:
+    larger = replace(from_file, input_size=24, layers=["first", "second"])
+    kernels = keras.models.load_model(str(from_file.weights)).get_weights()
+    made_so = keras.models.load_model(save_trunk(tmp_path / "made_so.keras", size=24))
+    made_so.set_weights(kernels)
+    made_so.save(tmp_path / "made_so.keras")
+    expected = features_of(replace(larger, weights=str(tmp_path / "made_so.keras")), GRAY)
+    for got, wanted in zip(features_of(larger, GRAY), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+    trunk = keras.models.load_model(str(from_file.weights))
+    flat = layers.Dense(2, name="flat")(layers.Flatten()(trunk.output))
+    keras.Model(trunk.input, flat).save(tmp_path / "flat.keras")
+    at_the_end = replace(larger, weights=str(tmp_path / "flat.keras"), layers=["flat"])
+    with pytest.raises(UserError, match=r"backbone\.input_size=24 and .*: small takes 16x16x3"):
+        load_backbone(at_the_end, (48, 48))
+    assert features_of(replace(at_the_end, layers=["second"]), GRAY)[0].shape == (3, 6, 6, 6)
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "VGG16", "DenseNet121"])
