@@ -58,26 +58,26 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
     run("--help")  # the libraries are imported
     known = _known(folder / "known") if any("=known" in override for override in overrides) else None
     started = time.monotonic()
-    whole = _place(folder / "whole", known)
-    assert _finish([*arguments, *whole], folder / "whole.log") == 0, (folder / "whole.log").read_text()[-2000:]
+    whole = place(folder / "whole", known)
+    assert finish([*arguments, *whole], folder / "whole.log") == 0, (folder / "whole.log").read_text()[-2000:]
     expected = _trials(folder / "whole")
     each = statistics.mean(trial["seconds"] for trial in _state(folder / "whole")["trials"])
-    start = max(1.0, time.monotonic() - started - each * len(expected))
+    until_first = max(1.0, time.monotonic() - started - each * len(expected))
     echo(f"undisturbed: {len(expected)} trials in {time.monotonic() - started:.0f} s")
 
     rounds = 0
     while report.kills < kills:  # one that ends before all the kills is followed by another
         rounds += 1
         killed = folder / f"killed{rounds}"
-        place, before, ended = _place(killed, known), {}, False
+        where, before, ended = place(killed, known), {}, False
         while report.kills < kills and not ended:
             if report.kills % 5 == 4:
                 shutil.rmtree(killed / "cache", ignore_errors=True)
-            life = _start([*arguments, *place], folder / "killed.log", real=report.kills % 10 == 9)
+            life = start([*arguments, *where], folder / "killed.log", real=report.kills % 10 == 9)
             # Behind schedule the lives are longer, ahead of it shorter, so that the sweep lasts as long as the kills.
             ahead = len(before) / len(expected) > 0.9 * report.kills / kills
             reach = 0.0 if ahead else (1 + 2 * len(expected) / kills) * each
-            time.sleep(chance.uniform(0, start + reach + (0 if life.stack else 8)))
+            time.sleep(chance.uniform(0, until_first + reach + (0 if life.stack else 8)))
             ended = life.ended()
             if not ended:
                 report.phases[life.kill()] += 1
@@ -85,7 +85,7 @@ def harness(folder: Path, overrides: list[str], trials: int, kills: int, seed: i
                 before = _check_kept(killed, before)
                 if report.kills % 10 == 0:
                     echo(f"{report.kills} kills, {len(before)} of {len(expected)} trials, {dict(report.phases)}")
-        code = _finish([*arguments, *place], folder / "killed.log")
+        code = finish([*arguments, *where], folder / "killed.log")
         assert code == 0, (code, (folder / "killed.log").read_text()[-2000:])
         _check_kept(killed, before)
         assert _trials(killed) == expected, "another leaderboard"
@@ -120,7 +120,8 @@ class Life:
         return Path(ours[0].split('"')[1]).stem if ours else "start"
 
 
-def _start(arguments: list[str], log: Path, *, real: bool = False) -> Life:
+def start(arguments: list[str], log: Path, *, real: bool = False) -> Life:
+    """Starts `fer` with these arguments, forked or, if `real`, as a command; log: takes what it says."""
     if real:
         with log.open("ab") as out:
             command = [sys.executable, "-m", "fer_experiments.cli", *arguments]
@@ -131,11 +132,13 @@ def _start(arguments: list[str], log: Path, *, real: bool = False) -> Life:
     return Life(Command(*arguments, log=log, stack=stack), stack)
 
 
-def _finish(arguments: list[str], log: Path) -> int:
-    return _start(arguments, log).process.wait()
+def finish(arguments: list[str], log: Path) -> int:
+    """Runs it to its end; the exit code."""
+    return start(arguments, log).process.wait()
 
 
-def _place(folder: Path, known: Path | None = None) -> list[str]:
+def place(folder: Path, known: Path | None = None) -> list[str]:
+    """Overrides that keep everything in a new folder, with the record of a sweep in it."""
     folder.mkdir(parents=True)
     if known is not None:
         shutil.copytree(known, folder / "mlruns" / "sweeps" / known.name)
@@ -145,7 +148,7 @@ def _place(folder: Path, known: Path | None = None) -> list[str]:
 def _known(folder: Path) -> Path:
     """The record of a sweep of twelve other trials, which it runs."""
     other = ["sweep", "sweep=quick", *SMALL, "sweep.name=known", "sweep.seed=7", "sweep.max_trials=12"]
-    assert _finish([*other, *_place(folder)], folder / "known.log") == 0, (folder / "known.log").read_text()[-2000:]
+    assert finish([*other, *place(folder)], folder / "known.log") == 0, (folder / "known.log").read_text()[-2000:]
     (record,) = (folder / "mlruns" / "sweeps").glob("known-*")
     return record
 
@@ -172,21 +175,22 @@ def _check_kept(folder: Path, before: dict[int, Any]) -> dict[int, Any]:
     for file in (folder / "cache").rglob("*.json"):
         json.loads(file.read_text())
     if (folder / "mlruns" / "mlflow.db").exists():
-        assert _query(folder, "PRAGMA quick_check") == [("ok",)], "the store is damaged"
+        assert query(folder, "PRAGMA quick_check") == [("ok",)], "the store is damaged"
     return now
 
 
 def _check_runs(folder: Path) -> None:
     """One finished run a trial, the one that the state names, and none left RUNNING."""
-    runs = _query(folder, "SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'")
-    number = dict(_query(folder, "SELECT run_uuid, value FROM tags WHERE key = 'fer.trial_number'"))
+    runs = query(folder, "SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'")
+    number = dict(query(folder, "SELECT run_uuid, value FROM tags WHERE key = 'fer.trial_number'"))
     assert not [run for run, status in runs if status == "RUNNING"], "a run is left RUNNING"
     finished = {(int(number[run]), run) for run, status in runs if status in ("FINISHED", "FAILED") and run in number}
     expected = {(t["number"], t["run_id"]) for t in _state(folder)["trials"] if t["status"] != "repeated"}
     assert finished == expected, f"runs without a trial, or trials twice: {sorted(finished ^ expected)}"
 
 
-def _query(folder: Path, sql: str) -> list[Any]:
+def query(folder: Path, sql: str) -> list[Any]:
+    """What the MLflow store in that folder answers."""
     with sqlite3.connect(f"file:{folder / 'mlruns' / 'mlflow.db'}?mode=rw", uri=True, timeout=60) as connection:
         return connection.execute(sql).fetchall()
 

@@ -73,11 +73,10 @@ def test_a_sweep_its_promotion_and_predictions_need_no_tensorflow(tmp_path: Path
     np.testing.assert_allclose(classifier.probabilities(face[None])[0], said, atol=1e-4)
 
 
-def test_what_holds_of_heads_and_their_fits_holds_with_jax():
-    tests = [f"tests/training/test_{name}.py" for name in ("fit", "heads", "pruning")]
+def test_what_holds_of_heads_and_fits_and_several_devices_holds_with_jax():
+    tests = [f"tests/training/test_{name}.py" for name in ("fit", "heads", "pruning", "devices")]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    done = subprocess.run(
-        command, cwd=ROOT, env={**environment, "KERAS_BACKEND": "jax"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
+    by_two = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(command, cwd=ROOT, env={**environment, **by_two}, capture_output=True, text=True)
+    assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-4000:]

@@ -20,6 +20,7 @@ from fer_experiments.files import holding
 from fer_experiments.terminal import shown
 from fer_experiments.training.finetuning import fine_tune, fine_tune_above, unfreeze
 from fer_experiments.training.fit import make_reproducible
+from fer_experiments.training.pixels import on_devices
 from fer_experiments.training.result import TrainingResult, trainable_parameters
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def fine_tune_live(
     )
     echo(
         f"the head alone: validation accuracy {head:.4f}; fine-tuning {counts['backbone']:,} parameters of "
-        f"{config.backbone.name} and {counts['head']:,} of the head; state in {shown(folder)}"
+        f"{config.backbone.name} and {counts['head']:,} of the head{on_devices(prepared.dataset, how)}; state in {shown(folder)}"
     )
     live = Live(run, how.epochs, echo, before)
     with holding(folder / "lock", f"{folder}: another process trains the same network"):

@@ -17,6 +17,7 @@ from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import Live, describe_run, log_scores, open_sealed_test, record
 from fer_experiments.terminal import say
+from fer_experiments.training.pixels import on_devices
 from fer_experiments.training.pretraining import PretrainResult, predict, pretrain, recipe
 
 SECTIONS = ("data", "pretrain", "tracking", "paths")  # of the config: what a pretraining depends on
@@ -49,7 +50,7 @@ def run_pretrain(config: Config, *, parent: str | None = None, echo: Callable[[s
     ) as run:
         describe_run(run, dataset, described)
         live = Live(run, settings.epochs, echo)
-        echo(f"training {settings.epochs} epochs on {len(dataset.train):,} faces; state in {folder}")
+        echo(f"training {settings.epochs} epochs on {len(dataset.train):,} faces{on_devices(dataset, settings)}; state in {folder}")
         result = pretrain(dataset, settings, checkpoint_dir=folder, on_epoch=live)
         live.tell_earlier(len(result.history))
         final = record(run, dataset, [result], result, logged=live.epochs)

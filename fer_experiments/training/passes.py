@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from typing import Any
 
 import keras
@@ -13,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from fer_experiments import termination
+from fer_experiments.training import backends
 from fer_experiments.training.rows import Rows
 
 CALL = 0.25  # seconds that a call may take: what ends a fit, or this process, comes between calls
@@ -25,7 +25,7 @@ class Passes:
 
     def __init__(self, model: keras.Model) -> None:
         self.model, self._loss = model, model.loss
-        self.backend = import_module(f"fer_experiments.training.backends.{keras.config.backend()}")
+        self.backend = backends.of_keras()
         binary = model.output_shape[-1] == 1
         self._right = keras.metrics.binary_accuracy if binary else keras.metrics.sparse_categorical_accuracy
         model.optimizer.build(model.trainable_variables)

@@ -24,6 +24,7 @@ from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError
 from fer_experiments.evaluation import metrics
 from fer_experiments.files import write_atomically
+from fer_experiments.training import backends
 from fer_experiments.training.augment import augment, mixed
 from fer_experiments.training.optimizer import build_optimizer
 
@@ -129,6 +130,16 @@ def compile_for(
     optimizer.build(model.trainable_variables)
 
 
+def on_devices(dataset: Dataset, config: PixelsConfig) -> str:
+    """How many devices share each batch, for a line; nothing where one has it all."""
+    count = backends.of_keras().sharing(_batch_size(dataset, config))
+    return f" on {count} devices" if count > 1 else ""
+
+
+def _batch_size(dataset: Dataset, config: PixelsConfig) -> int:
+    return min(config.batch_size, len(dataset.train))
+
+
 def _is_best(history: list[dict[str, float]], series: str) -> bool:
     """Whether the last epoch is better than every one before it."""
     *others, last = (row[series] for row in history)
@@ -144,14 +155,15 @@ def _trained(
     network: Network, dataset: Dataset, config: PixelsConfig, history: list[dict[str, float]], rng: np.random.Generator
 ) -> dict[str, float]:
     """Trains one epoch; its loss, accuracy, and the rate at its end."""
-    model, size = network.model, min(config.batch_size, len(dataset.train))
+    model, size = network.model, _batch_size(dataset, config)
     steps = len(dataset.train) // size
     step, rate = len(history) * steps, _rate(config, steps, history)
     logs = []
-    for images, targets, weights in _ahead(_batches(network, dataset, config, size, rng)):
-        model.optimizer.learning_rate = rate(step)
-        logs.append(model.train_on_batch(images, targets, weights, return_dict=True))
-        step += 1
+    with backends.of_keras().spread(model, size) as placed:
+        for images, targets, weights in _ahead(_batches(network, dataset, config, size, rng)):
+            model.optimizer.learning_rate = placed(rate(step))
+            logs.append(model.train_on_batch(images, targets, weights, return_dict=True))
+            step += 1
     means = {f"train/{name}": float(np.mean([each[name] for each in logs])) for name in ("loss", "accuracy")}
     return means | {"val/loss": math.nan, "val/accuracy": math.nan, "learning_rate": rate(step)}
 

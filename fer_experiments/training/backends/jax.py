@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -63,6 +65,35 @@ def predicting(model: keras.Model) -> Call:
         return jitted(*values, *arguments)
 
     return call
+
+
+def sharing(batch_size: int) -> int:
+    """How many of the devices that are seen can take equal shares of a batch."""
+    return math.gcd(batch_size, len(jax.devices()))
+
+
+@contextmanager
+def spread(model: keras.Model, batch_size: int) -> Iterator[Call]:
+    """So many devices share each batch that a compiled model is trained on in it, with all its variables on each.
+
+    What it gives puts a value there that is to be assigned to a variable meanwhile.
+    """
+    devices = jax.devices()[: sharing(batch_size)]
+    if len(devices) == 1:
+        yield lambda value: value
+        return
+    names = [f"{device.platform}:{device.id}" for device in devices]
+    distribution = keras.distribution.DataParallel(devices=names)
+    everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ("batch",)), jax.sharding.PartitionSpec())
+
+    def move(where: Any) -> None:
+        for variable in (*model.variables, *model.optimizer.variables, *model.metrics_variables):
+            variable.assign(jax.device_put(variable.value, where))
+
+    with distribution.scope():
+        move(everywhere)
+        yield lambda value: jax.device_put(jnp.float32(value), everywhere)
+    move(devices[0])
 
 
 def free_memory() -> int:

@@ -7,6 +7,7 @@ speed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -53,6 +54,16 @@ def predicting(model: keras.Model) -> Call:
 def on_device(array: np.ndarray) -> Any:
     """The array where the passes run."""
     return tf.convert_to_tensor(array)
+
+
+def sharing(batch_size: int) -> int:
+    """One device trains on a batch: Keras' distribution knows TensorFlow not."""
+    return 1
+
+
+def spread(model: keras.Model, batch_size: int) -> AbstractContextManager[Call]:
+    """As for JAX, with the one."""
+    return nullcontext(lambda value: value)
 
 
 def free_memory() -> int:
