@@ -56,7 +56,8 @@ def harness(folder: Path, overrides: list[str], kills: int, seed: int) -> collec
                 struck += 1
                 epochs = _check_kept(killed, epochs)
                 print(f"{struck} kills, {epochs} epochs on disk, {dict(phases)}", flush=True)
-        assert finish([*arguments, *where], folder / "killed.log") == 0, (folder / "killed.log").read_text()[-2000:]
+        code = life.process.wait() if ended else finish([*arguments, *where], folder / "killed.log")
+        assert code == 0, (code, (folder / "killed.log").read_text()[-2000:])
         assert _recorded(killed) == expected, "another result"
         ours = _state(killed)
         assert ours.keys() == state.keys(), "another state"
