@@ -3,7 +3,6 @@
 from fer_experiments.config.checks import check, check_data
 from fer_experiments.config.folders import config_dir, options, project_root, read_yaml, sweeps_dir, yaml_of
 from fer_experiments.config.parts import cache_dir, decides_results, experiment, is_place, mlruns_dir
-from fer_experiments.config.pixels import FinetuneConfig, PixelsConfig, PretrainConfig
 from fer_experiments.config.plain import (
     close,
     flatten,
@@ -30,8 +29,8 @@ from fer_experiments.config.schema import (
     PromoteConfig,
     SweepConfig,
     TrackingConfig,
-    TrainingConfig,
 )
+from fer_experiments.config.training import FinetuneConfig, PixelsConfig, PretrainConfig, TrainingConfig
 from fer_experiments.config.views import VIEWS
 
 __all__ = [

@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import MISSING
 
 from fer_experiments.config.folders import options
-from fer_experiments.config.pixels import AUGMENTATIONS
 from fer_experiments.config.plain import close
-from fer_experiments.config.schema import ALL_FOLDS, TRAIN_VAL, BackboneConfig, Config, DataConfig, TrainingConfig
+from fer_experiments.config.schema import ALL_FOLDS, TRAIN_VAL, BackboneConfig, Config, DataConfig
+from fer_experiments.config.training import AUGMENTATIONS, TrainingConfig
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"

@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from fer_experiments.config.folders import yaml_of
 from fer_experiments.config.marks import BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
-from fer_experiments.config.pixels import SEED, FinetuneConfig, PretrainConfig
+from fer_experiments.config.training import FinetuneConfig, PretrainConfig, TrainingConfig
 from fer_experiments.config.views import VIEWS
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `given` makes a field.
@@ -118,35 +118,6 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spatial", bool(yaml_of("head", self.name).get("spatial", False)))
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a head is fitted; and, where `unfreeze` says so, how backbone and head are trained together after that.
-
-    unfreeze: all, the number of upper layers of the backbone (of those with weights), or the name of the lowest one.
-    from_features: not on pixels, but on stored features: of what is above the only cut layer, which the head is fitted
-    on the output of.
-    """
-
-    learning_rate: float = given(1e-3, above=0)
-    batch_size: int = given(128, above=0)
-    epochs: int = given(50, above=0)
-    patience: int = given(10, least=0)
-    monitor: str = choice("val_loss", "val_loss", "val_accuracy")
-    optimizer: str = choice("adam", "adam", "adamw", "sgd")
-    precision: str = choice("float32", "float32", "mixed_bfloat16")
-    seed: int = given(0, least=0, most=SEED)
-    deterministic: bool = given(False, fixed="holds for a whole process, not for a trial in it")
-    smoke: bool = given(False, fixed="is for trying a command, not a setting of a fit")
-    unfreeze: Optional[str] = given(None, younger=None)
-    finetune: Optional[FinetuneConfig] = given(None, younger=None)
-    from_features: bool = given(False, younger=False)
-
-    @property
-    def on_pixels(self) -> bool:
-        """Whether what comes of it is a whole network, and no head on stored features."""
-        return self.unfreeze is not None and not self.from_features
 
 
 @dataclass(frozen=True)

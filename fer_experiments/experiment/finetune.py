@@ -82,7 +82,8 @@ def fine_tune_live(
     )
     echo(
         f"the head alone: validation accuracy {head:.4f}; fine-tuning {counts['backbone']:,} parameters of "
-        f"{config.backbone.name} and {counts['head']:,} of the head{on_devices(prepared.dataset, how)}; state in {shown(folder)}"
+        f"{config.backbone.name} and {counts['head']:,} of the head{on_devices(prepared.dataset, how)}; state in "
+        f"{shown(folder)}"
     )
     live = Live(run, how.epochs, echo, before)
     with holding(folder / "lock", f"{folder}: another process trains the same network"):

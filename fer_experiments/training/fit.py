@@ -41,7 +41,7 @@ def fit_head(
     """Fits a head with early stopping, and scores it on the validation split, averaged over the stored views.
 
     Without validation rows it has all its epochs, the last is the best, and there is no score. The losses of the
-    history include the L2 penalty, as minimised.
+    history include the L2 penalty, as minimised; those on validation images are of labels that are not smoothed.
 
     Args:
         features: of dataset.images, row by row.
@@ -65,11 +65,10 @@ def fit_head(
     if head.normalize and moments is None:
         moments = feature_moments(features, dataset.train)
     model = build_head(head, features.shapes, classes, moments=moments, precision=training.precision)
-    loss = keras.losses.BinaryCrossentropy() if classes == 2 else keras.losses.SparseCategoricalCrossentropy()
+    labels, loss = _targets(dataset.labels, classes, training.label_smoothing)
     model.compile(optimizer=build_optimizer(training.optimizer, training.learning_rate), loss=loss)
     if initial_weights is not None:
         model.set_weights(initial_weights)
-    labels = dataset.labels.astype("float32").reshape(-1, 1) if classes == 2 else dataset.labels.astype("int32")
     weights = np.array([(dataset.class_weight or {}).get(i, 1.0) for i in range(classes)], "float32")[dataset.labels]
     passes = Passes(model)
     train = load(features, dataset.train, passes.backend)
@@ -82,12 +81,14 @@ def fit_head(
     started = time.perf_counter()
     ending.on_train_begin()
     order = orders(len(train), len(features.views), training.seed)
+    shares = np.random.default_rng([training.seed, 1])
     for epoch in range(initial_epoch, training.epochs):
         ending.on_epoch_begin(epoch)
         logs = {"loss": math.nan, "accuracy": math.nan}
-        with closing(
-            passes.train(train, labels[dataset.train], weights[dataset.train], next(order), training.batch_size)
-        ) as calls:
+        others = [labels[dataset.train], weights[dataset.train]]
+        if training.mixup:
+            others.append(_shares(training.mixup, len(train), shares))
+        with closing(passes.train(train, others, next(order), training.batch_size)) as calls:
             for number, logs in enumerate(calls):
                 ending.on_train_batch_end(number, logs)
                 if model.stop_training:
@@ -110,6 +111,22 @@ def fit_head(
         val_labels=dataset.labels[dataset.val],
         seconds=time.perf_counter() - started,
     )
+
+
+def _targets(labels: np.ndarray, classes: int, smoothing: float) -> tuple[np.ndarray, keras.losses.Loss]:
+    """Labels, and the loss that takes them so."""
+    if classes == 2:
+        return labels.astype("float32").reshape(-1, 1), keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
+    if smoothing == 0:
+        return labels.astype("int32"), keras.losses.SparseCategoricalCrossentropy()
+    targets = np.eye(classes, dtype="float32")[labels]
+    return targets, keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+
+
+def _shares(alpha: float, rows: int, random: np.random.Generator) -> np.ndarray:
+    """What each row keeps of itself in an epoch, float32: half of it at the least, so that it keeps its label."""
+    share = random.beta(alpha, alpha, rows)
+    return np.maximum(share, 1 - share).astype("float32")
 
 
 def _early_stopping(training: TrainingConfig) -> keras.callbacks.EarlyStopping:

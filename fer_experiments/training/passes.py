@@ -20,21 +20,26 @@ AT_ONCE = 512  # rows that are predicted at once
 PIECE = 64 * 2**20  # bytes of features that a call takes with it where not all of them are on the device
 
 
+ACCURACIES = {
+    keras.losses.BinaryCrossentropy: keras.metrics.binary_accuracy,
+    keras.losses.SparseCategoricalCrossentropy: keras.metrics.sparse_categorical_accuracy,
+    keras.losses.CategoricalCrossentropy: keras.metrics.categorical_accuracy,
+}
+
+
 class Passes:
     """The passes of a Keras model of features, which is compiled with a loss and an optimizer."""
 
     def __init__(self, model: keras.Model) -> None:
-        self.model, self._loss = model, model.loss
+        self.model, self._loss, self._right = model, model.loss, ACCURACIES[type(model.loss)]
         self.backend = backends.of_keras()
-        binary = model.output_shape[-1] == 1
-        self._right = keras.metrics.binary_accuracy if binary else keras.metrics.sparse_categorical_accuracy
         model.optimizer.build(model.trainable_variables)
-        self._training = self.backend.training(model, self._measure)
+        self._training = self.backend.training(model, self._measure, _mixed)
         self._predicting = self.backend.predicting(model)
         self._steps = 1
 
     def train(
-        self, rows: Rows, labels: np.ndarray, weights: np.ndarray, order: np.ndarray, batch_size: int
+        self, rows: Rows, others: list[np.ndarray], order: np.ndarray, batch_size: int
     ) -> Generator[dict[str, float]]:
         """Trains on the rows at the places in `order`, batch after batch; after each call, loss and accuracy so far.
 
@@ -42,13 +47,13 @@ class Passes:
 
         Args:
             rows: of features.
-            labels: of each row, as the loss takes them.
-            weights: of each row in the loss, float32.
+            others: of each row: its label, as the loss takes it; its weight in the loss, float32; and, for mixup, the
+                share that it keeps of itself, float32: the rest is from the row as far from the batch's other end.
             order: int32.
             batch_size: in rows; the last batch may be smaller.
         """
         whole = len(order) // batch_size * batch_size
-        others = [np.concatenate([array] * len(rows.features.views)) for array in (labels, weights)]
+        others = [np.concatenate([array] * len(rows.features.views)) for array in others]
         sums, done = np.zeros(2), 0
         for batches in (order[:whole].reshape(-1, batch_size), order[None, whole:]):
             for arrays, extra, places, start, stop in self._calls(rows, others, batches):
@@ -72,12 +77,19 @@ class Passes:
     def evaluate(self, rows: Rows, labels: np.ndarray) -> dict[str, float]:
         """Loss, the model's penalties included, and accuracy on the rows as they are."""
         outputs = self.predict(rows)
-        loss = sum(map(float, self.model.losses), float(ops.convert_to_numpy(self._loss(labels, outputs))))
+        plain = type(self._loss)()  # labels that are smoothed are for training
+        loss = sum(map(float, self.model.losses), float(ops.convert_to_numpy(plain(labels, outputs))))
         return {"val_loss": loss, "val_accuracy": float(ops.mean(self._right(labels, outputs)))}
 
-    def _measure(self, outputs: Any, penalties: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
-        """Of a batch: the loss that is minimised; the same times its rows, and how many of them are right."""
-        loss = self._loss(labels, outputs, sample_weight=weights) + sum(penalties)
+    def _measure(self, outputs: Any, penalties: Any, labels: Any, weights: Any, *shares: Any) -> tuple[Any, Any]:
+        """Of a batch: the loss that is minimised; the same times its rows, and how many of them are right.
+
+        Of mixed rows, the labels are mixed as they are, and right is what says the label of a row itself.
+        """
+        parts = [(labels, weights)]
+        for share in shares:
+            parts = [(labels, share * weights), (ops.flip(labels, axis=0), (1 - share) * ops.flip(weights, axis=0))]
+        loss = sum(self._loss(of, outputs, sample_weight=by) for of, by in parts) + sum(penalties)
         right = ops.sum(ops.cast(self._right(labels, outputs), "float32"))
         return loss, ops.stack([loss * outputs.shape[0], right])
 
@@ -117,3 +129,12 @@ class Passes:
                 if number + 1 < len(pieces):
                     coming = ahead.submit(rows.take, filled[number + 1])
                 yield arrays, [other[filled[number]] for other in others], places, 0, len(piece)
+
+
+def _mixed(arrays: Any, labels: Any, weights: Any, *shares: Any) -> Any:
+    """A batch's features; with shares, each row mixed with the one as far from the other end (Zhang et al., 2018)."""
+    for share in shares:
+        own = [ops.reshape(share, (-1, *[1] * (len(array.shape) - 1))) for array in arrays]
+        whole = [ops.cast(array, "float32") for array in arrays]
+        arrays = [s * x + (1 - s) * ops.flip(x, axis=0) for s, x in zip(own, whole, strict=True)]
+    return arrays

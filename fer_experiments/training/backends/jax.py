@@ -16,11 +16,12 @@ Call = Callable[..., Any]
 on_device = jax.device_put
 
 
-def training(model: keras.Model, measure: Call) -> Call:
+def training(model: keras.Model, measure: Call, mixed: Call) -> Call:
     """As for TensorFlow; the model's variables are arguments, and are set to what comes back."""
 
     def objective(trainable: Any, fixed: Any, taken: Any, batch: Any) -> Any:
-        outputs, fixed, penalties = model.stateless_call(trainable, fixed, taken, training=True, return_losses=True)
+        given = mixed(taken, *batch)
+        outputs, fixed, penalties = model.stateless_call(trainable, fixed, given, training=True, return_losses=True)
         loss, measured = measure(outputs, penalties, *batch)
         return loss, (measured, fixed)
 

@@ -20,10 +20,11 @@ from fer_experiments.environment import gpus
 Call = Callable[..., Any]
 
 
-def training(model: keras.Model, measure: Call) -> Call:
+def training(model: keras.Model, measure: Call, mixed: Call) -> Call:
     """(arrays, others, places, start, stop) -> sums: trains the model on batches start to stop of `places`.
 
-    measure(outputs, *others) -> (mean loss, sums of a batch); others: of each place, as arrays: labels, weights.
+    measure(outputs, penalties, *others) -> (mean loss, sums of a batch); others: of each place, as arrays: labels,
+    weights, shares. mixed(arrays, *others): what the model is given of a batch's arrays.
     """
 
     def run(arrays: Any, others: Any, places: Any, start: Any, stop: Any) -> Any:
@@ -31,7 +32,7 @@ def training(model: keras.Model, measure: Call) -> Call:
             rows = places[number]
             taken, batch = _take(arrays, rows), _take(others, rows)
             with tf.GradientTape() as tape:
-                loss, measured = measure(model(taken, training=True), model.losses, *batch)
+                loss, measured = measure(model(mixed(taken, *batch), training=True), model.losses, *batch)
             weights = model.trainable_variables
             model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
             return number + 1, sums + measured

@@ -1,4 +1,4 @@
-"""The part of the schema that says how whole networks are trained on pixels."""
+"""The part of the schema that says how heads are fitted on features, and whole networks trained on pixels."""
 
 from __future__ import annotations
 
@@ -64,6 +64,39 @@ class FinetuneConfig(PixelsConfig):
 
     layer_decay: float = given(1.0, above=0, most=1)
     batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a head is fitted; and, where `unfreeze` says so, how backbone and head are trained together after that.
+
+    unfreeze: all, the number of upper layers of the backbone (of those with weights), or the name of the lowest one.
+    from_features: not on pixels, but on stored features: of what is above the only cut layer, which the head is fitted
+    on the output of. label_smoothing: share of each label that is spread over all classes; the losses on validation
+    images go without. mixup: both parameters of the beta distribution that the features and labels of two rows of a
+    batch are mixed by; 0 mixes none.
+    """
+
+    learning_rate: float = given(1e-3, above=0)
+    batch_size: int = given(128, above=0)
+    epochs: int = given(50, above=0)
+    patience: int = given(10, least=0)
+    monitor: str = choice("val_loss", "val_loss", "val_accuracy")
+    optimizer: str = choice("adam", "adam", "adamw", "sgd")
+    label_smoothing: float = given(0.0, least=0, below=1, younger=0.0)
+    mixup: float = given(0.0, least=0, younger=0.0)
+    precision: str = choice("float32", "float32", "mixed_bfloat16")
+    seed: int = given(0, least=0, most=SEED)
+    deterministic: bool = given(False, fixed="holds for a whole process, not for a trial in it")
+    smoke: bool = given(False, fixed="is for trying a command, not a setting of a fit")
+    unfreeze: Optional[str] = given(None, younger=None)
+    finetune: Optional[FinetuneConfig] = given(None, younger=None)
+    from_features: bool = given(False, younger=False)
+
+    @property
+    def on_pixels(self) -> bool:
+        """Whether what comes of it is a whole network, and no head on stored features."""
+        return self.unfreeze is not None and not self.from_features
 
 
 @dataclass(frozen=True)
