@@ -2,11 +2,11 @@
 
     python benchmarks/kill_finetune.py [--kills 10] [--seed 0] [training.from_features=true ...]
 
-`fer train training=finetune` of the pocket backbone on demo faces, training.deterministic on, runs once undisturbed, and
-then killed with SIGKILL at instants spread over its length, the same command each time, anew when it ends, until that
-many have struck. After every kill the store is whole and the state on disk can be read and is not behind the one before.
-In the end: one run finished, none left RUNNING, its curves and scores those of the undisturbed one, and so are weights,
-moments and averages, all to the last bit.
+`fer train training=finetune` of the pocket backbone on demo faces, training.deterministic on, runs once undisturbed,
+and then killed with SIGKILL at instants spread over its length, the same command each time, anew when it ends, until
+that many have struck. After every kill the store is whole, and the state on disk can be read and is not behind the one
+before. In the end: one run finished, none left RUNNING, its curves and scores those of the undisturbed one, and so are
+weights, moments and averages, all to the last bit.
 """
 
 from __future__ import annotations

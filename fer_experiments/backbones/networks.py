@@ -195,7 +195,7 @@ def _cut(trunk: keras.Model, cfg: BackboneConfig) -> keras.Model:
     )
 
 
-def _taking(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+def _taking(model: keras.Model, shape: tuple[int | None, ...]) -> keras.Model:
     """The model for images [b, *shape]; raises what its layers do where its weights depend on their size."""
     import keras
 

@@ -50,9 +50,8 @@ def run_pretrain(config: Config, *, parent: str | None = None, echo: Callable[[s
     ) as run:
         describe_run(run, dataset, described)
         live = Live(run, settings.epochs, echo)
-        echo(
-            f"training {settings.epochs} epochs on {len(dataset.train):,} faces{on_devices(dataset, settings)}; state in {folder}"
-        )
+        shared = on_devices(dataset, settings)
+        echo(f"training {settings.epochs} epochs on {len(dataset.train):,} faces{shared}; state in {folder}")
         result = pretrain(dataset, settings, checkpoint_dir=folder, on_epoch=live)
         live.tell_earlier(len(result.history))
         final = record(run, dataset, [result], result, logged=live.epochs)
