@@ -67,7 +67,7 @@ def test_all_folds_at_once_are_refused(probed: tuple[Config, pd.DataFrame, list[
         probe(compose([*SMALL, *places, "data.split=kfold", "data.fold=all"]))
 
 
-def test_the_strength_is_chosen_on_held_out_training_images():
+def test_the_strength_is_chosen_on_held_out_training_images(monkeypatch: pytest.MonkeyPatch):
     """Two of 200 columns tell; labels are noisy: what overfits loses."""
     random = np.random.default_rng(0)
     x = random.normal(size=(300, 200)).astype("float32")
@@ -77,6 +77,8 @@ def test_the_strength_is_chosen_on_held_out_training_images():
     probabilities, strength = _logistic(x, labels, asked, seed=0)
     assert STRENGTHS[0] < strength < 0.1 and probabilities.shape == (2000, 2)
     assert np.mean((probabilities[:, 1] > 0.5) == truth) > 0.65
+    monkeypatch.setattr(f"{_logistic.__module__}.STRENGTHS", np.append(STRENGTHS, -1.0))  # which scikit-learn refuses
+    assert _logistic(x, labels, asked, seed=0)[1] == strength  # what overfits more and more is not fitted
 
 
 def test_neighbours_are_by_angle_and_not_by_length():
