@@ -74,7 +74,7 @@ def test_a_sweep_its_promotion_and_predictions_need_no_tensorflow(tmp_path: Path
 
 
 def test_what_holds_of_heads_and_fits_and_several_devices_holds_with_jax():
-    tests = [f"tests/training/test_{name}.py" for name in ("fit", "heads", "pruning", "devices")]
+    tests = [f"tests/training/test_{name}.py" for name in ("fit", "mixup", "heads", "pruning", "devices")]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     by_two = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
