@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -185,13 +184,16 @@ def _cut(trunk: keras.Model, cfg: BackboneConfig) -> keras.Model:
     taken = trunk.input_shape[1:] if isinstance(trunk.input_shape, tuple) else ()
     if len(taken) == 3 and all(t in (None, w) for t, w in zip(taken, wanted, strict=True)):
         return cut
-    with suppress(Exception):  # each layer and backend has its own; the message below holds for all
-        if cfg.kind == "keras_file":
+    why = ""
+    if cfg.kind == "keras_file":
+        try:
             return _taking(cut, wanted)
+        except Exception as error:  # each layer and backend has its own
+            why = f", and cannot be rebuilt for that: {first_line(error, 200)}"
     shape = "x".join("any" if size is None else str(size) for size in taken) or "several inputs"
     raise UserError(
         f"backbone.input_size={cfg.input_size} and backbone.channels={cfg.channels}: {cfg.name} takes {shape} "
-        "(height x width x channels)"
+        f"(height x width x channels){why}"
     )
 
 
