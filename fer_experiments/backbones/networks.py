@@ -143,15 +143,23 @@ def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...], precision: 
 
 
 def in_precision(model: keras.Model, precision: str) -> keras.Model:
-    """A copy that computes by a dtype policy, whatever the model was made in, without optimizer and loss."""
+    """A copy that computes by a dtype policy, whatever the model was made in, without optimizer and loss.
+
+    What it takes is float32, or integers as before: a cut through a network of lower precision would round it.
+    """
     import keras
+
+    def taken(tensor: Any) -> Any:
+        dtype = "float32" if "float" in tensor.dtype else tensor.dtype
+        return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
 
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.Model):
             return in_precision(layer, precision)
         return layer.__class__.from_config({**layer.get_config(), "dtype": precision})
 
-    copy = keras.models.clone_model(model, clone_function=convert)
+    inputs = keras.tree.map_structure(taken, model.input)
+    copy = keras.models.clone_model(model, inputs, convert)
     copy = keras.Model(copy.input, copy.output, name=model.name)  # a clone is compiled as the model was
     copy.set_weights([np.asarray(weight, "float32") for weight in model.get_weights()])
     return copy

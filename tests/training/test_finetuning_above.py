@@ -148,6 +148,8 @@ def test_of_three_classes_in_mixed_precision_with_normalisations_as_asked(
     after = tuned(trunk, tmp_path, data(3), epochs=1, batch_norm=asked, precision="mixed_bfloat16").model
     assert after.output_shape == (None, 3)
     assert {each.compute_dtype for each in after._flatten_layers() if each.weights} == {"float32"}
+    models = [each for each in after._flatten_layers() if isinstance(each, keras.Model)]
+    assert len(models) > 1 and {tensor.dtype for each in models for tensor in each.inputs} == {"float32"}
     assert not np.array_equal(layer(before, "second").get_weights()[0], layer(after, "second").get_weights()[0])
     for old, new in zip(
         layer(before, "second_norm").get_weights(), layer(after, "second_norm").get_weights(), strict=True
