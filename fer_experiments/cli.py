@@ -13,7 +13,7 @@ from typing import Any
 
 from fer_experiments.ambient import check_backend, pin_warnings, speak_utf8
 from fer_experiments.errors import Refused, UserError
-from fer_experiments.quiet import silenced
+from fer_experiments.quiet import importing, silenced
 from fer_experiments.terminal import DASHES, fit, say
 from fer_experiments.termination import signals_as_exceptions
 
@@ -222,8 +222,7 @@ def _parser() -> argparse.ArgumentParser:
         for flag, said in verb.flags.items():
             sub.add_argument(f"--{flag}", action="store_true", help=said)
         if name == "train":
-            said = "one run for every combination: head=paper,pooled"
-            sub.add_argument("-m", "--multirun", action="store_true", help=said)
+            sub.add_argument("-m", "--multirun", action="store_true", help="one run a combination: head=paper,pooled")
         sub.set_defaults(form="table")
         for form in verb.forms:
             said = f"print {form.upper() if len(form) < 5 else form.title()}"
@@ -250,16 +249,17 @@ def _run(parsed: argparse.Namespace) -> int:
 
         for config in configs:
             check_needs(config, verb.needs)
-    if verb.backend:
-        with silenced():
-            import keras  # noqa: F401  takes seconds
     return _hand_over(verb, configs) if multirun else _hand_over(verb, *configs, **own)
 
 
 def _hand_over(verb: Verb, *arguments: Any, **own: Any) -> int:
     """Calls the room, imported here, so that only its own weight is carried; returns the exit code."""
     module, _, function = verb.room.partition(":")
-    said = getattr(import_module(f"fer_experiments.{module}"), function)(*arguments, **own)
+    with importing("keras"), silenced():
+        if verb.backend:
+            import keras  # noqa: F401  takes seconds
+        call = getattr(import_module(f"fer_experiments.{module}"), function)
+    said = call(*arguments, **own)
     if verb.prints:
         say(str(said))
     return said if isinstance(said, int) else 0

@@ -17,6 +17,7 @@ from filelock import FileLock
 from fer_experiments.config import Config, PathsConfig, TrackingConfig, mlruns_dir, without_password
 from fer_experiments.config.commands import command, mlflow_command, place
 from fer_experiments.errors import UserError, first_line
+from fer_experiments.quiet import importing
 from fer_experiments.terminal import say
 from fer_experiments.termination import check, held
 from fer_experiments.tracking import sqlite
@@ -74,10 +75,11 @@ def connect(config: Config) -> Store:
         return store
     for folder in (store.mlruns, database.parent):
         _check_writable(folder)
-    sqlite.create(database, store.mlruns / "artifacts")
-    with FileLock(f"{database}.lock"):
-        settle(database, store.mlruns, write=True)
-    _open(database, store)
+    with importing("mlflow"):
+        sqlite.create(database, store.mlruns / "artifacts")
+        with FileLock(f"{database}.lock"):
+            settle(database, store.mlruns, write=True)
+        _open(database, store)
     return store
 
 
@@ -97,8 +99,9 @@ def connect_existing(config: Config, *, write: bool = False) -> Store:
     if write or database is None:
         return connect(config)
     sqlite.check_readable(database)
-    settle(database, store.mlruns, write=False)
-    _open(database, store)
+    with importing("mlflow"):
+        settle(database, store.mlruns, write=False)
+        _open(database, store)
     return store
 
 
