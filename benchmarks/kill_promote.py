@@ -50,14 +50,15 @@ class Room:
         self.duration, self.after = self.promote(self.runs[0])
 
     def promote(self, run: str) -> tuple[float, float]:
-        """Promotes a run; returns the seconds that it took, and how many of them after the registration."""
-        started = registered = time.monotonic()
+        """Promotes a run; returns the seconds until its last line, and how many of them after the registration."""
+        started = registered = last = time.monotonic()
         promotion = self.start(run)
         for line in promotion.stdout:
+            last = time.monotonic()
             if line.startswith("registered as"):
-                registered = time.monotonic()
+                registered = last
         assert promotion.wait() == 0
-        return time.monotonic() - started, time.monotonic() - registered
+        return last - started, last - registered
 
     def command(self, run: str) -> list[str]:
         """Arguments that promote a run."""

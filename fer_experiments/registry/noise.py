@@ -50,6 +50,7 @@ def repeat(config: Config, run_id: str = "", count: str = "10", echo: Callable[[
         tags = {tracking.SEEDS: run_id, **preparations.of(candidate.config).tags}
         name = f"seeds of {candidate.name}"
         with tracking.start_run(store, "train", name, tags=tags, system_metrics=False) as run:
+            run.log_environment()
             fits = _fits(candidate, int(count), preparations, run, echo)
             _report(fits, candidate, run, echo)
     echo(f"beside others: {command('compare', run_id, config=config)}")

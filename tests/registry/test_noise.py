@@ -116,6 +116,8 @@ def test_a_model_of_seven_classes_is_tested_gated_and_asked_by_class(room: Room)
     config = compose(["promote=default", "promote.seeds=1", "tracking.system_metrics=false", *gate, *words])
     version = promote(config, run_id=room.run.run_id, echo=lambda line: None)
     assert version is not None and version.name == "fer-demo"
+    (row,) = entries(config, ["fer-demo"])  # its head was fitted under the seeds' run
+    assert row.hardware is not None and row.hardware == entries(config, [room.run.run_id])[0].hardware
     asked = [c["asked"] for c in json.loads(tracking.artifact_text(room.store, version.run_id, "gate.json") or "")]
     recalls = [f"recall of {name} at least {0.1 if name == 'happy' else 0}" for name in EMOTIONS]
     assert sorted(word for word in asked if word.startswith("recall")) == sorted(recalls)

@@ -61,7 +61,7 @@ def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_on
             workers = {child.pid for child in raylet.children(recursive=True)}
             if any(json.loads(run.tags["fer.process"])["pid"] in workers for run in running):
                 break
-            time.sleep(0.05)
+            time.sleep(0.3)
         cluster.remove_node(cluster.nodes[0], allow_graceful=False)  # its processes are killed with -9
 
     killing = threading.Thread(target=kill_at_work)
