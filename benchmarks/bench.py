@@ -66,6 +66,7 @@ FIGURES: list[tuple[str, str, Callable[[Any], float], float, str]] = [
     ("fer --help", "start", _seconds("fer --help"), 0.3, "s"),
     ("a mistake in an override", "start", _seconds("a mistake in an override"), 1, "s"),
     ("fer sweep, to its first fit", "start", _seconds("fer sweep, to its first fit"), 10, "s"),
+    ("fer sweep of FER2013, to its first fit", "start", _seconds("fer sweep of FER2013, to its first fit"), 10, "s"),
     ("fer predict", "start", _seconds("fer predict"), 6, "s"),
 ]  # fmt: skip
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from flat_cost import measure
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from fer_experiments.config.compose import compose
 from fer_experiments.environment import hardware
@@ -85,6 +86,10 @@ def picture(found: dict[str, Any]) -> Figure:
     second.set(xlabel="trials", ylabel="seconds outside the fits", xscale="log", yscale="log")
     third.bar([str(row["workers"]) for row in found["workers"]], [row["whole_s"] for row in found["workers"]])
     third.set(xlabel="worker processes", ylabel="seconds of eight trials")
+    for axis in (first.xaxis, first.yaxis, second.xaxis, second.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_formatter(NullFormatter())
     for axes in (first, second, third):
         finish(axes)
     machine = found["hardware"]

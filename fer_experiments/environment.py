@@ -93,7 +93,8 @@ def _git(root: Path, *arguments: str) -> str:
 @cache
 def versions() -> dict[str, str]:
     """Python and every installed distribution with its version, by name."""
-    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    read = [distribution.metadata for distribution in metadata.distributions()]  # read anew each time it is asked for
+    installed = {each["Name"].lower(): each["Version"] for each in read if each["Name"]}
     return {"python": platform.python_version(), **dict(sorted(installed.items()))}
 
 

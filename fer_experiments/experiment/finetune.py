@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Echo = Callable[[str], None]
 
 
+REFIT = "fer.refit"  # tag of a run: `fit_digest` of its only fit, which promotions and `fer seeds` take from there
+
+
 def fit_digest(config: Config, tags: dict[str, str]) -> str:
     """What makes two fits the same: config (head, training, seed), and the fingerprints of what they were made of."""
     own = flatten({section: to_dict(config)[section] for section in FITTED_SECTIONS})

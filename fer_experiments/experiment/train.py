@@ -11,7 +11,7 @@ from fer_experiments.backbones.networks import Backbone, seen_near_twins
 from fer_experiments.config import Config, flatten, recorded
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
-from fer_experiments.experiment.finetune import fine_tune_live, unfrozen
+from fer_experiments.experiment.finetune import REFIT, fine_tune_live, fit_digest, unfrozen
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.pretrain import run_pretrain
 from fer_experiments.experiment.record import describe_run, live_epochs, record
@@ -32,7 +32,8 @@ def train(config: Config, *, parent: str | None = None, echo: Echo = say) -> dic
     prepared = prepare(config, echo)
     config = prepared.config
     name = f"{config.backbone.name}-{config.head.name}"
-    with tracking.start_run(store, "train", name, recorded(config), tags=prepared.tags, parent=parent) as run:
+    tags = {**prepared.tags, REFIT: fit_digest(config, prepared.tags)}
+    with tracking.start_run(store, "train", name, recorded(config), tags=tags, parent=parent) as run:
         describe_run(run, prepared.dataset, recorded(config))
         fits, final = fit_and_record(run, prepared, config, echo, description=config.head.name)
         run.log_metrics({"time/total_s": time.perf_counter() - started})

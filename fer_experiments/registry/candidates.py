@@ -13,7 +13,7 @@ from fer_experiments.config import Config, check, experiment, from_dict, read_ya
 from fer_experiments.config.commands import command, ui_command
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
-from fer_experiments.experiment.finetune import fit_digest
+from fer_experiments.experiment.finetune import REFIT, fit_digest
 from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.experiment.train import fit_and_record
@@ -140,8 +140,8 @@ def refit_all(
 ) -> list[Refitted]:
     """Fits every candidate with every seed, each a run under the promotion's; returns them, the best mean first.
 
-    A refit that is on record, by an earlier promotion that was stopped or tried, is taken from there. A candidate with
-    a fit that fails is left out.
+    A fit that is on record, by `fer train` or an earlier promotion that was stopped or tried, is taken from there. A
+    candidate with a fit that fails is left out.
 
     Raises:
         UserError: none is left.
@@ -184,7 +184,7 @@ def refit(
     """
     config = replace(candidate.config, training=replace(candidate.config.training, seed=seed), promote=None, gate=None)
     digest = fit_digest(config, prepared.tags)
-    for found in tracking.find_runs(parent.store, {"fer.refit": digest}, "FINISHED"):
+    for found in tracking.find_runs(parent.store, {REFIT: digest}, "FINISHED"):
         if objective is None or objective in found.metrics:
             return found.run_id, found.metrics.get(objective or "", math.nan), f"on record as run {found.run_id[:8]}"
     try:
@@ -193,7 +193,7 @@ def refit(
             "train" if objective else "refit",
             label,
             recorded(config),
-            tags={**prepared.tags, "fer.refit": digest},
+            tags={**prepared.tags, REFIT: digest},
             parent=parent.id,
         ) as run:
             describe_run(run, prepared.dataset, recorded(config))

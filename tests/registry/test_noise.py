@@ -17,12 +17,19 @@ from fer_experiments.data import open_test_split
 from fer_experiments.data.faces import EMOTIONS
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.evaluation.seeds import spread
+from fer_experiments.experiment.finetune import REFIT
 from fer_experiments.experiment.train import train
 from fer_experiments.registry import noise
 from fer_experiments.registry.promote import promote
 from fer_experiments.report.entries import entries
 from fer_experiments.serving.loading import load_model
 from fer_experiments.tracking import FoundRun, Store, find_runs
+from fer_experiments.tracking.store import client_of
+
+SMALL = [
+    "data=demo", "data.classes=null", "data.demo_size=1000", "backbone=pocket", "training.epochs=6",
+    "tracking.system_metrics=false",
+]  # fmt: skip
 
 
 class Room(NamedTuple):
@@ -44,11 +51,11 @@ class Room(NamedTuple):
 def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
     folder = tmp_path_factory.mktemp("seeds")
     paths = [f"paths.mlruns={folder}/mlruns", f"paths.cache={folder}/cache"]
-    small = ["data.demo_size=1000", "training.epochs=6", "tracking.system_metrics=false"]
-    made = compose(["data=demo", "data.classes=null", "backbone=pocket", "head=pooled", *small, *paths])
+    made = compose([*SMALL, "head=pooled", *paths])
     train(made, echo=lambda line: None)
     store = tracking.connect(made)
     (run,) = find_runs(store)
+    client_of(store).delete_tag(run.run_id, REFIT)  # as runs of earlier versions are: fitted again
     config = compose(["promote=default", "tracking.system_metrics=false", *paths])
     said: list[str] = []
     noise.repeat(config, run.run_id, "3", said.append)
@@ -76,6 +83,19 @@ def test_the_seed_that_the_run_had_comes_to_the_same(room: Room):
     first = room.children(room.parents()[0])[0]
     assert room.run.params["training.seed"] == "0"
     assert first.metrics["final/val_loss"] == pytest.approx(room.run.metrics["final/val_loss"], abs=2e-3)
+
+
+def test_what_the_run_itself_came_to_is_not_fitted_again(room: Room):
+    words = [f"paths.{name}={getattr(room.config.paths, name)}" for name in ("mlruns", "cache")]
+    train(compose([*SMALL, "head=linear", *words]), echo=lambda line: None)
+    (own,) = [run for run in find_runs(room.store, {"fer.kind": "train"}) if run.params.get("head.name") == "linear"]
+    said: list[str] = []
+    noise.repeat(room.config, own.run_id, "2", said.append)
+    assert any("seed 0: final/val_accuracy" in line and f"on record as run {own.run_id[:8]}" in line for line in said)
+    (parent,) = [run for run in find_runs(room.store) if run.tags.get("fer.seeds") == own.run_id]
+    assert [run.params["training.seed"] for run in room.children(parent)] == ["1"]
+    fits = pd.read_csv(io.StringIO(tracking.artifact_text(room.store, parent.run_id, "seeds.csv") or ""))
+    assert fits["run_id"][0] == own.run_id and fits["final/val_loss"][0] == own.metrics["final/val_loss"]
 
 
 def test_a_comparison_shows_the_spread_of_the_run_and_of_its_repetition(room: Room):

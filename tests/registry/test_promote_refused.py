@@ -49,7 +49,7 @@ def test_a_dry_run_says_what_would_happen_and_registers_nothing(room: Room, caps
 def test_a_worse_model_is_refused_with_each_reason(room: Room, first_again: None, capsys: pytest.CaptureFixture[str]):
     bad = ["data=demo", "data.demo_size=1500", "backbone=pocket", "head=linear", "training.epochs=1"]
     train(compose([*bad, "training.learning_rate=1e-6", *room.options]), echo=lambda line: None)
-    worse = [run for run in room.runs(kind="train") if "fer.refit" not in run.tags][-1]
+    worse = [run for run in room.runs(kind="train") if "mlflow.parentRunId" not in run.tags][-1]
     before, aliases = models.versions(room.store, MODEL), room.aliases()
     options = [f"run={worse.run_id}", "promote.seeds=1", "+gate.ceilings.brier_score=0.01", *FEW, *room.options]
     assert cli.main(["promote", *options]) == 3
