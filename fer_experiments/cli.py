@@ -255,7 +255,7 @@ def _run(parsed: argparse.Namespace) -> int:
 def _hand_over(verb: Verb, *arguments: Any, **own: Any) -> int:
     """Calls the room, imported here, so that only its own weight is carried; returns the exit code."""
     module, _, function = verb.room.partition(":")
-    with importing("keras"), silenced():
+    with importing("keras", freeze=True), silenced():
         if verb.backend:
             import keras  # noqa: F401  takes seconds
         call = getattr(import_module(f"fer_experiments.{module}"), function)

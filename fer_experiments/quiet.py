@@ -35,10 +35,13 @@ def silenced() -> Iterator[None]:
 
 
 @contextmanager
-def importing(library: str) -> Iterator[None]:
-    """Looks for no garbage while the block imports a library, and never in what is there at its end.
+def importing(library: str, *, freeze: bool = False) -> Iterator[None]:
+    """Looks for no garbage while the block imports a library, unless it is there already.
 
     Python would look through a growing heap again and again: a seventh of the time that TensorFlow and MLflow take.
+
+    Args:
+        freeze: never looks in what is there at the block's end either; for processes that are this program's alone.
     """
     if library in sys.modules:
         yield
@@ -48,6 +51,7 @@ def importing(library: str) -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        if freeze:
+            gc.freeze()
         if was:
             gc.enable()

@@ -11,7 +11,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 libraries = ["mlflow.store.tracking.sqlalchemy_store", "sklearn.metrics", "matplotlib.figure"]
 if os.environ["KERAS_BACKEND"] == "tensorflow":  # JAX has threads, of which a fork has none
     libraries.append("keras")
-with silenced(), importing("mlflow"):
+with silenced(), importing("mlflow", freeze=True):
     for library in libraries:
         with suppress(Exception):  # the call that needs it will say why
             import_module(library)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Echo = Callable[[str], None]
 
 
-REFIT = "fer.refit"  # tag of a run: `fit_digest` of its only fit, which promotions and `fer seeds` take from there
+REFIT = "fer.refit"  # tag of a run: `fit_digest` of what it fits, which promotions and `fer seeds` take from there
 
 
 def fit_digest(config: Config, tags: dict[str, str]) -> str:
