@@ -13,7 +13,7 @@ from typing import Any
 
 from fer_experiments.ambient import check_backend, pin_warnings, speak_utf8
 from fer_experiments.errors import Refused, UserError
-from fer_experiments.quiet import importing, silenced
+from fer_experiments.quiet import importing, own_process, silenced
 from fer_experiments.terminal import DASHES, fit, say
 from fer_experiments.termination import signals_as_exceptions
 
@@ -136,8 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         speak_utf8()
+        own_process()
     pin_warnings()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = f"fer {words[0]}" if words and words[0] in VERBS else "fer"
     try:
@@ -255,7 +255,7 @@ def _run(parsed: argparse.Namespace) -> int:
 def _hand_over(verb: Verb, *arguments: Any, **own: Any) -> int:
     """Calls the room, imported here, so that only its own weight is carried; returns the exit code."""
     module, _, function = verb.room.partition(":")
-    with importing("keras", freeze=True), silenced():
+    with importing("keras"), silenced():
         if verb.backend:
             import keras  # noqa: F401  takes seconds
         call = getattr(import_module(f"fer_experiments.{module}"), function)

@@ -4,14 +4,14 @@ import os
 from contextlib import suppress
 from importlib import import_module
 
-from fer_experiments.quiet import importing, silenced
+from fer_experiments.quiet import importing, own_process, silenced
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+own_process()
 libraries = ["mlflow.store.tracking.sqlalchemy_store", "sklearn.metrics", "matplotlib.figure"]
 if os.environ["KERAS_BACKEND"] == "tensorflow":  # JAX has threads, of which a fork has none
     libraries.append("keras")
-with silenced(), importing("mlflow", freeze=True):
+with silenced(), importing("mlflow"):
     for library in libraries:
         with suppress(Exception):  # the call that needs it will say why
             import_module(library)
