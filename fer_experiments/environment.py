@@ -94,7 +94,7 @@ def _git(root: Path, *arguments: str) -> str:
 def versions() -> dict[str, str]:
     """Python and every installed distribution with its version, by name."""
     read = [distribution.metadata for distribution in metadata.distributions()]  # read anew each time it is asked for
-    installed = {each["Name"].lower(): each["Version"] for each in read if each["Name"]}
+    installed = {each["Name"].lower(): each["Version"] for each in read if each and each["Name"]}
     return {"python": platform.python_version(), **dict(sorted(installed.items()))}
 
 

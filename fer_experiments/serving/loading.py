@@ -18,7 +18,7 @@ from fer_experiments.config import Config, cache_dir
 from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.files import temporary_folder
-from fer_experiments.quiet import silenced
+from fer_experiments.quiet import importing, silenced
 from fer_experiments.tracking import Store, models
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def loading(config: Config, version: Version, folder: Path) -> Iterator[None]:
     Raises:
         UserError: files that are no model of this program.
     """
-    with silenced():  # lines that TensorFlow writes when it is imported
+    with silenced(), importing("keras"):  # lines that TensorFlow writes when it is imported
         import keras  # noqa: F401
     try:
         with warnings.catch_warnings(record=True):  # MLflow would have type hints, with which it reads lists slowly

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from fer_experiments.errors import UserError
+from fer_experiments.quiet import importing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +119,8 @@ def create(database: Path, artifacts: Path) -> None:
         if database.is_file():
             check_writable(database)
             return
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+        with importing("mlflow"):
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         unfinished = database.with_name(f"{database.name}.new")
         for left in (unfinished, database.with_name(f"{unfinished.name}-journal")):

@@ -75,11 +75,10 @@ def connect(config: Config) -> Store:
         return store
     for folder in (store.mlruns, database.parent):
         _check_writable(folder)
-    with importing("mlflow"):
-        sqlite.create(database, store.mlruns / "artifacts")
-        with FileLock(f"{database}.lock"):
-            settle(database, store.mlruns, write=True)
-        _open(database, store)
+    sqlite.create(database, store.mlruns / "artifacts")
+    with FileLock(f"{database}.lock"):
+        settle(database, store.mlruns, write=True)
+    _open(database, store)
     return store
 
 
@@ -99,9 +98,8 @@ def connect_existing(config: Config, *, write: bool = False) -> Store:
     if write or database is None:
         return connect(config)
     sqlite.check_readable(database)
-    with importing("mlflow"):
-        settle(database, store.mlruns, write=False)
-        _open(database, store)
+    settle(database, store.mlruns, write=False)
+    _open(database, store)
     return store
 
 
@@ -212,9 +210,10 @@ def _check_writable(folder: Path) -> None:
 
 def client_of(store: Store) -> MlflowClient:
     """MLflow's own client, which does not leave this room; cheap, MLflow shares the connections within a process."""
-    from mlflow import MlflowClient
+    with importing("mlflow"):
+        from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=store.uri)
+        client = MlflowClient(tracking_uri=store.uri)  # which imports what is behind the address
     return client if sqlite.database_of(store.uri) is None else cast("MlflowClient", _Uninterrupted(client))
 
 
