@@ -18,6 +18,8 @@ MOVED := $(shell [ ! -e .venv/bin/fer ] || grep -qF "$(CURDIR)/.venv/bin/" .venv
 FIND_PYTHON = for p in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then echo $$p; break; fi; done
 export MLFLOW_DISABLE_TELEMETRY := true
+# Where Python is told to keep no bytecode, as in many images of containers, each start compiles all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -33,7 +35,7 @@ $(STAMP): $(LOCK) pyproject.toml $(MOVED)
 	echo "setup: $$($$python --version), $(LOCK)"; \
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$python -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r $(LOCK) \
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r $(LOCK) \
 		|| $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e . \
 		|| $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .

@@ -1,10 +1,11 @@
-"""Whether features made in bfloat16 change what a head comes to: paired over seeds, on real faces.
+"""Whether features made in bfloat16, or heads fitted in it, come to something else: paired over seeds, on real faces.
 
-    FER2013=<zip, csv or folder> python benchmarks/compare_precisions.py [--limit 4000] [--seeds 5] [--json out.json]
+    FER2013=<zip, csv or folder> python benchmarks/compare_precisions.py [--of training] [--limit 4000] [--seeds 5] \
+        [--json out.json]
 
-Each backbone and head is fitted on features in float32 and in bfloat16 with the same seeds. A line a pair: the mean
-validation accuracy of both, the mean difference over seeds with its 95 % interval (t), and how many images each fit
-classifies otherwise, beside how many two seeds do on the same features.
+Each backbone and head is fitted with its features, or --of training itself, in float32 and in bfloat16, with the same
+seeds. A line a pair: the mean validation accuracy of both, the mean difference over seeds with its 95 % interval (t),
+and how many images each fit classifies otherwise, beside how many two seeds do on the same features.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BACKBONES = {
         f"backbone.weights={SHARED}/inception_v3_imagenet_mixed8.keras",
     ],
 }
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = {"features": ("float32", "bfloat16"), "training": ("float32", "mixed_bfloat16")}
 
 
 def predicted(prepared: Prepared, config: Config) -> np.ndarray:
@@ -57,23 +58,25 @@ def compare(prepared: dict[str, Prepared], seeds: int) -> dict[str, Any]:
         ]
         for precision, each in prepared.items()
     }
-    dataset = prepared["float32"].dataset
+    exact, rough = prepared
+    dataset = prepared[exact].dataset
     labels = dataset.labels[dataset.val]
     accuracy = {precision: [float(np.mean(c == labels)) for c in classes] for precision, classes in said.items()}
-    differences = np.subtract(accuracy["bfloat16"], accuracy["float32"])
+    differences = np.subtract(accuracy[rough], accuracy[exact])
     half = float(stats.t.ppf(0.975, seeds - 1) * differences.std(ddof=1) / np.sqrt(seeds))
     return {
         "images": len(labels),
         "accuracy": accuracy,
         "difference": float(differences.mean()),
         "interval": [float(differences.mean()) - half, float(differences.mean()) + half],
-        "otherwise": otherwise(said["float32"], said["bfloat16"]),
-        "between_seeds": float(np.mean([otherwise([a], [b]) for a, b in pairwise(said["float32"])])),
+        "otherwise": otherwise(said[exact], said[rough]),
+        "between_seeds": float(np.mean([otherwise([a], [b]) for a, b in pairwise(said[exact])])),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--of", choices=list(PRECISIONS), default="features")
     parser.add_argument("--limit", type=int, default=4000, help="images of each split")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", default="fer2013")
@@ -89,10 +92,10 @@ def main() -> None:
         for backbone in options.backbones:
             for head in options.heads:
                 own = [*BACKBONES[backbone], f"head={head}", *paths, *options.overrides]
-                prepared = {p: prepare(compose([*own, f"features.precision={p}"])) for p in PRECISIONS}
+                prepared = {p: prepare(compose([*own, f"{options.of}.precision={p}"])) for p in PRECISIONS[options.of]}
                 found = {"backbone": backbone, "head": head, **compare(prepared, options.seeds)}
                 results.append(found)
-                ours, theirs = (np.mean(found["accuracy"][p]) for p in PRECISIONS)
+                ours, theirs = (np.mean(found["accuracy"][p]) for p in PRECISIONS[options.of])
                 low, high = found["interval"]
                 print(
                     f"{backbone:<13} {head:<6} float32 {ours:.4f}  bfloat16 {theirs:.4f}  difference "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import shutil
 import sys
@@ -10,11 +11,21 @@ from pathlib import Path
 from fer_experiments import environment, tracking
 from fer_experiments.backbones.hub import how_to_install, is_installed
 from fer_experiments.backbones.weights import public_weights, weights_file
-from fer_experiments.config import BackboneConfig, Config, cache_dir, mlruns_dir, options, yaml_of
+from fer_experiments.config import (
+    BackboneConfig,
+    Config,
+    HeadConfig,
+    TrainingConfig,
+    cache_dir,
+    mlruns_dir,
+    options,
+    yaml_of,
+)
 from fer_experiments.config.commands import command, get_data_command, is_checkout
 from fer_experiments.errors import UserError
 from fer_experiments.features.engine import decisions
 from fer_experiments.terminal import size, table
+from fer_experiments.training import precision
 
 PACKAGES = ("tensorflow", "keras", "keras-tuner", "mlflow", "numpy")
 LOW_DISK = 5e9  # bytes
@@ -24,7 +35,7 @@ def report(config: Config) -> str:
     """Python, backend and devices, CPU, memory, disk, tracking store, FER2013, weights; then the remedies."""
     missing: list[str] = []
     lines = [
-        *_software(),
+        *_software(missing),
         *_machine(config, missing),
         *_disk(config, missing),
         *_store(config, missing),
@@ -35,7 +46,12 @@ def report(config: Config) -> str:
     return "\n".join([*text, "", "Missing", *remedies])
 
 
-def _software() -> list[tuple[str, str]]:
+def _software(missing: list[str]) -> list[tuple[str, str]]:
+    import keras
+
+    if not Path(importlib.util.cache_from_source(keras.__file__)).is_file():
+        compile_all = f"{sys.executable} -m compileall -q -j 0 {Path(keras.__file__).parents[1]}"
+        missing.append(f"bytecode of the packages: each command compiles all that it imports anew; `{compile_all}`")
     known = environment.versions()
     packages = ", ".join(f"{name} {known.get(name, 'absent')}" for name in PACKAGES)
     return [("Python", f"{platform.python_version()} ({sys.executable})"), ("Packages", packages)]
@@ -52,15 +68,15 @@ def _machine(config: Config, missing: list[str]) -> list[tuple[str, str]]:
         install = "make setup" if is_checkout() else "pip install 'fer-experiments[gpu]'"
         missing.append(f"{backend} sees no GPU, but there is one: `{install}`")
     features = here["cpu_features"]
-    fast = {"avx512_bf16", "amx_bf16"} & set(features)
-    hint = " (training.precision=mixed_bfloat16 pays off)" if fast else ""
     auto = decisions(config.features)[0]
+    heads = precision.decisions(TrainingConfig(), HeadConfig(name="conv", spatial=True))[0]
     return [
         ("Backend", f"{backend}, devices {', '.join(devices)}"),
         ("GPU", ", ".join(gpus) or "none"),
         ("CPU", f"{here['cpu']}, {here['cores']} cores, {here['memory_gb']} GB memory"),
-        ("", f"{' '.join(features) or 'no known instruction sets'}{hint}"),
+        ("", " ".join(features) or "no known instruction sets"),
         ("Features", f"features.engine={auto.engine}, features.precision={auto.precision}"),
+        ("Heads", f"of maps training.precision={heads.precision}, others float32"),
     ]
 
 

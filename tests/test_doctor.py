@@ -1,3 +1,4 @@
+import importlib.util
 import os
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 from fer_experiments import environment
 from fer_experiments.config import Config, PathsConfig, TrackingConfig
 from fer_experiments.doctor import report
+from fer_experiments.training import precision
 
 
 @pytest.fixture
@@ -29,6 +31,21 @@ def test_one_screen_says_what_is_there(config):
         assert line(text, start)
     assert keras.distribution.list_devices()[0] in line(text, "Backend")
     assert "not there yet, the first run creates it" in line(text, "Tracking")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_packages_without_bytecode_are_missing_it(config, tmp_path, monkeypatch, there):
+    file = tmp_path / "keras.pyc"
+    if there:
+        file.write_bytes(b"")
+    monkeypatch.setattr(importlib.util, "cache_from_source", lambda path: str(file))
+    assert (" -m compileall -q -j 0 " in report(config)) == (not there)
+
+
+def test_heads_of_maps_are_fitted_in_bfloat16_where_that_is_faster(config, monkeypatch):
+    for fast, expected in (True, "mixed_bfloat16"), (False, "float32"):
+        monkeypatch.setattr(precision, "computes_products_in_bfloat16", lambda fast=fast: fast)
+        assert f"training.precision={expected}," in line(report(config), "Heads")
 
 
 def test_looking_creates_nothing(config, tmp_path):

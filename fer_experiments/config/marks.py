@@ -13,6 +13,8 @@ PLACE = "place"  # where things lie and run, and how fast they are made: changes
 BUDGET = "budget"  # when a sweep ends, or that it begins anew: changes no trial's result
 ASIDE = "aside"  # a label, or what is done with the result
 
+AUTO = "auto"  # what is decided once for all that stands on it
+
 
 def given(default: Any, **marks: Any) -> Any:
     """A field and what it says of itself; `checks`, `overrides` and `parts` read it.

@@ -13,14 +13,13 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 from fer_experiments.config.folders import yaml_of
-from fer_experiments.config.marks import BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
+from fer_experiments.config.marks import AUTO, BUDGET, FITTED, PLACE, PREPARED, TASK, choice, given, literal, section
 from fer_experiments.config.training import FinetuneConfig, PretrainConfig, TrainingConfig
 from fer_experiments.config.views import VIEWS
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `given` makes a field.
 # ruff: noqa: UP045, RUF009
 
-AUTO = "auto"  # what is decided once for all that stands on it
 ALL_FOLDS = "all"
 TRAIN_VAL = "train+val"
 PREFER = ("best", "simple", "fast")

@@ -7,7 +7,7 @@ from typing import Optional
 
 from omegaconf import MISSING
 
-from fer_experiments.config.marks import ASIDE, choice, given, literal
+from fer_experiments.config.marks import ASIDE, AUTO, choice, given, literal
 
 # Optional[...] and not `X | None`: OmegaConf 2.3 reads the annotations of structured configs. `given` makes a field.
 # ruff: noqa: UP045, RUF009
@@ -85,7 +85,7 @@ class TrainingConfig:
     optimizer: str = choice("adam", "adam", "adamw", "sgd")
     label_smoothing: float = given(0.0, least=0, below=1, younger=0.0)
     mixup: float = given(0.0, least=0, younger=0.0)
-    precision: str = choice("float32", "float32", "mixed_bfloat16")
+    precision: str = choice(AUTO, AUTO, "float32", "mixed_bfloat16", undecided=AUTO)
     seed: int = given(0, least=0, most=SEED)
     deterministic: bool = given(False, fixed="holds for a whole process, not for a trial in it")
     smoke: bool = given(False, fixed="is for trying a command, not a setting of a fit")

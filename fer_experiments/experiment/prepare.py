@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from fer_experiments.config.parts import PREPARED_SECTIONS
 from fer_experiments.data import Dataset, load_dataset, remarks
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor, Shared, open_executor
+from fer_experiments.features import engine
 from fer_experiments.features.cache import FeatureSet, Unstored, decided, extract_features, features_fingerprint
-from fer_experiments.features.engine import decisions
 from fer_experiments.features.travel import Travelling, pack
 from fer_experiments.terminal import say
+from fer_experiments.training import precision
 from fer_experiments.training.finetuning import passed
 from fer_experiments.training.fit import feature_moments
 from fer_experiments.training.heads import Moments
@@ -119,12 +121,14 @@ class Preparations:
         return self._prepared[key]
 
     def decided(self, config: Config, begun: Callable[[Config], bool] = lambda config: False) -> Config:
-        """The config with what `auto` in its features comes to; begun: with which it was begun already."""
-        for choice in decisions(config.features):
-            if begun(replace(config, features=choice)):
-                return replace(config, features=choice)
+        """The config with what `auto` comes to in it; begun: with which it was begun already."""
+        ways = precision.decisions(config.training, config.head)
+        for features, training in product(engine.decisions(config.features), ways):
+            if begun(chosen := replace(config, features=features, training=training)):
+                return chosen
         made_of = _made_of(config, self.dataset(config))
-        return replace(config, features=decided(*made_of, echo=self._echo, executor=_spread(self._executor)))
+        features = decided(*made_of, echo=self._echo, executor=_spread(self._executor))
+        return replace(config, features=features, training=ways[0])
 
     def tags(self, config: Config) -> dict[str, str]:
         """The fingerprints of data and features of a decided config, as tags of a run; nothing is computed."""

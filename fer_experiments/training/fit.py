@@ -21,6 +21,7 @@ from fer_experiments.errors import FitError, UserError
 from fer_experiments.training.heads import Moments, build_head
 from fer_experiments.training.optimizer import build_optimizer
 from fer_experiments.training.passes import Passes
+from fer_experiments.training.precision import decisions
 from fer_experiments.training.result import TrainingResult
 from fer_experiments.training.rows import Features, load
 
@@ -60,6 +61,7 @@ def fit_head(
     """
     if dataset.folds:
         raise UserError("data.fold=all: a fit is of one fold; give it each of dataset.parts()")
+    training = decisions(training, head)[0]
     make_reproducible(training)
     classes = len(dataset.classes)
     if head.normalize and moments is None:

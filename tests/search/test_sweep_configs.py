@@ -18,6 +18,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.features import engine
 from fer_experiments.search.state import State
+from fer_experiments.training import precision
 
 MIXED = """\
 defaults:
@@ -167,6 +168,22 @@ def test_a_sweep_goes_on_with_the_engine_that_it_began_with(tmp_path: Path, monk
 def _engine_of_trials(config: Config, state: State) -> set[tuple[str, str]]:
     runs = runs_of(config, sweep_id=state.id, kind="trial")
     return {(run.params["features.engine"], run.params["features.precision"]) for run in runs}
+
+
+def test_a_sweep_goes_on_with_the_precision_that_it_began_with(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    entry = "head.l2: {type: choice, values: [1.0e-3, 1.0e-2, 1.0e-1]}"
+    conv = [f"paths.mlruns={tmp_path}/mlruns", paths[1], "head=conv", "head.filters=[4,4]"]
+    monkeypatch.setattr(precision, "computes_products_in_bfloat16", lambda: False)
+    begun, _ = run(with_space(tmp_path, conv, entry, "sweep.max_trials=1"))
+    monkeypatch.setattr(precision, "computes_products_in_bfloat16", lambda: True)
+    for options, expected in (["sweep.max_trials=2"], "float32"), (["sweep.fresh=true"], "mixed_bfloat16"):
+        config = with_space(tmp_path, conv, entry, *options)
+        state, _ = run(config)
+        assert (state.id == begun.id) == (expected == "float32")
+        runs = runs_of(config, sweep_id=state.id, kind="trial")
+        assert {one.params["training.precision"] for one in runs} == {expected}
 
 
 def test_balance_touches_training_images_alone_also_of_limited_data(paths: list[str], tmp_path: Path):

@@ -23,7 +23,7 @@ from fer_experiments.training.fit import (
 from fer_experiments.training.heads import build_head
 
 LINEAR = HeadConfig(name="linear", l2=0.0, dropout=0.0, normalize=True)
-FAST = TrainingConfig(epochs=6, batch_size=32, learning_rate=0.02, patience=10)
+FAST = TrainingConfig(epochs=6, batch_size=32, learning_rate=0.02, patience=10, precision="float32")
 
 
 def test_a_head_learns_and_its_history_is_named_as_it_is_logged():

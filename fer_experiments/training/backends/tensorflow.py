@@ -16,6 +16,7 @@ import psutil
 import tensorflow as tf
 
 from fer_experiments.environment import gpus
+from fer_experiments.training.faster import faster
 
 Call = Callable[..., Any]
 
@@ -32,7 +33,9 @@ def training(model: keras.Model, measure: Call, mixed: Call) -> Call:
             rows = places[number]
             taken, batch = _take(arrays, rows), _take(others, rows)
             with tf.GradientTape() as tape:
-                loss, measured = measure(model(mixed(taken, *batch), training=True), model.losses, *batch)
+                with faster(model):
+                    outputs, penalties = model(mixed(taken, *batch), training=True), model.losses
+                loss, measured = measure(outputs, penalties, *batch)
             weights = model.trainable_variables
             model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
             return number + 1, sums + measured
@@ -47,7 +50,8 @@ def predicting(model: keras.Model) -> Call:
 
     def run(arrays: Any, places: Any) -> Any:
         spec = tf.TensorSpec((places.shape[1], *model.output_shape[1:]), model.outputs[0].dtype)
-        return tf.map_fn(lambda rows: model(_take(arrays, rows), training=False), places, fn_output_signature=spec)
+        with faster(model):
+            return tf.map_fn(lambda rows: model(_take(arrays, rows), training=False), places, fn_output_signature=spec)
 
     return _graph(run)
 

@@ -1,0 +1,107 @@
+"""The same as Keras asks for, by operations of TensorFlow that are faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+
+import keras
+import tensorflow as tf
+
+from fer_experiments.training.precision import computes_products_in_bfloat16
+
+Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+@contextmanager
+def faster(model: keras.Model) -> Iterator[None]:
+    """What is traced of a model in it computes its L2 penalties, and where that pays its convolutions, as below."""
+    layers = [layer for layer in model._flatten_layers() if _suits(layer)] if pays() else []
+    ridges = [(v, v.regularizer) for v in model.trainable_variables if type(v.regularizer) is keras.regularizers.L2]
+    for layer in layers:
+        layer.convolution_op = convolution  # the method that Keras has for this
+    for variable, ridge in ridges:
+        variable.regularizer = partial(penalty, ridge.l2)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.convolution_op
+        for variable, ridge in ridges:
+            variable.regularizer = ridge
+
+
+def penalty(l2: float, weights: tf.Tensor) -> tf.Tensor:
+    """l2 times the sum of squares: one pass over the weights, and one for its gradient, where Keras' has six."""
+    return 2 * l2 * tf.nn.l2_loss(weights)
+
+
+@cache
+def pays() -> bool:
+    """Whether convolutions are faster as products of matrices, as measured: on a CPU with AMX.
+
+    There oneDNN's products are in bfloat16 twice as fast as in float32, and the gradients of its convolutions slower.
+    """
+    return computes_products_in_bfloat16()
+
+
+def _suits(layer: keras.Layer) -> bool:
+    if type(layer) is not keras.layers.Conv2D or layer.data_format != "channels_last" or layer.groups != 1:
+        return False
+    same = layer.padding == "same" or layer.kernel_size == (1, 1)
+    plain = layer.strides == layer.dilation_rate == (1, 1)
+    return same and plain and (layer.compute_dtype == "bfloat16" or _is_narrow(layer.kernel.shape))
+
+
+def _is_narrow(kernel: tuple[int, ...]) -> bool:
+    """Whether all that its taps give is no more than what they take, so that it need not be summed in between."""
+    height, width, inputs, outputs = kernel
+    return height * width * outputs <= inputs
+
+
+@tf.custom_gradient
+def convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+    """Of maps [n, h, w, c] with a kernel [kh, kw, c, d], zeros beyond the maps' edges: [n, h, w, d].
+
+    Each tap is multiplied with all of the map, and what comes of it shifted: the map, which is the larger, is not
+    copied. Where a kernel is not narrow, only the gradient by it is such products.
+    """
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
+    kh, kw, inputs, outputs = kernel.shape
+    height, width = x.shape[1:3]
+    # How far below and to the right of an output each tap's input lies.
+    taps = [(i - (kh - 1) // 2, j - (kw - 1) // 2) for i in range(kh) for j in range(kw)]
+    if len(taps) == 1:
+        y = tf.reshape(tf.matmul(tf.reshape(x, (-1, inputs)), kernel[0, 0]), (-1, height, width, outputs))
+    elif _is_narrow(kernel.shape):
+        each = tf.matmul(tf.reshape(x, (1, -1, inputs)), tf.reshape(kernel, (-1, inputs, outputs)))
+        # In float32, or each sum would be rounded.
+        maps = tf.cast(tf.reshape(each, (len(taps), -1, height, width, outputs)), "float32")
+        y = tf.cast(tf.add_n([_shifted(maps[number], *tap) for number, tap in enumerate(taps)]), x.dtype)
+    else:
+        y = tf.nn.conv2d(x, kernel, 1, "SAME")
+
+    def gradients(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if len(taps) == 1:
+            by_kernel = tf.matmul(tf.reshape(x, (-1, inputs)), tf.reshape(dy, (-1, outputs)), transpose_a=True)
+        else:  # with rows first, those that lie so many above are a part of the array as it is
+            given = tf.reshape(tf.transpose(x, (1, 0, 2, 3)), (-1, inputs))
+            above, left = kh - 1, kw - 1
+            around = tf.pad(tf.transpose(dy, (1, 0, 2, 3)), ((above, above), (0, 0), (left, left), (0, 0)))
+            beside = tf.concat([around[:, :, left - right : left - right + width] for _, right in taps[:kw]], -1)
+            rows = [beside[above - down : above - down + height] for down, _ in taps[::kw]]
+            by_row = [tf.matmul(given, tf.reshape(row, (-1, kw * outputs)), transpose_a=True) for row in rows]
+            by_kernel = tf.transpose(tf.reshape(tf.stack(by_row), (kh, inputs, kw, outputs)), (0, 2, 1, 3))
+        return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), 1, "SAME"), tf.reshape(by_kernel, kernel.shape)
+
+    return y, gradients
+
+
+def _shifted(maps: tf.Tensor, down: int, right: int) -> tf.Tensor:
+    """[n, h, w, d] with what lies so far below and to the right of each place, zeros where that is beyond an edge."""
+    height, width = maps.shape[1:3]
+    down, right = max(-height, min(down, height)), max(-width, min(right, width))
+    top, bottom, left, end = max(0, -down), max(0, down), max(0, -right), max(0, right)
+    inner = maps[:, bottom : height - top, end : width - left]
+    return tf.pad(inner, ((0, 0), (top, bottom), (left, end), (0, 0)))

@@ -1,0 +1,103 @@
+"""What TensorFlow computes faster than Keras asks for it comes to the same."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from in_memory import blobs
+
+from fer_experiments.config import HeadConfig, TrainingConfig
+from fer_experiments.training import faster
+from fer_experiments.training.fit import fit_head
+from fer_experiments.training.optimizer import build_optimizer
+
+SHAPES = [  # height, width, kernel, filters of what is convolved and of what comes of it
+    (3, 3, (3, 3), 36, 4), (3, 3, (3, 3), 7, 4), (5, 4, (3, 3), 3, 6), (1, 1, (3, 3), 20, 2), (1, 2, (5, 5), 60, 2),
+    (2, 5, (2, 4), 30, 3), (2, 5, (2, 4), 3, 3), (8, 8, (1, 1), 5, 3), (8, 8, (1, 1), 3, 5), (6, 6, (5, 3), 2, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("height", "width", "kernel", "inputs", "outputs"), SHAPES)
+@pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+def test_a_convolution_as_products_is_one_both_ways(
+    height: int, width: int, kernel: tuple[int, int], inputs: int, outputs: int, dtype: str, close: float
+):
+    random = np.random.default_rng(0)
+    shapes = (4, height, width, inputs), (*kernel, inputs, outputs), (4, height, width, outputs)
+    x, weights, given = (tf.cast(tf.constant(random.normal(size=shape)), dtype) for shape in shapes)
+    found = []
+    for convolve in (faster.convolution, lambda x, weights: tf.nn.conv2d(x, weights, 1, "SAME")):
+        with tf.GradientTape() as tape:
+            tape.watch([x, weights])
+            y = convolve(x, weights)
+        found.append([y, *tape.gradient(y, [x, weights], output_gradients=given)])
+        x, weights, given = (tf.cast(array, "float32") for array in (x, weights, given))  # TensorFlow's is exact
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.shape == theirs.shape and ours.dtype == dtype
+        theirs = theirs.numpy()
+        np.testing.assert_allclose(tf.cast(ours, "float32"), theirs, atol=close * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["paper", "conv"])
+def test_a_head_fits_as_it_does_with_keras_convolutions(name: str, precision: str, monkeypatch: pytest.MonkeyPatch):
+    features, dataset = blobs(3, shape=(3, 3, 24))
+    head = HeadConfig(name=name, filters=[2, 8], dense_widths=[8], dropout=0.3, l2=1e-3, spatial=True)
+    training = TrainingConfig(epochs=3, batch_size=32, learning_rate=1e-2, precision=precision)
+    called, fits, convolve = [], [], faster.convolution
+    monkeypatch.setattr(faster, "convolution", lambda *given: called.append(given) or convolve(*given))
+    for pays in (True, False):
+        monkeypatch.setattr(faster, "pays", lambda pays=pays: pays)
+        called.clear()
+        fits.append(fit_head(features, dataset, head, training).history)
+        assert bool(called) == pays
+    np.testing.assert_allclose(fits[0], fits[1], rtol=1e-4 if precision == "float32" else 5e-2, atol=2e-2)
+
+
+def test_what_is_traced_of_a_model_leaves_it_as_it_was():
+    model = keras.Sequential([
+        keras.Input((4, 4, 9)),
+        keras.layers.Conv2D(1, 3, padding="same", kernel_regularizer=keras.regularizers.L2(0.1)),
+        keras.layers.Conv2D(2, 2, strides=2),
+    ])  # fmt: skip
+    before = model.get_config()
+    with faster.faster(model):
+        pass
+    assert model.get_config() == before
+    assert all("convolution_op" not in vars(layer) for layer in model.layers)
+
+
+def test_a_ridge_penalty_and_its_gradient_are_keras():
+    weights = tf.Variable(np.random.default_rng(0).normal(size=(7, 5)), dtype="float32")
+    found = []
+    for penalty in (lambda w: faster.penalty(0.03, w), keras.regularizers.L2(0.03)):
+        with tf.GradientTape() as tape:
+            value = penalty(weights)
+        found.append((value, tape.gradient(value, weights)))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scales", [None, [1.0, 1.0]])
+@pytest.mark.parametrize(("name", "options"), [("adam", {}), ("adamw", {"weight_decay": 0.1, "clipnorm": 1.0})])
+def test_adam_in_one_operation_is_keras_adam(name: str, options: dict[str, float], scales: list[float] | None):
+    kinds = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
+    random = np.random.default_rng(0)
+    start, gradients = [random.normal(size=(6, 3)), random.normal(size=3)], random.normal(size=(5, 6, 3))
+    found = []
+    for optimizer in (build_optimizer(name, 0.05, scales=scales, **options), kinds[name](0.05, **options)):
+        weights = [keras.Variable(value, name=f"kernel_{number}") for number, value in enumerate(start)]
+        for gradient in gradients:
+            optimizer.apply([tf.constant(part, "float32") for part in (gradient, gradient[0])], weights)
+        found.append([weight.numpy() for weight in (*weights, *optimizer.variables)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_adam_takes_gradients_of_single_rows():
+    table = keras.Variable(np.ones((4, 2)))
+    single = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([2]), (4, 2))
+    build_optimizer("adam", 0.1).apply([single], [table])
+    np.testing.assert_allclose(table.numpy()[:, 0], [1, 1, 0.9, 1], atol=1e-6)
