@@ -1,4 +1,4 @@
-"""Images a second of a head's fit, beside Keras' own `fit` on the same arrays in memory, in turns.
+"""Images a second of a head's fit, beside Keras' own `fit` in float32 on the same arrays in memory, in turns.
 
     python benchmarks/bench_heads.py [--rounds 3] [--rows 6000] [--only pooled] [--json out.json]
 
@@ -74,8 +74,8 @@ def dataset(rows: int) -> Dataset:
 
 
 def plain(features: Features, data: Dataset, head: HeadConfig, training: TrainingConfig, clock: Clock) -> None:
-    """Keras' fit."""
-    model = build_head(head, features.shapes, 2, precision=training.precision)
+    """Keras' fit, as it is usually written."""
+    model = build_head(head, features.shapes, 2)
     model.compile(keras.optimizers.Adam(training.learning_rate), "binary_crossentropy", metrics=["accuracy"])
     x, y = features.array, data.labels.astype("float32").reshape(-1, 1)
     model.fit(
