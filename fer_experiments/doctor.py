@@ -69,14 +69,14 @@ def _machine(config: Config, missing: list[str]) -> list[tuple[str, str]]:
         missing.append(f"{backend} sees no GPU, but there is one: `{install}`")
     features = here["cpu_features"]
     auto = decisions(config.features)[0]
-    heads = precision.decisions(TrainingConfig(), HeadConfig(name="conv", spatial=True))[0]
+    heads = {name: precision.decisions(TrainingConfig(), HeadConfig(name=name))[0] for name in options("head")}
     return [
         ("Backend", f"{backend}, devices {', '.join(devices)}"),
         ("GPU", ", ".join(gpus) or "none"),
         ("CPU", f"{here['cpu']}, {here['cores']} cores, {here['memory_gb']} GB memory"),
         ("", " ".join(features) or "no known instruction sets"),
         ("Features", f"features.engine={auto.engine}, features.precision={auto.precision}"),
-        ("Heads", f"of maps training.precision={heads.precision}, others float32"),
+        ("Heads", ", ".join(f"{name} in {how.precision}" for name, how in heads.items())),
     ]
 
 

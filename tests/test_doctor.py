@@ -42,10 +42,10 @@ def test_packages_without_bytecode_are_missing_it(config, tmp_path, monkeypatch,
     assert (" -m compileall -q -j 0 " in report(config)) == (not there)
 
 
-def test_heads_of_maps_are_fitted_in_bfloat16_where_that_is_faster(config, monkeypatch):
+def test_heads_that_bear_it_are_fitted_in_bfloat16_where_that_is_faster(config, monkeypatch):
     for fast, expected in (True, "mixed_bfloat16"), (False, "float32"):
         monkeypatch.setattr(precision, "computes_products_in_bfloat16", lambda fast=fast: fast)
-        assert f"training.precision={expected}," in line(report(config), "Heads")
+        assert f"conv in float32, linear in float32, paper in {expected}," in line(report(config), "Heads")
 
 
 def test_looking_creates_nothing(config, tmp_path):

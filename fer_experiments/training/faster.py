@@ -76,7 +76,10 @@ def normalised(
     )
     if learns:
         rows = tf.cast(tf.size(maps[..., 0]), "float32")
-        now = result.batch_mean, result.batch_variance * (rows - 1) / rows  # Keras' divides by all rows, not by one less
+        now = (
+            result.batch_mean,
+            result.batch_variance * (rows - 1) / rows,
+        )  # Keras' divides by all rows, not by one less
         for variable, value in zip(moving, now, strict=True):
             variable.assign(variable * layer.momentum + value * (1 - layer.momentum))
     return result.y

@@ -174,12 +174,12 @@ def test_a_sweep_goes_on_with_the_precision_that_it_began_with(
     paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     entry = "head.l2: {type: choice, values: [1.0e-3, 1.0e-2, 1.0e-1]}"
-    conv = [f"paths.mlruns={tmp_path}/mlruns", paths[1], "head=conv", "head.filters=[4,4]"]
+    paper = [f"paths.mlruns={tmp_path}/mlruns", paths[1], "head=paper", "head.filters=[4]"]
     monkeypatch.setattr(precision, "computes_products_in_bfloat16", lambda: False)
-    begun, _ = run(with_space(tmp_path, conv, entry, "sweep.max_trials=1"))
+    begun, _ = run(with_space(tmp_path, paper, entry, "sweep.max_trials=1"))
     monkeypatch.setattr(precision, "computes_products_in_bfloat16", lambda: True)
     for options, expected in (["sweep.max_trials=2"], "float32"), (["sweep.fresh=true"], "mixed_bfloat16"):
-        config = with_space(tmp_path, conv, entry, *options)
+        config = with_space(tmp_path, paper, entry, *options)
         state, _ = run(config)
         assert (state.id == begun.id) == (expected == "float32")
         runs = runs_of(config, sweep_id=state.id, kind="trial")

@@ -12,7 +12,7 @@ from fer_experiments.config import HeadConfig, TrainingConfig
 from fer_experiments.training import precision
 from fer_experiments.training.fit import fit_head
 
-MAP, POOLED = HeadConfig(name="conv", spatial=True, filters=[4]), HeadConfig(name="pooled", dense_widths=[4])
+PAPER, CONV = (HeadConfig(name=name, spatial=True, filters=[4], dense_widths=[4]) for name in ("paper", "conv"))
 AUTO = TrainingConfig(epochs=1)
 
 
@@ -34,21 +34,21 @@ def test_products_are_in_bfloat16_where_that_was_measured(
     assert precision.computes_products_in_bfloat16() == fast
 
 
-def test_heads_of_maps_alone_are_fitted_in_it(monkeypatch: pytest.MonkeyPatch):
+def test_heads_that_bear_it_are_fitted_in_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(precision, "computes_products_in_bfloat16", lambda: True)
     tuned = replace(AUTO, unfreeze="all")
-    cases = (AUTO, MAP, "mixed_bfloat16"), (AUTO, POOLED, "float32"), (tuned, MAP, "float32")
+    cases = (AUTO, PAPER, "mixed_bfloat16"), (AUTO, CONV, "float32"), (tuned, PAPER, "float32")
     for training, head, expected in cases:
         first, other = precision.decisions(training, head)
         assert (first.precision, {first.precision, other.precision}) == (expected, {"float32", "mixed_bfloat16"})
     asked = replace(AUTO, precision="float32")
-    assert precision.decisions(asked, MAP) == [asked]
+    assert precision.decisions(asked, PAPER) == [asked]
 
 
 def test_a_fit_decides_for_itself(monkeypatch: pytest.MonkeyPatch):
     features, dataset = blobs(2, n=60)
     for fast, expected in (True, "bfloat16"), (False, "float32"):
         monkeypatch.setattr(precision, "computes_products_in_bfloat16", lambda fast=fast: fast)
-        model = fit_head(features, dataset, replace(MAP, normalize=False), AUTO).model
+        model = fit_head(features, dataset, PAPER, AUTO).model
         convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
         assert {layer.compute_dtype for layer in convolutions} == {expected}
