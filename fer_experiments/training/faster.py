@@ -59,7 +59,7 @@ def _normalises_maps(layer: keras.Layer) -> bool:
 def normalised(
     layer: keras.layers.BatchNormalization, maps: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """What the layer's `call` gives, by one operation, and one for its gradients, where Keras has some twenty passes."""
+    """What the layer's `call` gives, by one operation, and one for its gradients, where Keras has twenty passes."""
     if mask is not None:
         return type(layer).call(layer, maps, training=training, mask=mask)
     maps = tf.cast(maps, layer.compute_dtype)
@@ -76,10 +76,8 @@ def normalised(
     )
     if learns:
         rows = tf.cast(tf.size(maps[..., 0]), "float32")
-        now = (
-            result.batch_mean,
-            result.batch_variance * (rows - 1) / rows,
-        )  # Keras' divides by all rows, not by one less
+        # Keras divides by all rows, this operation by one less.
+        now = result.batch_mean, result.batch_variance * (rows - 1) / rows
         for variable, value in zip(moving, now, strict=True):
             variable.assign(variable * layer.momentum + value * (1 - layer.momentum))
     return result.y

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fer_experiments.config import AUTO, HeadConfig, TrainingConfig
 from fer_experiments.environment import gpus, hardware
 
-# Heads whose accuracy bfloat16 does not change, over twenty seeds on real faces; `conv` seemed to lose 0.4 points by it.
+# Heads whose accuracy bfloat16 does not change, over twenty seeds on real faces; `conv` may lose 0.4 points.
 BEAR_BFLOAT16 = ("paper",)
 
 
