@@ -74,7 +74,7 @@ def tuned(trunk: Path, folder: Path, *, on_epoch: Any = None, **changes: Any) ->
 
 
 def loaded(trunk: Path, training: TrainingConfig) -> Backbone:
-    backbone = load_backbone(config(trunk), (48, 48, 1), training.precision)
+    backbone = load_backbone(config(trunk), (48, 48, 1), "float32" if training.precision == "auto" else training.precision)
     unfreeze(backbone.trunk, training)
     return backbone
 

@@ -71,7 +71,7 @@ def tuned(trunk: Path, folder: Path, dataset: Dataset, *, on_epoch: Any = None, 
     own = {key: changes.pop(key) for key in [*changes] if hasattr(HOW, key)}
     training, features = replace(TRAINING, **changes, finetune=replace(HOW, **own)), stored(trunk, dataset)
     make_reproducible(training)
-    upper = load_upper(config(trunk), training.precision)
+    upper = load_upper(config(trunk), "float32" if training.precision == "auto" else training.precision)
     unfreeze(upper, training)
     fit = fit_head(passed(load_upper(config(trunk)), features, len(dataset.images)), dataset, HEAD, training)
     return fine_tune_above(upper, fit, dataset, features, training, folder, on_epoch)
