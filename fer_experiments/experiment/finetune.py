@@ -21,7 +21,6 @@ from fer_experiments.terminal import shown
 from fer_experiments.training.finetuning import fine_tune, fine_tune_above, unfreeze
 from fer_experiments.training.fit import make_reproducible
 from fer_experiments.training.pixels import on_devices
-from fer_experiments.training.precision import decisions
 from fer_experiments.training.result import TrainingResult, trainable_parameters
 
 if TYPE_CHECKING:
@@ -48,13 +47,12 @@ def unfrozen(dataset: Dataset, config: Config) -> Backbone | keras.Model:
     Raises:
         UserError: it has no such layers, or the head cannot be on top of them.
     """
-    precision = decisions(config.training, config.head)[0].precision
     make_reproducible(config.training)  # a network in mixed precision is a copy, whose dropout draws its own seed
     if config.training.on_pixels:
-        backbone = load_backbone(config.backbone, (*dataset.images.shape[1:3], 1), precision)
+        backbone = load_backbone(config.backbone, (*dataset.images.shape[1:3], 1), config.training.precision)
         unfreeze(backbone.trunk, config.training)
         return backbone
-    upper = load_upper(config.backbone, precision)
+    upper = load_upper(config.backbone, config.training.precision)
     unfreeze(upper, config.training)
     if config.head.spatial and any(len(output.shape) != 4 for output in upper.outputs):
         raise UserError(

@@ -41,12 +41,14 @@ def of_all_trials(config: Config) -> dict[str, Any]:
 
 
 def exact_for_all(config: Config) -> Config:
-    """The config; where trials differ in their backbones, not all of which may bear bfloat16, auto is float32."""
+    """The config; where trials differ in backbones or heads, not all of which may bear bfloat16, auto is float32."""
     assert config.sweep is not None
-    searched = any(path.partition(".")[0] == "backbone" for path in config.sweep.space)
-    if not searched or config.features.precision != AUTO:
-        return config
-    return replace(config, features=replace(config.features, precision="float32"))
+    features, training = config.features, config.training
+    if features.precision == AUTO and any(path.partition(".")[0] == "backbone" for path in config.sweep.space):
+        features = replace(features, precision="float32")
+    if training.precision == AUTO and "head" in config.sweep.space:
+        training = replace(training, precision="float32")
+    return replace(config, features=features, training=training)
 
 
 def tags_of_all(config: Config, preparations: Preparations) -> dict[str, str]:

@@ -23,12 +23,12 @@ def build_optimizer(
     kinds = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
     if name == "sgd":
         options |= {"momentum": 0.9, "nesterov": True}
-    step = kinds[name].update_step
-    if keras.config.backend() == "tensorflow" and name != "sgd":
-        step = _in_one_operation
+    at_once = keras.config.backend() == "tensorflow" and name != "sgd"
+    step: Any = _in_one_operation if at_once else kinds[name].update_step
+    if scales is not None:
+        step = partial(_scaled, step, scales)
     optimizer = kinds[name](learning_rate, **options)
-    # On the optimizer itself, whose class stays one that Keras can save, copy and load.
-    optimizer.update_step = partial(_scaled if scales else step, *((step, scales) if scales else ()), optimizer)
+    optimizer.update_step = partial(step, optimizer)  # its class stays one that Keras can save, copy and load
     if "weight_decay" in options:
         optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer

@@ -141,9 +141,8 @@ def test_a_layer_that_is_not_there_is_said_before_anything_is_fitted(options: li
 
 
 def test_a_head_that_needs_a_map_is_refused_where_the_network_ends_in_none():
-    flat = compose(
-        ["training=finetune", "training.from_features=true", "backbone=pocket", "backbone.layers=[stage2]", "head=conv"]
-    )
+    words = "training=finetune training.from_features=true training.precision=float32 backbone=pocket head=conv"
+    flat = compose([*words.split(), "backbone.layers=[stage2]"])
     with pytest.raises(UserError, match=r"head=conv needs a map, and pocket ends in none: take head=pooled"):
         unfrozen(make_dataset(np.arange(2), ("one", "other")), flat)
 

@@ -63,3 +63,13 @@ def test_a_sweep_over_backbones_has_exact_features_unless_it_says_otherwise():
         assert exact_for_all(searched).features.precision == "float32"
         rough = replace(searched, features=replace(searched.features, precision="bfloat16"))
         assert exact_for_all(rough) == rough
+
+
+def test_a_sweep_over_heads_fits_them_exactly_unless_it_says_otherwise():
+    paper = compose(["sweep=quick", "head=paper", "backbone.pooling=none"])
+    assert exact_for_all(paper) == paper and paper.training.precision == "auto"
+    space = {"head": {"type": "choice", "values": ["paper", "conv"]}}
+    searched = replace(paper, sweep=replace(paper.sweep, space=space))
+    assert exact_for_all(searched).training.precision == "float32"
+    rough = replace(searched, training=replace(searched.training, precision="mixed_bfloat16"))
+    assert exact_for_all(rough) == rough

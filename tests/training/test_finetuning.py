@@ -26,7 +26,9 @@ from fer_experiments.training.fit import fit_head
 from fer_experiments.training.result import TrainingResult, trainable_parameters
 
 HOW = FinetuneConfig(epochs=3, batch_size=16, learning_rate=0.01, warmup_epochs=1, ema=0.5, layer_decay=0.5, mixup=0.2)
-TRAINING = TrainingConfig(epochs=2, batch_size=16, deterministic=True, unfreeze="all", finetune=HOW)
+TRAINING = TrainingConfig(
+    epochs=2, batch_size=16, deterministic=True, precision="float32", unfreeze="all", finetune=HOW
+)
 HEAD = HeadConfig(name="pooled", dense_widths=[8], dropout=0.3, l2=1e-4)
 VIEWS = ["original", "flip"]
 STEPS = 3  # of an epoch
@@ -74,7 +76,7 @@ def tuned(trunk: Path, folder: Path, *, on_epoch: Any = None, **changes: Any) ->
 
 
 def loaded(trunk: Path, training: TrainingConfig) -> Backbone:
-    backbone = load_backbone(config(trunk), (48, 48, 1), "float32" if training.precision == "auto" else training.precision)
+    backbone = load_backbone(config(trunk), (48, 48, 1), training.precision)
     unfreeze(backbone.trunk, training)
     return backbone
 

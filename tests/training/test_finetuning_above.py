@@ -23,7 +23,9 @@ from fer_experiments.training.result import TrainingResult, trainable_parameters
 from fer_experiments.training.whole import assemble
 
 HOW = FinetuneConfig(epochs=3, batch_size=16, learning_rate=0.01, warmup_epochs=1, ema=0.5, layer_decay=0.5, mixup=0.2)
-TRAINING = TrainingConfig(epochs=2, batch_size=16, deterministic=True, unfreeze="all", from_features=True, finetune=HOW)
+TRAINING = TrainingConfig(
+    epochs=2, batch_size=16, deterministic=True, precision="float32", unfreeze="all", from_features=True, finetune=HOW
+)
 HEAD = HeadConfig(name="pooled", dense_widths=[8], dropout=0.3, l2=1e-4)
 VIEWS = ["original", "crop1_flip"]
 FEATURES = FeaturesConfig(views=VIEWS, engine="tensorflow")
@@ -71,7 +73,7 @@ def tuned(trunk: Path, folder: Path, dataset: Dataset, *, on_epoch: Any = None, 
     own = {key: changes.pop(key) for key in [*changes] if hasattr(HOW, key)}
     training, features = replace(TRAINING, **changes, finetune=replace(HOW, **own)), stored(trunk, dataset)
     make_reproducible(training)
-    upper = load_upper(config(trunk), "float32" if training.precision == "auto" else training.precision)
+    upper = load_upper(config(trunk), training.precision)
     unfreeze(upper, training)
     fit = fit_head(passed(load_upper(config(trunk)), features, len(dataset.images)), dataset, HEAD, training)
     return fine_tune_above(upper, fit, dataset, features, training, folder, on_epoch)
