@@ -13,7 +13,7 @@ from in_memory import make_dataset
 from stores import store_in
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, HeadConfig, check, flatten, from_dict, to_dict, with_values
+from fer_experiments.config import Config, HeadConfig, TrainingConfig, check, flatten, from_dict, to_dict, with_values
 from fer_experiments.config.commands import train_command
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
@@ -155,7 +155,7 @@ def test_what_is_older_than_fine_tuning_is_what_it_was():
     assert from_dict(old) == config
     assert not any(word in path for path in identity_of(config, {}) for word in ("unfreeze", "finetune", "from_feat"))
     # As before there was fine-tuning: refits that are on record are found.
-    plain = Config(head=HeadConfig(name="linear"))
+    plain = Config(head=HeadConfig(name="linear"), training=TrainingConfig(precision="float32"))  # as these have it
     assert fit_digest(plain, {"fer.dataset": "d"}) == "d0d12c5d6cecad56"
     weighted = replace(plain, data=replace(plain.data, balance="class_weight"))  # which no fingerprint covers
     assert fit_digest(weighted, {"fer.dataset": "d"}) != "d0d12c5d6cecad56"
