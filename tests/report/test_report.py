@@ -106,6 +106,7 @@ def test_the_command_composes_to_the_config_of_the_best_trial(recorded: tuple[Co
     wanted = to_dict(trial_config(config, best))
     wanted["features"]["engine"] = state.identity.get("features.engine", "tensorflow")  # as they were decided
     wanted["features"]["precision"] = state.identity["features.precision"]
+    wanted["training"]["precision"] = state.identity["training.precision"]
     got = to_dict(compose(shlex.split(real.command)[2:]))
     assert experiment(got) == experiment(wanted)
     assert len(real.command) < 400, "only what differs from conf/"
