@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from functools import cache, partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from fer_experiments.training.precision import computes_products_in_bfloat16
 
 Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+THIN = 32  # channels: places of fewer are gathered slowly
 
 
 @contextmanager
@@ -22,8 +24,8 @@ def faster(model: keras.Model) -> Iterator[None]:
     convolutions = [layer for layer in layers if _suits(layer)] if pays() else []
     normalisations = [layer for layer in layers if _normalises_maps(layer)]
     ridges = [(v, v.regularizer) for v in model.trainable_variables if type(v.regularizer) is keras.regularizers.L2]
-    for layer in convolutions:
-        layer.convolution_op = convolution  # the method that Keras has for this
+    for layer in convolutions:  # the method that Keras has for this
+        layer.convolution_op = convolution if layer.strides == (1, 1) else partial(strided, layer.strides)
     for layer in normalisations:
         layer.call = partial(normalised, layer)
     for variable, ridge in ridges:
@@ -95,9 +97,12 @@ def pays() -> bool:
 def _suits(layer: keras.Layer) -> bool:
     if type(layer) is not keras.layers.Conv2D or layer.data_format != "channels_last" or layer.groups != 1:
         return False
+    if layer.dilation_rate != (1, 1):
+        return False
+    if layer.strides != (1, 1):
+        return layer.padding == "valid" and layer.compute_dtype == "bfloat16" and layer.kernel.shape[2] >= THIN
     same = layer.padding == "same" or layer.kernel_size == (1, 1)
-    plain = layer.strides == layer.dilation_rate == (1, 1)
-    return same and plain and (layer.compute_dtype == "bfloat16" or _is_narrow(layer.kernel.shape))
+    return same and (layer.compute_dtype == "bfloat16" or _is_narrow(layer.kernel.shape))
 
 
 def _is_narrow(kernel: tuple[int, ...]) -> bool:
@@ -139,9 +144,39 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
             rows = [beside[above - down : above - down + height] for down, _ in taps[::kw]]
             by_row = [tf.matmul(given, tf.reshape(row, (-1, kw * outputs)), transpose_a=True) for row in rows]
             by_kernel = tf.transpose(tf.reshape(tf.stack(by_row), (kh, inputs, kw, outputs)), (0, 2, 1, 3))
+        if len(taps) == 1:
+            flat = tf.matmul(tf.reshape(dy, (-1, outputs)), kernel[0, 0], transpose_b=True)
+            return tf.reshape(flat, tf.shape(x)), tf.reshape(by_kernel, kernel.shape)
         return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), 1, "SAME"), tf.reshape(by_kernel, kernel.shape)
 
     return y, gradients
+
+
+def strided(strides: tuple[int, int], x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Of maps [n, h, w, c] with a kernel [kh, kw, c, d], nothing beyond the maps' edges: [n, h', w', d].
+
+    Only its gradient by the kernel is a product of matrices.
+    """
+    vertical, horizontal = strides
+
+    @tf.custom_gradient
+    def product(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        y = tf.nn.conv2d(x, kernel, strides, "VALID")
+        kh, kw, inputs, outputs = kernel.shape
+        (height, width), (rows, columns) = x.shape[1:3], y.shape[1:3]
+
+        def gradients(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            down = vertical * np.arange(rows)[:, None, None, None] + np.arange(kh)[:, None]
+            right = horizontal * np.arange(columns)[:, None, None] + np.arange(kw)
+            taken = tf.gather(tf.reshape(x, (-1, height * width, inputs)), (down * width + right).ravel(), axis=1)
+            taps = tf.reshape(taken, (-1, kh * kw * inputs))
+            by_kernel = tf.matmul(taps, tf.reshape(dy, (-1, outputs)), transpose_a=True)
+            by_map = tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides, "VALID")
+            return by_map, tf.reshape(by_kernel, kernel.shape)
+
+        return y, gradients
+
+    return product(x, kernel)
 
 
 def _shifted(maps: tf.Tensor, down: int, right: int) -> tf.Tensor:

@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 from in_memory import blobs
 
-from fer_experiments.config import HeadConfig, TrainingConfig
-from fer_experiments.training import faster
+from fer_experiments.config import HeadConfig, PixelsConfig, TrainingConfig
+from fer_experiments.training import backends, faster
 from fer_experiments.training.fit import fit_head
 from fer_experiments.training.optimizer import build_optimizer
+from fer_experiments.training.pixels import compile_for
 
 SHAPES = [  # height, width, kernel, filters of what is convolved and of what comes of it
     (3, 3, (3, 3), 36, 4), (3, 3, (3, 3), 7, 4), (5, 4, (3, 3), 3, 6), (1, 1, (3, 3), 20, 2), (1, 2, (5, 5), 60, 2),
@@ -40,6 +41,30 @@ def test_a_convolution_as_products_is_one_both_ways(
         np.testing.assert_allclose(tf.cast(ours, "float32"), theirs, atol=close * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "strides"),
+    [(9, 9, (3, 3), (2, 2)), (6, 8, (3, 3), (2, 2)), (5, 7, (1, 1), (2, 2)), (7, 6, (2, 3), (3, 1)), (3, 3, (3, 3), (2, 2))],
+)  # fmt: skip
+def test_a_strided_convolution_is_one_both_ways(
+    height: int, width: int, kernel: tuple[int, int], strides: tuple[int, int]
+):
+    random = np.random.default_rng(0)
+    x, weights = (tf.constant(random.normal(size=s), "float32") for s in ((4, height, width, 5), (*kernel, 5, 3)))
+    found = []
+    for convolve in (
+        lambda x, weights: faster.strided(strides, x, weights),
+        lambda x, weights: tf.nn.conv2d(x, weights, strides, "VALID"),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([x, weights])
+            y = convolve(x, weights)
+            loss = tf.reduce_sum(tf.sin(y))
+        found.append([y, *tape.gradient(loss, [x, weights])])
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", ["paper", "conv"])
 def test_a_head_fits_as_it_does_with_keras_convolutions(name: str, precision: str, monkeypatch: pytest.MonkeyPatch):
@@ -54,6 +79,30 @@ def test_a_head_fits_as_it_does_with_keras_convolutions(name: str, precision: st
         fits.append(fit_head(features, dataset, head, training).history)
         assert bool(called) == pays
     np.testing.assert_allclose(fits[0], fits[1], rtol=1e-4 if precision == "float32" else 5e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_network_trains_on_pixels_as_it_does_with_keras_operations(precision: str, monkeypatch: pytest.MonkeyPatch):
+    random = np.random.default_rng(0)
+    images, labels = random.normal(size=(5, 8, 9, 9, 3)).astype("float32"), np.eye(2, dtype="float32")[[0, 1] * 4]
+    called, losses, convolve = [], [], faster.strided
+    monkeypatch.setattr(faster, "strided", lambda *given: called.append(given) or convolve(*given))
+    for pays in (True, False):
+        monkeypatch.setattr(faster, "pays", lambda pays=pays: pays)
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        with_strides = [layers.Conv2D(32, 3), layers.Conv2D(4, 3, strides=2, name="strided"), layers.BatchNormalization()]
+        ends = [layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax", dtype="float32")]
+        trunk = keras.Sequential([keras.Input((9, 9, 3)), *with_strides], name="trunk")
+        for layer in trunk.layers:
+            layer.dtype_policy = precision
+        model = keras.Sequential([keras.Input((9, 9, 3)), trunk, *ends])
+        compile_for(model, PixelsConfig(learning_rate=1e-2))
+        called.clear()
+        with backends.of_keras().spread(model, 8):
+            losses.append([model.train_on_batch(batch, labels)[0] for batch in images])
+        assert bool(called) == (pays and precision != "float32")
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5 if precision == "float32" else 5e-2)
 
 
 @pytest.mark.parametrize("trainable", [True, False])
@@ -83,6 +132,7 @@ def test_what_is_traced_of_a_model_leaves_it_as_it_was():
         keras.layers.Conv2D(1, 3, padding="same", kernel_regularizer=keras.regularizers.L2(0.1)),
         keras.layers.BatchNormalization(),
         keras.layers.Conv2D(2, 2, strides=2),
+        keras.layers.Conv2D(2, 1),
     ])  # fmt: skip
     before = model.get_config(), [sorted(vars(layer)) for layer in model.layers]
     with faster.faster(model):
