@@ -43,8 +43,14 @@ def test_a_convolution_as_products_is_one_both_ways(
 
 @pytest.mark.parametrize(
     ("height", "width", "kernel", "strides"),
-    [(9, 9, (3, 3), (2, 2)), (6, 8, (3, 3), (2, 2)), (5, 7, (1, 1), (2, 2)), (7, 6, (2, 3), (3, 1)), (3, 3, (3, 3), (2, 2))],
-)  # fmt: skip
+    [
+        (9, 9, (3, 3), (2, 2)),
+        (6, 8, (3, 3), (2, 2)),
+        (5, 7, (1, 1), (2, 2)),
+        (7, 6, (2, 3), (3, 1)),
+        (3, 3, (3, 3), (2, 2)),
+    ],
+)
 def test_a_strided_convolution_is_one_both_ways(
     height: int, width: int, kernel: tuple[int, int], strides: tuple[int, int]
 ):
@@ -91,7 +97,7 @@ def test_a_network_trains_on_pixels_as_it_does_with_keras_operations(precision: 
         monkeypatch.setattr(faster, "pays", lambda pays=pays: pays)
         keras.utils.set_random_seed(0)
         layers = keras.layers
-        with_strides = [layers.Conv2D(32, 3), layers.Conv2D(4, 3, strides=2, name="strided"), layers.BatchNormalization()]
+        with_strides = [layers.Conv2D(32, 3), layers.Conv2D(4, 3, strides=2), layers.BatchNormalization()]
         ends = [layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax", dtype="float32")]
         trunk = keras.Sequential([keras.Input((9, 9, 3)), *with_strides], name="trunk")
         for layer in trunk.layers:
