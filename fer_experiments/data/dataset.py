@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from fer_experiments.config import DataConfig, check_data
-from fer_experiments.config.commands import get_data_command
 from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
 from fer_experiments.data.faces import EMOTIONS, Faces
 from fer_experiments.data.folds import Fold, class_weight, each_fold, fold_notes, together
 from fer_experiments.data.kept import kept_faces
 from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
 from fer_experiments.data.near_twins import NearTwins, find_twins
-from fer_experiments.data.readers import find_fer2013, read_faces
+from fer_experiments.data.readers import find_source, read_faces
 from fer_experiments.data.splits import PARTS, SET_ASIDE, Rows, split_notes, split_rows
 from fer_experiments.errors import UserError
 
@@ -202,35 +202,19 @@ def _sample(faces: Faces, twins: NearTwins, test: np.ndarray) -> TwinSample | No
 def _read(cfg: DataConfig, cache: Path | None) -> tuple[Faces, np.ndarray]:
     """Return the faces in canonical order, with their digests."""
     path = find_source(cfg)
+    read: Callable[[], Faces]
+    said: list[object]
     if path is None:
-        from fer_experiments.data.demo import draw_faces
+        from fer_experiments.data import demo
 
-        return canonical_order(draw_faces(cfg.demo_size, cfg.seed))
-    naming = Naming(cfg.source, cfg.emotions or {})
-
-    def read() -> tuple[Faces, np.ndarray]:
-        return canonical_order(read_faces(path, naming))
-
-    return read() if cache is None else kept_faces(path, naming, cache, read)
-
-
-def find_source(cfg: DataConfig) -> Path | None:
-    """Return where the faces of `cfg` are read from, None for those that are drawn.
-
-    Raises UserError for a path that is not given or not there.
-    """
-    if cfg.source == "demo":
-        return None
-    if cfg.path is None and cfg.source != "fer2013":
-        raise UserError(f"data.path: data={cfg.name} needs the path of a folder or an archive of class folders")
-    path = Path(cfg.path).expanduser() if cfg.path is not None else find_fer2013()
-    if path is None:
-        raise UserError(
-            f"FER2013 is not at hand: run `{get_data_command()}`, or give its path as $FER2013 or data.path"
-        )
-    if not path.exists():
-        raise UserError(f"data.path={path}: no such file or folder; give FER2013's zip, CSV or folder")
-    return path
+        path, said = Path(demo.__file__), ["demo", cfg.demo_size, cfg.seed, np.__version__]
+        read = partial(demo.draw_faces, cfg.demo_size, cfg.seed)
+    else:
+        naming = Naming(cfg.source, cfg.emotions or {})
+        said, read = [naming.source, sorted(naming.emotions.items())], partial(read_faces, path, naming)
+    if cache is None:
+        return canonical_order(read())
+    return kept_faces(path, said, cache, lambda: canonical_order(read()))
 
 
 def _classes(cfg: DataConfig, emotions: list[str]) -> tuple[tuple[str, ...], dict[str, int]]:

@@ -1,9 +1,9 @@
-"""Faces that were read once, kept in the cache and mapped from there: decoding 36,000 pictures takes seconds.
+"""Faces that were read or drawn once, kept in the cache and mapped from there: 36,000 pictures take seconds to decode.
 
     <cache>/faces/<key>/{images,emotion,usage,ids,digests}.npy, converted.json
 
-They lie in canonical order. The key says which files were read, by size and times, and as what; converted.json is
-written last.
+They lie in canonical order. The key says which files were read, by size and times, and as what (of drawn faces that is
+the program that draws them); converted.json is written last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from filelock import FileLock
 
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.folders import walk
-from fer_experiments.data.names import Naming
 from fer_experiments.files import write_atomically, write_json
 
 VERSION = 1  # raise it when other faces come to be read from the same files
@@ -31,12 +30,13 @@ LAST = "converted.json"
 Ordered = tuple[Faces, np.ndarray]
 
 
-def kept_faces(path: Path, naming: Naming, cache: Path, read: Callable[[], Ordered]) -> Ordered:
+def kept_faces(path: Path, said: Sequence[object], cache: Path, read: Callable[[], Ordered]) -> Ordered:
     """Faces and digests as `canonical_order` gives them, from the cache where the files at `path` are the same still.
 
-    Else what `read` gives, which raises what it does. A cache that cannot be written keeps nothing.
+    said: what else they follow from, as JSON has it. Where there are none it is what `read` gives, which raises what it
+    does. A cache that cannot be written keeps nothing.
     """
-    folder = cache / "faces" / _key(path, naming)[:16]
+    folder = cache / "faces" / _key(path, said)[:16]
     if (kept := _opened(folder)) is not None:
         return kept
     faces, digests = read()
@@ -68,9 +68,9 @@ def _opened(folder: Path) -> Ordered | None:
     return (faces, digests) if len({len(array) for array in (*_arrays(faces), digests)}) == 1 else None
 
 
-def _key(path: Path, naming: Naming) -> str:
-    said = [VERSION, str(path.resolve()), naming.source, sorted(naming.emotions.items()), *_stamps(path)]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+def _key(path: Path, said: Sequence[object]) -> str:
+    facts = [VERSION, str(path.resolve()), *said, *_stamps(path)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _stamps(path: Path) -> Iterator[tuple[str, int, int, int]]:

@@ -6,7 +6,8 @@ import os
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from fer_experiments.config import project_root
+from fer_experiments.config import DataConfig, project_root
+from fer_experiments.config.commands import get_data_command
 from fer_experiments.data.archives import Container, is_archive, open_container, open_unpacked
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.folders import read_plain, walk
@@ -29,6 +30,25 @@ FOREIGN = {
     b"\xd0\xcf\x11\xe0": "an old Excel file, which is not read; save it as CSV",
     b"<": "a page of HTML or XML, no data: a download that was refused? Fetch it again",
 }
+
+
+def find_source(cfg: DataConfig) -> Path | None:
+    """Return where the faces of `cfg` are read from, None for those that are drawn.
+
+    Raises UserError for a path that is not given or not there.
+    """
+    if cfg.source == "demo":
+        return None
+    if cfg.path is None and cfg.source != "fer2013":
+        raise UserError(f"data.path: data={cfg.name} needs the path of a folder or an archive of class folders")
+    path = Path(cfg.path).expanduser() if cfg.path is not None else find_fer2013()
+    if path is None:
+        raise UserError(
+            f"FER2013 is not at hand: run `{get_data_command()}`, or give its path as $FER2013 or data.path"
+        )
+    if not path.exists():
+        raise UserError(f"data.path={path}: no such file or folder; give FER2013's zip, CSV or folder")
+    return path
 
 
 def find_fer2013() -> Path | None:

@@ -222,7 +222,7 @@ def test_fer2013_that_is_not_at_hand_is_refused_with_the_three_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seven: DataConfig
 ) -> None:
     monkeypatch.delenv("FER2013", raising=False)
-    monkeypatch.setattr("fer_experiments.data.dataset.find_fer2013", lambda: None)  # data/ may hold the real one
+    monkeypatch.setattr("fer_experiments.data.readers.find_fer2013", lambda: None)  # data/ may hold the real one
     with pytest.raises(UserError, match=r"`make data`.*\$FER2013.*data\.path"):
         load_dataset(replace(seven, path=None))
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fer_experiments.config import DataConfig
-from fer_experiments.data import dataset, load_dataset
+from fer_experiments.data import dataset, demo, load_dataset
 from fer_experiments.errors import UserError
 
 CLASSES = ("angry", "happy")
@@ -42,6 +42,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
+DEMO = DataConfig(name="demo", task="demo", source="demo", clean="none")
 OWN = DataConfig(name="own", task="own", source="own", split="stratified", fractions=[0.8, 0.1, 0.1], clean="none")
 
 
@@ -125,6 +126,27 @@ def test_a_cache_that_cannot_be_written_keeps_nothing(folder: Path, reads: list[
     (folder.parent / "cache").write_text("a file")
     assert [load(folder).fingerprint for _ in range(2)] == [before.fingerprint] * 2
     assert len(reads) == 3
+
+
+def test_drawn_faces_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    draw, drawn = demo.draw_faces, []
+    monkeypatch.setattr(demo, "draw_faces", lambda size, seed: drawn.append((size, seed)) or draw(size, seed))
+    config = replace(DEMO, demo_size=600)
+    one, other = (load_dataset(config, cache=tmp_path) for _ in range(2))
+    assert drawn == [(600, 0)] and one.fingerprint == other.fingerprint == load_dataset(config).fingerprint
+    for changes in ({"demo_size": 610}, {"seed": 1}):
+        assert load_dataset(replace(config, **changes), cache=tmp_path).fingerprint != one.fingerprint  # type: ignore[arg-type]
+    assert drawn == [(600, 0), (600, 0), (610, 0), (600, 1)]
+
+
+def test_faces_are_drawn_again_by_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = replace(DEMO, demo_size=600)
+    before = load_dataset(config, cache=tmp_path / "cache")
+    program = tmp_path / "demo.py"
+    shutil.copy(demo.__file__, program)
+    monkeypatch.setattr(demo, "__file__", str(program))
+    monkeypatch.setattr(demo, "draw_faces", lambda size, seed, draw=demo.draw_faces: draw(size, 7))
+    assert load_dataset(config, cache=tmp_path / "cache").fingerprint != before.fingerprint
 
 
 def test_real_faces_are_read_once(fer2013_zip: Path, tmp_path: Path, reads: list[Path]):
