@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart by colour-blind readers.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK = (
@@ -16,6 +20,13 @@ def finish(axes: Axes) -> None:
     """A faint grid, and no frame at the top and the right."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a file, drawn once: `savefig` draws all of it one time more where a figure has a layout."""
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+    return file.getvalue()
 
 
 def scored_images(number: int, repeats: int = 1) -> str:

@@ -20,6 +20,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
+from fer_experiments.evaluation.style import png
 from fer_experiments.training.result import TrainingResult, averaged, trainable_parameters
 
 LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
@@ -53,9 +54,7 @@ def _sheet(dataset: Dataset, draw: Callable[[Dataset], Figure]) -> bytes:
     """Sample faces, or pairs of near twins, as a PNG."""
     key = (dataset.fingerprint, draw.__name__)
     if key not in _sheets:
-        png = io.BytesIO()
-        draw(dataset).savefig(png)
-        _sheets[key] = png.getvalue()
+        _sheets[key] = png(draw(dataset))
     return _sheets[key]
 
 

@@ -102,8 +102,10 @@ class Run:
         self.log_text(table.to_csv(index=table.index.name is not None), path)
 
     def log_figure(self, figure: Figure, path: str) -> None:
-        """A picture, its format by the ending of `path`."""
-        self._client.log_figure(self.id, figure, path)
+        """A picture, as a PNG."""
+        from fer_experiments.evaluation.style import png
+
+        self.log_bytes(png(figure), path)
 
     def log_file(self, file: Path, path: str) -> None:
         """A copy of a file; the last part of `path` is its new name."""

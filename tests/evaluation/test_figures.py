@@ -3,8 +3,10 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fer_experiments.evaluation import curves, faces, figures
+from fer_experiments.evaluation.style import png
 
 SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -83,3 +85,20 @@ def test_no_global_state_of_matplotlib_is_touched():
     figures = [curves.learning_curves(history(3)), curves.calibration_curve(*results(2))]
     assert all(texts(figure) for figure in figures)
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_a_picture_that_is_drawn_once_is_what_matplotlib_saves(classes):
+    labels, probabilities = results(classes)
+    matrix, names = np.eye(classes, dtype=int), SEVEN[:classes]
+    draw = [
+        lambda: curves.learning_curves(history(3)),
+        lambda: figures.confusion_matrix(matrix, names),
+        lambda: curves.roc_curve(labels, probabilities, names),
+        lambda: curves.calibration_curve(labels, probabilities),
+    ]
+    for figure in draw:
+        saved = io.BytesIO()
+        figure().savefig(saved, format="png")
+        ours, theirs = (np.asarray(Image.open(file)) for file in (io.BytesIO(png(figure())), saved))
+        np.testing.assert_array_equal(ours, theirs)
