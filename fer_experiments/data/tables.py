@@ -185,10 +185,26 @@ def _usage(where: str, text: str) -> str:
 
 
 def _pixels(where: str, text: str) -> bytes:
+    if (plain := _plain(text)) is not None:
+        return plain
     try:
         return bytes(map(PIXEL.__getitem__, text.split()))
     except KeyError:
         return _odd_pixels(where, re.sub(r"[\[\],;]", " ", text).split())
+
+
+def _plain(text: str) -> bytes | None:
+    """Whole numbers up to 255, a space between them, as FER2013 has them: in a third of the time. None of all else."""
+    codes = np.frombuffer(f" {text} ".encode("ascii", "replace"), np.uint8)
+    digits, spaces = codes - np.uint8(ord("0")), np.flatnonzero(codes == ord(" "))
+    ends, length = spaces[1:], np.diff(spaces) - 1
+    if not 1 <= length.min() <= length.max() <= 3 or np.count_nonzero(digits < 10) + len(spaces) < len(codes):
+        return None
+    tens, hundreds = digits[ends - 2] * (length > 1), digits[ends - 3] * (length > 2)
+    values = digits[ends - 1] + np.uint16(10) * tens + np.uint16(100) * hundreds
+    if values.max() > 255 or (1 + (values > 9) + (values > 99) != length).any():  # leading zeros
+        return None
+    return values.astype(np.uint8).tobytes()
 
 
 def _odd_pixels(where: str, texts: list[str]) -> bytes:

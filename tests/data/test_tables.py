@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from face_files import csv_text, random_faces, write_folder, write_zip
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fer_experiments.data import tables
 from fer_experiments.data.faces import EMOTIONS, Faces
 from fer_experiments.data.names import Naming
 from fer_experiments.data.readers import read_faces
@@ -117,3 +120,10 @@ def test_of_several_tables_the_only_one_with_faces_is_read(tmp_path: Path) -> No
     files = {"train.csv": TEXT.encode(), "test.csv": b"pixels\n1 2 3\n", "example_submission.csv": b"emotion\n0\n"}
     for path in (write_folder(tmp_path / "challenge", files), write_zip(tmp_path / "challenge.zip", files)):
         assert len(read_faces(path)) == len(FACES)
+
+
+@given(st.lists(st.sampled_from([*map(str, range(0, 300, 7)), "007", "255", "256", "1000", "5.0", "a", "-1", "é", ""])))
+def test_pixels_that_are_parsed_at_once_are_those_that_are_parsed_one_by_one(texts: list[str]):
+    text, plain = " ".join(texts), tables._plain(" ".join(texts))
+    is_plain = bool(texts) and all(said.isascii() and said.isdigit() and said in tables.PIXEL for said in texts)
+    assert plain == (bytes(map(int, texts)) if is_plain else None), text
