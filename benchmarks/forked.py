@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +34,9 @@ class Command:
 
     log: takes what it says, else stdout is read line by line, and stderr is a property. stack: where SIGUSR1 makes it
     write what it is doing. environment: variables besides this process'. mounts: what bash does before, among file
-    systems that nobody else sees.
+    systems that nobody else sees. alone: its workers are forked from a process that it starts itself, of its own
+    session and environment, as it does where nobody tests it; else from the one that it was forked from, which has
+    imported the libraries.
     """
 
     def __init__(
@@ -44,11 +47,14 @@ class Command:
         environment: Mapping[str, str] | None = None,
         mounts: str = "",
         folder: Path = ROOT,
+        alone: bool = False,
     ) -> None:
+        forks.prepare()
+        alone = alone or bool(environment or mounts)
         ours, theirs = _context.Pipe(duplex=False)
         self._errors = tempfile.NamedTemporaryFile("r", encoding="utf-8", suffix=".stderr")  # noqa: SIM115
         files = (theirs, Path(self._errors.name), log, stack)
-        around = ({**os.environ, **(environment or {})}, mounts, folder)
+        around = ({**os.environ, **(environment or {})}, mounts, folder, alone)
         self._process = _context.Process(target=_run, args=(arguments, *around, *files))
         self._process.start()
         theirs.close()
@@ -88,6 +94,7 @@ def _run(
     environment: dict[str, str],
     mounts: str,
     folder: Path,
+    alone: bool,
     out: multiprocessing.connection.Connection,
     errors: Path,
     log: Path | None,
@@ -103,6 +110,8 @@ def _run(
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if log else out.fileno(), 1)
     os.dup2(os.open(log or errors, os.O_WRONLY | os.O_APPEND), 2)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # the package's workers have it blocked
+    if not alone:  # it knows that server's address, but not that it runs
+        forkserver.ensure_running = forkserver._forkserver.ensure_running = resource_tracker.ensure_running  # type: ignore[attr-defined]
     if stack:
         faulthandler.register(signal.SIGUSR1, file=stack.open("w"), all_threads=False)
     sys.argv = ["fer", *arguments]

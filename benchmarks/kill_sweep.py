@@ -129,7 +129,7 @@ def start(arguments: list[str], log: Path, *, real: bool = False) -> Life:
         return Life(process, None)
     stack = log.with_suffix(".stack")
     stack.write_text("")
-    return Life(Command(*arguments, log=log, stack=stack), stack)
+    return Life(Command(*arguments, log=log, stack=stack, alone=True), stack)  # or a kill would not reach its workers
 
 
 def finish(arguments: list[str], log: Path) -> int:
