@@ -50,8 +50,6 @@ def _normalises_maps(layer: keras.Layer) -> bool:
     return (
         type(layer) is keras.layers.BatchNormalization
         and (layer.input_spec.ndim, layer.axis) in [(4, 3), (4, -1)]
-        and layer.scale
-        and layer.center
         and not layer.synchronized
         and not layer.renorm
         and layer.epsilon > 1.001e-5  # cuDNN's least
@@ -67,10 +65,11 @@ def normalised(
     maps = tf.cast(maps, layer.compute_dtype)
     learns = bool(training and layer.trainable)
     moving = layer.moving_mean, layer.moving_variance
+    ones = tf.ones_like(moving[0])
     result = tf.raw_ops.FusedBatchNormV3(
         x=maps,
-        scale=layer.gamma,
-        offset=layer.beta,
+        scale=layer.gamma if layer.scale else ones,
+        offset=layer.beta if layer.center else 0 * ones,
         mean=[] if learns else moving[0],
         variance=[] if learns else moving[1],
         epsilon=layer.epsilon,

@@ -111,22 +111,27 @@ def test_a_network_trains_on_pixels_as_it_does_with_keras_operations(precision: 
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5 if precision == "float32" else 5e-2)
 
 
+@pytest.mark.parametrize(("scale", "center"), [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-5), ("mixed_bfloat16", 2e-2)])
-def test_a_normalisation_in_one_operation_is_keras(dtype: str, close: float, training: bool, trainable: bool):
+def test_a_normalisation_in_one_operation_is_keras(
+    dtype: str, close: float, training: bool, trainable: bool, scale: bool, center: bool
+):
     random = np.random.default_rng(0)
     maps, given = (tf.constant(random.normal(1, 3, (6, 3, 2, 4)), "float32") for _ in range(2))
     gain, offset = random.normal(1, 1, 4), random.normal(0, 1, 4)
     found = []
     for compute in (faster.normalised, lambda layer, maps, training: layer(maps, training=training)):
-        layer = keras.layers.BatchNormalization(momentum=0.7, trainable=trainable, dtype=dtype)
+        how = {"momentum": 0.7, "scale": scale, "center": center}
+        layer = keras.layers.BatchNormalization(**how, trainable=trainable, dtype=dtype)
         layer.build(maps.shape)
-        layer.set_weights([gain, offset, gain * 2, np.abs(offset)])
+        layer.set_weights([*[gain] * scale, *[offset] * center, gain * 2, np.abs(offset)])
+        learned = [variable.value for variable in (layer.gamma, layer.beta) if variable is not None]
         with tf.GradientTape() as tape:
-            tape.watch([maps, layer.gamma.value, layer.beta.value])
+            tape.watch([maps, *learned])
             y = tf.cast(compute(layer, maps, training), "float32")
-        of = tape.gradient(y, [maps, layer.gamma.value, layer.beta.value], output_gradients=given)
+        of = tape.gradient(y, [maps, *learned], output_gradients=given)
         found.append([y, *of, *layer.get_weights()])
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=close * np.abs(theirs).max())
