@@ -4,7 +4,7 @@
 
 Each is a process of its own; wall clock and CPU time (all its processes'), medians of the rounds. "to its first fit"
 is a sweep on features that are stored, until the run of its first trial begins; of FER2013 where it is at hand, and of
-demo faces, which are drawn anew.
+demo faces.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def open_test_split(cfg: DataConfig, *, smoke: bool = False, cache: Path | None 
 
 def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:
     steps = clean_steps(cfg.clean)
-    if cfg.source == "demo":  # each face is drawn anew, and all are alike: there is no photograph to have twins of
+    if cfg.source == "demo":  # each face is drawn by itself: there is no photograph to have twins of
         steps = tuple(step for step in steps if step != "near_twins")
     check_data(cfg)
     if smoke:
