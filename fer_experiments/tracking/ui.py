@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
+from fer_experiments.quiet import silenced
 from fer_experiments.terminal import say
 from fer_experiments.tracking.store import Store, connect_existing
 
@@ -55,7 +56,8 @@ def _mlflow(store: Store) -> ASGIApp:
         constants.ARTIFACT_ROOT_ENV_VAR: (store.mlruns / "artifacts").as_uri(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # workers for LLM judges
     }
-    from mlflow.server.fastapi_app import app
+    with silenced():  # a warning of Starlette's about MLflow
+        from mlflow.server.fastapi_app import app
 
     return app
 

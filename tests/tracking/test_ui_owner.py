@@ -59,6 +59,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UI]:
     process = Command("ui", "port=0", f"paths.mlruns={mlruns_dir(config)}")
     try:
         line = next(line for line in process.stdout if "@" in line)
+        assert not process.stderr, "what its libraries say"
         password, _, rest = line.partition("owner:")[2].partition("@")
         yield UI(config, f"http://{rest.partition('/')[0]}", password, process.pid, version.run_id, folder)
     finally:
