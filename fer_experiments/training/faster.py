@@ -24,8 +24,8 @@ def faster(model: keras.Model) -> Iterator[None]:
     convolutions = [layer for layer in layers if _suits(layer)] if pays() else []
     normalisations = [layer for layer in layers if _normalises_maps(layer)]
     ridges = [(v, v.regularizer) for v in model.trainable_variables if type(v.regularizer) is keras.regularizers.L2]
-    for layer in convolutions:  # the method that Keras has for this
-        layer.convolution_op = convolution if layer.strides == (1, 1) else partial(strided, layer.strides)
+    for layer in convolutions:
+        layer.convolution_op = partial(_convolved, layer)  # the method that Keras has for this
     for layer in normalisations:
         layer.call = partial(normalised, layer)
     for variable, ridge in ridges:
@@ -91,6 +91,13 @@ def pays() -> bool:
     There oneDNN's products are in bfloat16 twice as fast as in float32, and the gradients of its convolutions slower.
     """
     return computes_products_in_bfloat16()
+
+
+def _convolved(layer: keras.layers.Conv2D, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """As below, or as Keras does where the size of the maps is not known when they are traced."""
+    if None in x.shape[1:3]:
+        return type(layer).convolution_op(layer, x, kernel)
+    return convolution(x, kernel) if layer.strides == (1, 1) else strided(layer.strides, x, kernel)
 
 
 def _suits(layer: keras.Layer) -> bool:

@@ -137,6 +137,29 @@ def test_a_normalisation_in_one_operation_is_keras(
         np.testing.assert_allclose(ours, theirs, atol=close * np.abs(theirs).max())
 
 
+def test_maps_of_a_size_that_is_not_known_are_convolved_as_keras_does(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(faster, "pays", lambda: True)
+    layers = [
+        keras.layers.Conv2D(4, 1),
+        keras.layers.Conv2D(40, 3, padding="same"),
+        keras.layers.Conv2D(3, 3, strides=2),
+    ]
+    for layer in layers:
+        layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    model = keras.Sequential([keras.Input((None, None, 40)), *layers])
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 40), "float32")])
+    def gradients(maps: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            y = model(maps, training=True)
+        return tape.gradient(y, [variable.value for variable in model.trainable_variables])
+
+    maps = np.random.default_rng(0).normal(size=(2, 7, 9, 40)).astype("float32")
+    with faster.faster(model):
+        found = gradients(maps)
+    assert [g.shape for g in found] == [v.shape for v in model.trainable_variables]
+
+
 def test_what_is_traced_of_a_model_leaves_it_as_it_was():
     model = keras.Sequential([
         keras.Input((4, 4, 9)),
