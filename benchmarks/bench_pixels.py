@@ -2,8 +2,6 @@
 
     python benchmarks/bench_pixels.py [--rounds 3] [--steps 5] [--json out.json] [overrides]
 
-    # without weights: backbone=inception_resnet_v2 backbone.layers=[conv_7b_ac] backbone.weights=null
-
 Random images; FaceNet at 96x96 under a linear head, batches of 128, AdamW with averaged weights, normalisations as they
 are. Steps alone: drawing batches goes on beside them in a thread of its own.
 """
@@ -34,13 +32,8 @@ from fer_experiments.training.whole import joined
 
 GIVEN = [
     *["backbone=facenet", "backbone.input_size=96", "backbone.layers=[Block8_6_add]", "backbone.pooling=avg"],
-    *[
-        "head=linear",
-        "head.normalize=false",
-        "training=finetune",
-        "training.finetune.ema=0.998",
-        "training.finetune.batch_size=128",
-    ],
+    *["head=linear", "head.normalize=false", "training=finetune"],
+    *["training.finetune.ema=0.998", "training.finetune.batch_size=128"],
 ]
 CASES = [(whose, precision) for precision in ("float32", "mixed_bfloat16") for whose in ("Keras", "ours")]
 
@@ -74,7 +67,7 @@ def case(whose: str, precision: str, overrides: list[str]) -> Case:
     if whose == "Keras":
         options = {"weight_decay": how.weight_decay, "global_clipnorm": how.clip_norm}
         optimizer = keras.optimizers.AdamW(how.learning_rate, use_ema=True, ema_momentum=how.ema, **options)
-        model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=0.1), metrics=["accuracy"])
+        model.compile(optimizer, model.loss, metrics=["accuracy"])
         return Case(model, nullcontext)
     return Case(model, lambda: backends.of_keras().spread(model, how.batch_size))
 

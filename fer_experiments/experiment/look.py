@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from fer_experiments.config import Config, cache_dir
 from fer_experiments.data import Dataset, describe, load_dataset
 from fer_experiments.evaluation.faces import near_twins, sample_faces
+from fer_experiments.evaluation.style import png
 from fer_experiments.terminal import say, shown
 
 
@@ -24,7 +25,7 @@ def show_data(config: Config) -> None:
     for name, (path, draw) in sheets.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draw(dataset).savefig(path)
+            path.write_bytes(png(draw(dataset)))
             say(f"{name}: {shown(path)}")
         except OSError as error:
             say(

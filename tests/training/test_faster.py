@@ -111,7 +111,7 @@ def test_a_network_trains_on_pixels_as_it_does_with_keras_operations(precision: 
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5 if precision == "float32" else 5e-2)
 
 
-@pytest.mark.parametrize(("scale", "center"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize(("scale", "center"), [(True, True), (False, True), (True, False), (False, False)])
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-5), ("mixed_bfloat16", 2e-2)])
