@@ -13,6 +13,7 @@ import tensorflow as tf
 from fer_experiments.training.precision import computes_products_in_bfloat16
 
 Gradients = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+LARGE = 400  # places of a map: of the larger ones, whose channels are few, taps are added slowly
 THIN = 32  # channels: places of fewer are gathered slowly
 
 
@@ -94,8 +95,9 @@ def pays() -> bool:
 
 
 def _convolved(layer: keras.layers.Conv2D, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """As below, or as Keras does where the size of the maps is not known when they are traced."""
-    if None in x.shape[1:3]:
+    """As below, or as Keras does where the maps are large, or their size is not known when they are traced."""
+    size = x.shape[1:3]
+    if None in size or (layer.kernel_size != (1, 1) and size[0] * size[1] > LARGE):
         return type(layer).convolution_op(layer, x, kernel)
     return convolution(x, kernel) if layer.strides == (1, 1) else strided(layer.strides, x, kernel)
 
