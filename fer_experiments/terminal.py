@@ -14,6 +14,7 @@ from unicodedata import category
 
 FORMULA = re.compile(r"\s*[=+@-]\s*\S|\s*[＝＋－＠]")
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
+Echo = Callable[[str], None]  # takes what a command says, line by line
 
 
 def fit(text: str) -> str:
@@ -27,7 +28,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 @contextmanager
-def in_place() -> Iterator[Callable[[str], None] | None]:
+def in_place() -> Iterator[Echo | None]:
     """What takes lines and shows them in the place of those before, until the block ends; None without a terminal."""
     if not sys.stdout.isatty():
         yield None

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fer_experiments.executors.calls import Lost, Shared
-from fer_experiments.terminal import say
+from fer_experiments.terminal import Echo, say
 
 if TYPE_CHECKING:
     from fer_experiments.config import ComputeConfig
@@ -47,7 +47,7 @@ class Executor(Protocol):
         raise CancelledError."""
 
 
-def open_executor(compute: ComputeConfig, echo: Callable[[str], None] = say) -> AbstractContextManager[Executor]:
+def open_executor(compute: ComputeConfig, echo: Echo = say) -> AbstractContextManager[Executor]:
     """The executor that `compute` describes. On leaving, by any exception too, what still runs is killed at once.
 
     Raises:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments.executors.calls import Shared
+from fer_experiments.terminal import Echo
 
 if TYPE_CHECKING:
     from fer_experiments.config import ComputeConfig
 
 
 @contextmanager
-def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Inline]:
+def opened(compute: ComputeConfig, echo: Echo) -> Iterator[Inline]:
     """This process."""
     yield Inline()
 

@@ -24,6 +24,7 @@ from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome
 from fer_experiments.executors.devices import gpu_shares
 from fer_experiments.files import temporary_folder
 from fer_experiments.quiet import silenced
+from fer_experiments.terminal import Echo
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -37,7 +38,7 @@ STOPPED_SAID, STOPPED_KILLED = 2, 24  # looks in a row that find it stopped
 
 
 @contextmanager
-def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[Processes]:
+def opened(compute: ComputeConfig, echo: Echo) -> Iterator[Processes]:
     """Worker processes, started when first needed, killed on leaving.
 
     Raises:
@@ -117,7 +118,7 @@ class Processes:
 class Slot:
     """A place for one worker process at a time, behind a pipe of its own: a death loses one call and half a message."""
 
-    def __init__(self, environment: dict[str, str], echo: Callable[[str], None]) -> None:
+    def __init__(self, environment: dict[str, str], echo: Echo) -> None:
         self._environment, self._echo = environment, echo
         self._lock = threading.Lock()
         self._closed = False

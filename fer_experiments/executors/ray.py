@@ -21,6 +21,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.executors.calls import Shared, answer, cores, worker_environment
 from fer_experiments.executors.ray_errors import sentence, settle
 from fer_experiments.files import temporary_folder
+from fer_experiments.terminal import Echo
 
 if TYPE_CHECKING:
     from fer_experiments.config import ComputeConfig
@@ -32,7 +33,7 @@ FRESH = 1.0  # seconds for which the list of nodes is kept
 
 
 @contextmanager
-def opened(compute: ComputeConfig, echo: Callable[[str], None]) -> Iterator[RayCluster]:
+def opened(compute: ComputeConfig, echo: Echo) -> Iterator[RayCluster]:
     """A connection to the cluster at compute.address, or a local cluster; its calls are killed on leaving.
 
     Raises:
@@ -165,7 +166,7 @@ class RayCluster:
         nodes = len(self._nodes())
         return f"on a Ray cluster of {nodes} node{'s' if nodes > 1 else ''}, {self.slots} at a time"
 
-    def check_room(self, echo: Callable[[str], None]) -> None:
+    def check_room(self, echo: Echo) -> None:
         """Says when no node has room for a trial; on this machine alone, which will not grow, it is an error."""
         if any(map(self._room, self._nodes())):
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fer_experiments import tracking
@@ -17,7 +17,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import Live
 from fer_experiments.files import holding
-from fer_experiments.terminal import shown
+from fer_experiments.terminal import Echo, shown
 from fer_experiments.training.finetuning import fine_tune, fine_tune_above, unfreeze
 from fer_experiments.training.fit import make_reproducible
 from fer_experiments.training.pixels import on_devices
@@ -25,8 +25,6 @@ from fer_experiments.training.result import TrainingResult, trainable_parameters
 
 if TYPE_CHECKING:
     import keras
-
-Echo = Callable[[str], None]
 
 
 REFIT = "fer.refit"  # tag of a run: `fit_digest` of what it fits, which promotions and `fer seeds` take from there

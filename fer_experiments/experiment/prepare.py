@@ -22,13 +22,11 @@ from fer_experiments.executors.executor import Executor, Shared, open_executor
 from fer_experiments.features import engine
 from fer_experiments.features.cache import FeatureSet, Unstored, decided, extract_features, features_fingerprint
 from fer_experiments.features.travel import Travelling, pack
-from fer_experiments.terminal import say
+from fer_experiments.terminal import Echo, say
 from fer_experiments.training import precision
 from fer_experiments.training.finetuning import passed
 from fer_experiments.training.fit import feature_moments
 from fer_experiments.training.heads import Moments
-
-Echo = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +15,14 @@ from fer_experiments.config import ALL_FOLDS, Config, PretrainConfig, cache_dir,
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import Live, describe_run, log_scores, open_sealed_test, record
-from fer_experiments.terminal import say
+from fer_experiments.terminal import Echo, say
 from fer_experiments.training.pixels import on_devices
 from fer_experiments.training.pretraining import PretrainResult, predict, pretrain, recipe
 
 SECTIONS = ("data", "pretrain", "tracking", "paths")  # of the config: what a pretraining depends on
 
 
-def run_pretrain(config: Config, *, parent: str | None = None, echo: Callable[[str], None] = say) -> dict[str, float]:
+def run_pretrain(config: Config, *, parent: str | None = None, echo: Echo = say) -> dict[str, float]:
     """One logged run of kind `train`; returns its final metrics.
 
     A training that was stopped goes on, and one that is finished is only recorded: its state is in the cache, under

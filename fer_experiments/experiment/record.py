@@ -21,6 +21,7 @@ from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
 from fer_experiments.evaluation.style import png
+from fer_experiments.terminal import Echo
 from fer_experiments.training.result import TrainingResult, averaged, trainable_parameters
 
 LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
@@ -96,7 +97,7 @@ class Live:
 
     run: tracking.Run
     of: int
-    echo: Callable[[str], None]
+    echo: Echo
     before: int = 0
     epochs: list[int] = field(default_factory=list)
 

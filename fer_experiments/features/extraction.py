@@ -28,9 +28,7 @@ from fer_experiments.features.engine import Forward, check_parity, compile_forwa
 from fer_experiments.features.engines import Unsuited
 from fer_experiments.features.shards import is_intact, read_manifest, write_manifest, write_shard
 from fer_experiments.files import write_atomically
-from fer_experiments.terminal import size
-
-Echo = Callable[[str], None]
+from fer_experiments.terminal import Echo, size
 
 MAX_LOST = 3  # workers that may die of one shard
 CHECKED = 16  # images whose features are compared with those of Keras itself before any is stored

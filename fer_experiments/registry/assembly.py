@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from fer_experiments.experiment.record import FITTED, log_scores
 from fer_experiments.features.cache import exact_features
 from fer_experiments.registry.candidates import Refitted
 from fer_experiments.registry.sealed import Outcome
+from fer_experiments.terminal import Echo
 from fer_experiments.tracking import models
 from fer_experiments.training.fit import predict
 from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, at_temperature, compare
@@ -31,7 +32,6 @@ from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, 
 if TYPE_CHECKING:
     import keras
 
-Echo = Callable[[str], None]
 
 MEASURED = ("log_loss", "brier_score", "expected_calibration_error")  # that a temperature moves
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from fer_experiments.experiment.record import describe_run
 from fer_experiments.experiment.train import fit_and_record
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.spread import taken
+from fer_experiments.terminal import Echo
 from fer_experiments.training.fit import FitError, forget
 
 KINDS = ("trial", "train")
@@ -135,9 +135,7 @@ def check_inputs(choice: Choice, preparations: Preparations) -> None:
                 )
 
 
-def refit_all(
-    choice: Choice, preparations: Preparations, parent: tracking.Run, echo: Callable[[str], None]
-) -> list[Refitted]:
+def refit_all(choice: Choice, preparations: Preparations, parent: tracking.Run, echo: Echo) -> list[Refitted]:
     """Fits every candidate with every seed, each a run under the promotion's; returns them, the best mean first.
 
     A fit that is on record, by `fer train` or an earlier promotion that was stopped or tried, is taken from there. A
@@ -173,7 +171,7 @@ def refit(
     objective: str | None,
     prepared: Prepared,
     parent: tracking.Run,
-    echo: Callable[[str], None],
+    echo: Echo,
 ) -> tuple[str, float, str]:
     """Run id and score of a candidate's fit with a seed, and how it came about: one that is on record is taken.
 

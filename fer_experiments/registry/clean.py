@@ -20,7 +20,7 @@ from fer_experiments.search.recorded import readable_sweeps
 from fer_experiments.search.space import ORACLES
 from fer_experiments.search.state import State, is_locked
 from fer_experiments.search.watch import recorded_settings
-from fer_experiments.terminal import say, size, table
+from fer_experiments.terminal import Echo, say, size, table
 from fer_experiments.tracking import Store, models
 
 REMADE = ("features", "finetune", "pretrain")  # folders of the cache, of what can be made again
@@ -36,9 +36,7 @@ class Item:
     key: tuple[str, ...]
 
 
-def clean(
-    config: Config, kept: str | None = None, days: str = "30", *, yes: bool = False, echo: Callable[[str], None] = say
-) -> str:
+def clean(config: Config, kept: str | None = None, days: str = "30", *, yes: bool = False, echo: Echo = say) -> str:
     """Lists what can be removed, and removes it after a yes; returns what came of it.
 
     kept: what sweeps keep, in the place of what each was told. days: without use, after which features can go.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +15,7 @@ from fer_experiments.experiment.prepare import Preparations, Prepared
 from fer_experiments.experiment.record import FITTED, IMAGES, images_digest
 from fer_experiments.registry.assembly import Ensemble
 from fer_experiments.registry.candidates import Refitted, refit
-
-Echo = Callable[[str], None]
+from fer_experiments.terminal import Echo
 
 
 def fit_on_both(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pandas as pd
 
@@ -15,13 +14,13 @@ from fer_experiments.evaluation.seeds import Spread, spread
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.registry.candidates import Candidate, check_inputs, choose, refit
-from fer_experiments.terminal import fit, say, table
+from fer_experiments.terminal import Echo, fit, say, table
 
 MOST = 1000  # seeds
 PREFIX = "final/val_"
 
 
-def repeat(config: Config, run_id: str = "", count: str = "10", echo: Callable[[str], None] = say) -> None:
+def repeat(config: Config, run_id: str = "", count: str = "10", echo: Echo = say) -> None:
     """Fits a recorded run's config with the seeds from 0, each a run under one of kind `train` that has their spread.
 
     A fit that is on record is taken from there, as a promotion's refit is; one that fails is named and left out.
@@ -57,7 +56,7 @@ def repeat(config: Config, run_id: str = "", count: str = "10", echo: Callable[[
 
 
 def _fits(
-    candidate: Candidate, count: int, preparations: Preparations, parent: tracking.Run, echo: Callable[[str], None]
+    candidate: Candidate, count: int, preparations: Preparations, parent: tracking.Run, echo: Echo
 ) -> pd.DataFrame:
     """A row a seed that came to something: seed, run_id, and its validation metrics."""
     prepared, rows = preparations.of(candidate.config), []
@@ -77,7 +76,7 @@ def _fits(
     return pd.DataFrame(rows)
 
 
-def _report(fits: pd.DataFrame, candidate: Candidate, run: tracking.Run, echo: Callable[[str], None]) -> None:
+def _report(fits: pd.DataFrame, candidate: Candidate, run: tracking.Run, echo: Echo) -> None:
     """The spread of each metric goes on the run and the terminal, with where the repeated run lies in it."""
     names = [name for name in map(str, fits) if name.startswith(PREFIX) and fits[name].map(math.isfinite).all()]
     spreads = {name.removeprefix("final/"): spread(list(fits[name])) for name in names}

@@ -33,7 +33,7 @@ from fer_experiments.registry.rehearsal import rehearse
 from fer_experiments.registry.sealed import Outcome, open_and_test
 from fer_experiments.registry.versions import crown, only_one_promotes
 from fer_experiments.registry.weaknesses import find_weaknesses, rival_of
-from fer_experiments.terminal import fit, say
+from fer_experiments.terminal import Echo, fit, say
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.digests import digests
 from fer_experiments.tracking.models import CHAMPION, Version
@@ -41,7 +41,6 @@ from fer_experiments.tracking.models import CHAMPION, Version
 if TYPE_CHECKING:
     from fer_experiments.tracking.classifier import FaceClassifier
 
-Echo = Callable[[str], None]
 
 WARM_UP, TIMED = 5, 50  # single images
 ASKED = 16  # images that `fer serve` is asked about

@@ -18,10 +18,10 @@ from fer_experiments.evaluation.robustness import UNCHANGED, Part, measured
 from fer_experiments.evaluation.slices import slices
 from fer_experiments.registry.gate import Rival
 from fer_experiments.registry.sealed import Outcome, recorded_probabilities
+from fer_experiments.terminal import Echo
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.models import Version
 
-Echo = Callable[[str], None]
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w] to probabilities [n, classes]
 
 SEED = 0  # of the images that are corrupted, and of how

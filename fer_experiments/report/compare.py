@@ -14,7 +14,7 @@ from fer_experiments.report.entries import Entry, entries
 from fer_experiments.report.page import MOMENT, document
 from fer_experiments.report.pairs import Pair, pairs
 from fer_experiments.report.report import log_where_allowed, note
-from fer_experiments.terminal import csv_line, fit, say
+from fer_experiments.terminal import Echo, csv_line, fit, say
 
 COLUMNS = ("name", "classes", "accuracy", "low", "high", "split", "chosen", "seeds", "training_s", "hardware",
            "epochs", "parameters", "trainable", "mb", "ms", "source")  # fmt: skip
@@ -28,7 +28,7 @@ READ = (
 )
 
 
-def compare(config: Config, names: Sequence[str], form: str = "table", echo: Callable[[str], None] = say) -> None:
+def compare(config: Config, names: Sequence[str], form: str = "table", echo: Echo = say) -> None:
     """Prints the table of what these words name, and logs it on the run of its first row that has one.
 
     Args:

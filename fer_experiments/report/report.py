@@ -16,7 +16,7 @@ from fer_experiments.report.record import read_record
 from fer_experiments.report.versus import side_by_side
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.state import State
-from fer_experiments.terminal import say
+from fer_experiments.terminal import Echo, say
 from fer_experiments.tracking import Store
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -27,7 +27,7 @@ def note(line: str, verb: str = "report") -> None:
     say(f"fer {verb}: {line}", sys.stderr)
 
 
-def write_report(config: Config, sweep: str | None = None, echo: Callable[[str], None] = note) -> Path:
+def write_report(config: Config, sweep: str | None = None, echo: Echo = note) -> Path:
     """Writes report.html into the folder of a recorded sweep, running or not, and logs it on its parent run.
 
     Of several sweeps it is report-with-<ids of the others>.html, in the folder and on the run of the first. Where the
@@ -74,9 +74,7 @@ def _found(sweeps: Path, names: str | None) -> list[tuple[State, Path]]:
     return found
 
 
-def log_where_allowed(
-    store: Store, run_id: str, log: Callable[[tracking.Run], None], echo: Callable[[str], None]
-) -> bool:
+def log_where_allowed(store: Store, run_id: str, log: Callable[[tracking.Run], None], echo: Echo) -> bool:
     """Logs on a run that has ended; whether it could, and `echo` hears why not: of a store that may only be read."""
     if tracking.is_moved(store.uri):  # the run still says where its artifacts were
         echo("not logged on its run: the store was moved, and may only be read now")
@@ -91,7 +89,7 @@ def log_where_allowed(
     return True
 
 
-def _write(content: bytes, places: tuple[Path, Path], echo: Callable[[str], None]) -> Path:
+def _write(content: bytes, places: tuple[Path, Path], echo: Echo) -> Path:
     """Writes the page to the first of these places or else to the second; returns where it is."""
     for path in places:
         try:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fer_experiments.config import Config
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
-from fer_experiments.terminal import say, shown
+from fer_experiments.terminal import Echo, say, shown
 
 
-def sweep(config: Config, echo: Callable[[str], None] = say) -> State:
+def sweep(config: Config, echo: Echo = say) -> State:
     """Runs a sweep as `run_sweep` does, and writes its report, which fails no sweep if it cannot be written."""
     state = run_sweep(config, echo)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from fer_experiments.search import keep, leaderboard
 from fer_experiments.search.oracle import tell
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Outcome, Trial, read
+from fer_experiments.terminal import Echo
 from fer_experiments.tracking import StoreLost
 
 MAX_CONSECUTIVE_FAILURES = 3
@@ -34,7 +35,7 @@ class Sweep:
     state: State
     folder: Path
     preparations: Preparations
-    echo: Callable[[str], None]
+    echo: Echo
     recent: list[Trial] = field(default_factory=list)  # trials that ended in this process, in that order
     lost: dict[int, int] = field(default_factory=dict)  # trial -> workers that died of it
     since: float = field(default_factory=time.monotonic)

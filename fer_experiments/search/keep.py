@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fer_experiments import tracking
@@ -13,6 +12,7 @@ from fer_experiments.errors import first_line
 from fer_experiments.search.space import ORACLES
 from fer_experiments.search.spread import tied
 from fer_experiments.search.state import State
+from fer_experiments.terminal import Echo
 
 
 @dataclass
@@ -49,9 +49,7 @@ def to_drop(heads: Heads, state: State, keep: str) -> list[str]:
     return [trial.run_id for trial in ended if trial.run_id and trial.run_id not in kept]
 
 
-def drop(
-    heads: Heads | None, store: tracking.Store, state: State, sweep: SweepConfig, echo: Callable[[str], None]
-) -> Heads | None:
+def drop(heads: Heads | None, store: tracking.Store, state: State, sweep: SweepConfig, echo: Echo) -> Heads | None:
     """Deletes what sweep.keep does not keep; what cannot be deleted is said in a line. Takes and returns what it knows.
 
     Of an oracle that goes on with heads (Hyperband) all stay, as they are needed to go on.

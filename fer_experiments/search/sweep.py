@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -26,11 +25,11 @@ from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.stop import heard
 from fer_experiments.search.trial import Job, impossible_trial, limits, run_trial
 from fer_experiments.search.trials import Outcome, Trial
-from fer_experiments.terminal import fit, say
+from fer_experiments.terminal import Echo, fit, say
 from fer_experiments.tracking import said_in_a_line
 
 
-def run_sweep(config: Config, echo: Callable[[str], None] = say) -> State:
+def run_sweep(config: Config, echo: Echo = say) -> State:
     """Runs a sweep to its end, from where it stopped if it did.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from fer_experiments.search import leaderboard
 from fer_experiments.search.budget import hours_left, per_hour
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.state import State, is_locked, load_state
-from fer_experiments.terminal import in_place, say, table
+from fer_experiments.terminal import Echo, in_place, say, table
 
 LOOK_S = 2.0  # between two looks
 CURVES = ("val/accuracy", "val/loss", "train/loss")
@@ -30,7 +29,7 @@ class View:
     flying: dict[int, tracking.FoundRun]
 
 
-def watch(config: Config, name: str | None = None, echo: Callable[[str], None] = say) -> str:
+def watch(config: Config, name: str | None = None, echo: Echo = say) -> str:
     """Shows a sweep until it ends, on a terminal in place, elsewhere a line a trial; returns what it came to.
 
     name: as in `find_sweep`.

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError, first_line
-from fer_experiments.terminal import say
+from fer_experiments.terminal import Echo, say
 from fer_experiments.tracking.fresh import predict_fresh
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ call = lambda x: compiled(x)[0].copy()
 }
 
 
-def export(
-    config: Config, form: str = "", output: str = "", echo: Callable[[str], None] = say, version: str = "champion"
-) -> Path:
+def export(config: Config, form: str = "", output: str = "", echo: Echo = say, version: str = "champion") -> Path:
     """Writes the registered model for another runtime, and returns where.
 
     It takes uint8 pixels [n, h, w] and gives probabilities float32 [n, classes], as the registered one does; that they

@@ -18,7 +18,7 @@ from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_pi
 from fer_experiments.errors import UserError
 from fer_experiments.serving import finding
 from fer_experiments.serving.finding import Face
-from fer_experiments.terminal import DASHES, csv_line, fit, say
+from fer_experiments.terminal import DASHES, Echo, csv_line, fit, say
 from fer_experiments.tracking.models import UNCERTAIN, labels
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ FORMS = ("table", "json", "csv")
 STDIN = "-"
 NAME = 1 << 16  # bytes, more than any name of a file has
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")  # of what is no override
-
-Echo = Callable[[str], None]
 
 
 class Row(NamedTuple):

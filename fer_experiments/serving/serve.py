@@ -16,7 +16,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from fer_experiments.serving.fast import Answering, answering, kept_at
 from fer_experiments.serving.finding import check_detector
 from fer_experiments.serving.loading import find_model, loading
 from fer_experiments.serving.turns import Batches, Turns
-from fer_experiments.terminal import say
+from fer_experiments.terminal import Echo, say
 from fer_experiments.tracking import models
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def serve(
     config: Config,
     host: str = "127.0.0.1",
     port: int = 5001,
-    echo: Callable[[str], None] = say,
+    echo: Echo = say,
     version: str = "champion",
     allowed_hosts: str = "",
 ) -> None:

@@ -7,13 +7,12 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.quiet import silenced
-from fer_experiments.terminal import say
+from fer_experiments.terminal import Echo, say
 from fer_experiments.tracking.store import Store, connect_existing
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 USER, HOST = "owner", "127.0.0.1"
 
 
-def show(config: Config, port: int = 5000, echo: Callable[[str], None] = say) -> None:
+def show(config: Config, port: int = 5000, echo: Echo = say) -> None:
     """Answers until Ctrl-C, to whoever has the password that this process draws and prints.
 
     Raises:
