@@ -11,7 +11,6 @@ from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
 
 BILINEAR = {"interpolation": "bilinear", "antialias": False}  # options of keras.layers.Resizing
-LUMA = [0.299, 0.587, 0.114]  # ITU-R BT.601, as PIL's convert("L")
 
 
 def parse_scaling(cfg: BackboneConfig) -> str | dict[str, list[float]]:
@@ -64,7 +63,7 @@ def _resized(x: Any, size: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """
     from keras import layers, ops
 
-    if options == BILINEAR or None in x.shape[1:3]:
+    if options == BILINEAR:
         return layers.Resizing(*size, **options, name="resize")(x)
     rows, columns = (
         np.asarray(ops.image.resize(np.eye(side, dtype="float32")[..., None], (to, side), **options))[..., 0]
@@ -75,14 +74,12 @@ def _resized(x: Any, size: tuple[Any, ...], options: dict[str, Any]) -> Any:
 
 
 def _with_channels(x: Any, channels: int) -> Any:
-    from keras import layers, ops
+    from keras import layers
 
     if channels not in (1, 3):
         raise UserError(f"backbone.channels={channels}: must be 1 (gray) or 3 (RGB)")
     if x.shape[-1] == 1 and channels == 3:
         return layers.Concatenate(name="gray_to_rgb")([x, x, x])
-    if x.shape[-1] == 3 and channels == 1:
-        return ops.sum(layers.Rescaling(LUMA, name="luma")(x), axis=-1, keepdims=True)
     return x
 
 

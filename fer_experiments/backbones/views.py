@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from fer_experiments.config import VIEWS
-from fer_experiments.errors import UserError
 
 
 def shown(pixels: Any, view: str) -> Any:
@@ -15,18 +14,11 @@ def shown(pixels: Any, view: str) -> Any:
 
     A window is sampled bilinearly, between centres of pixels as in `preprocessing`, and rounded, half to even. Its
     weights are multiples of 1/256: float32 is exact, and every backend and engine comes to the same pixels.
-
-    Raises:
-        UserError: an unknown view; a window of pictures whose size is not known.
     """
     from keras import ops
 
-    if view not in VIEWS:
-        raise UserError(f"features.views: {view} is unknown; choose out of {', '.join(VIEWS)}")
     window = VIEWS[view]
     if window.moved:
-        if None in pixels.shape[1:3]:
-            raise UserError(f"features.views: {view} takes pictures of one size; say it, or original and flip alone")
         x = ops.cast(pixels, "float32")
         x = _sampled(_sampled(x, 1, window.top, window.part), 2, window.left, window.part)
         pixels = ops.cast(ops.round(x), "uint8")

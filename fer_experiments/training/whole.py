@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_experiments.backbones.networks import in_precision, load_backbone
-from fer_experiments.backbones.preprocessing import LUMA
 from fer_experiments.backbones.views import shown
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
@@ -47,7 +46,7 @@ class Agreement:
 
 def assemble(
     backbone_cfg: BackboneConfig,
-    image_shape: tuple[int | None, ...],
+    image_shape: tuple[int, ...],
     heads: Sequence[keras.Model],
     views: Sequence[str],
     classes: int,
@@ -55,12 +54,9 @@ def assemble(
 ) -> keras.Model:
     """One model from uint8 pixels [n, *image_shape] to probabilities float32 [n, classes], in float32 throughout.
 
-    Colour becomes gray first, as in the data that heads are trained on (ITU-R BT.601, rounded, as PIL's convert("L")).
-
     Args:
         backbone_cfg: the backbone that the heads' features came from.
-        image_shape: (h, w), (h, w, 1) or (h, w, 3); None as h and w takes images of any size, where no view is a
-            part of them.
+        image_shape: (h, w).
         heads: from features to probabilities, one sigmoid unit for two classes; they are copied, and their
             probabilities averaged.
         views: those of their features; the probabilities are averaged over them.
@@ -68,11 +64,9 @@ def assemble(
         temperature: of the probabilities; see `calibration.tempered`.
 
     Raises:
-        UserError: what `load_backbone` and `shown` raise; a head for other features, or for another number of classes.
+        UserError: what `load_backbone` raises; a head for other features, or for another number of classes.
     """
-    if len(image_shape) not in (2, 3) or image_shape[2:] not in ((), (1,), (3,)):
-        raise UserError(f"image shape {image_shape}: must be (h, w), (h, w, 1) or (h, w, 3)")
-    backbone = load_backbone(backbone_cfg, (*image_shape[:2], 1))  # type: ignore[arg-type]  # None is any size
+    backbone = load_backbone(backbone_cfg, (*image_shape, 1))
     copies = [_finished(head, f"{head.name}_{i}" if i else head.name) for i, head in enumerate(heads)]
     for copy in copies:
         _check_fit(backbone.model, copy, classes)
@@ -82,7 +76,7 @@ def assemble(
 def joined(
     backbone: keras.Model,
     heads: Sequence[keras.Model],
-    image_shape: tuple[int | None, ...],
+    image_shape: tuple[int, ...],
     views: Sequence[str],
     temperature: float = 1.0,
     *,
@@ -92,7 +86,7 @@ def joined(
     import keras
 
     pixels = keras.Input(image_shape, dtype="uint8", name="pixels")
-    gray = _gray(pixels)
+    gray = keras.ops.expand_dims(pixels, -1)
     seen = [shown(gray, view) for view in dict.fromkeys(views)]
     # One batch of all views: calling the backbone once a view would double the graph, and the time it takes to load.
     batch = keras.ops.concatenate(seen, axis=0) if len(seen) > 1 else seen[0]
@@ -172,17 +166,6 @@ def compare(
             f"{moved} of {len(got)} images in another class; allowed: {'mean ' * mean}{tolerance:g}): {remedy}"
         )
     return agreement
-
-
-def _gray(pixels: Any) -> Any:
-    """uint8 [b, h, w, 1] of uint8 [b, h, w], [b, h, w, 1] or [b, h, w, 3]."""
-    from keras import layers, ops
-
-    if len(pixels.shape) == 3:
-        return ops.expand_dims(pixels, -1)
-    if pixels.shape[-1] == 1:
-        return pixels
-    return ops.cast(ops.round(ops.sum(layers.Rescaling(LUMA, name="luma")(pixels), axis=-1, keepdims=True)), "uint8")
 
 
 def _finished(head: keras.Model, name: str) -> keras.Model:

@@ -11,7 +11,6 @@ import pytest
 
 from fer_experiments.backbones.views import shown
 from fer_experiments.config import VIEWS
-from fer_experiments.errors import UserError
 from fer_experiments.features.engines.openvino import compiled, converted
 
 FACES = np.random.default_rng(0).integers(0, 256, (8, 12, 10), dtype=np.uint8)
@@ -70,13 +69,6 @@ def test_the_picture_itself_stays_the_array_that_it_is():
     np.testing.assert_array_equal(shown(FACES, "flip"), FACES[:, :, ::-1])
 
 
-def test_colours_are_shown_each_as_a_gray_would_be():
-    coloured = np.random.default_rng(3).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
-    for view in ("crop2_flip", "shift3"):
-        each = [shown(coloured[..., channel], view) for channel in range(3)]
-        np.testing.assert_array_equal(shown(coloured, view), np.stack(each, axis=-1))
-
-
 def test_a_saved_model_and_openvino_come_to_the_same_pixels(tmp_path: Path):
     wanted = np.concatenate([np.asarray(shown(FACES, view)) for view in VIEWS])
     pixels = keras.Input(FACES.shape[1:], dtype="uint8")
@@ -87,12 +79,3 @@ def test_a_saved_model_and_openvino_come_to_the_same_pixels(tmp_path: Path):
     for precision in ("float32", "bfloat16"):
         request = compiled(converted(as_float, None), precision, "LATENCY").create_infer_request()
         np.testing.assert_array_equal(request.infer([FACES])[0], wanted)
-
-
-def test_a_view_that_is_none_or_cannot_be_is_refused():
-    with pytest.raises(UserError, match=r"features\.views: turned is unknown; choose out of original, flip, crop1, "):
-        shown(FACES, "turned")
-    any_size = keras.Input((None, None), dtype="uint8")
-    with pytest.raises(UserError, match=r"features\.views: crop1 takes pictures of one size"):
-        shown(any_size, "crop1")
-    assert shown(any_size, "flip").shape == (None, None, None)
