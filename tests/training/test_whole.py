@@ -91,11 +91,11 @@ def test_pixels_give_the_probabilities_that_stored_features_give(
     want = expected(trained, features)
     agreement = check_agreement(model, IMAGES, want)
     assert (model.output_shape, agreement.images) == ((None, classes), CHECKED)
-    assert agreement.other_class <= 2  # of nearly equal probabilities
     assert 0 < agreement.mean <= agreement.largest < TOLERANCE
     assert np.ptp(want, axis=0).max() > 0.1  # probabilities that a mistake would move
     probabilities = model.predict(IMAGES, verbose=0)
     assert probabilities.dtype == np.float32
+    assert np.sum(probabilities.argmax(axis=1) != want.argmax(axis=1)) <= 2  # of nearly equal probabilities
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
@@ -195,14 +195,6 @@ def test_a_mismatch_stops_with_how_far_apart_they_are(backbone: BackboneConfig, 
         check_agreement(model, IMAGES, np.full_like(want, np.nan))
     with pytest.raises(UserError, match=r"\(256, 2\) where features give \(256, 3\)"):
         check_agreement(model, IMAGES, np.ones((CHECKED, 3)) / 3)
-
-
-def test_too_few_images_prove_nothing(backbone: BackboneConfig, features: FeatureSet) -> None:
-    head = head_for(features, 2)
-    model, want = assemble(backbone, (12, 12), [head], BOTH, 2), expected(head, features)
-    with pytest.raises(ValueError, match="at least 256"):
-        check_agreement(model, IMAGES[:255], want[:255])
-    assert check_agreement(model, IMAGES[:20], want[:20], least=20).images == 20
 
 
 def test_parts_that_are_no_pair_are_refused(backbone: BackboneConfig, features: FeatureSet) -> None:
