@@ -29,11 +29,7 @@ def load_trunk(cfg: BackboneConfig) -> keras.Model:
     if cfg.kind == "vggface":
         return _vggface(cfg, path)
     assert path is not None
-    if cfg.kind == "keras_file":
-        return _from_file(path)
-    if cfg.kind == "pocket":
-        return _pocket(path)
-    raise UserError(f"backbone.kind={cfg.kind}: choose one of application, vggface, keras_hub, keras_file, pocket")
+    return _pocket(path) if cfg.kind == "pocket" else _from_file(path)
 
 
 def _pocket(path: Path) -> keras.Model:

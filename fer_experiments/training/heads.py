@@ -43,11 +43,9 @@ def build_head(
     inputs = [keras.Input(shape, name=f"features_{i}") for i, shape in enumerate(shapes)]
     hidden = list(inputs)
     if config.normalize:
-        if moments is None:
-            raise ValueError("normalize needs the moments of the training features")
         hidden = [
             keras.layers.Normalization(mean=mean, variance=variance, name=f"normalize_{i}", dtype="float32")(x)
-            for i, (x, (mean, variance)) in enumerate(zip(hidden, moments, strict=True))
+            for i, (x, (mean, variance)) in enumerate(zip(hidden, moments or (), strict=True))
         ]
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
