@@ -110,7 +110,7 @@ if any(name.startswith("fer_experiments") for name in sys.modules):
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
     """The folder of a model, images, and what it says of them where nothing is set."""
     from fer_experiments.config.compose import compose
-    from fer_experiments.tracking.fresh import predict_fresh
+    from fer_experiments.serving.export import predict_fresh
     from fer_experiments.tracking.models import save_classifier
     from fer_experiments.training.heads import build_head
     from fer_experiments.training.whole import assemble
@@ -127,7 +127,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, n
 def test_a_registered_model_without_the_package_is_independent_of_keras_settings(
     settings: str, saved: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from fer_experiments.tracking.fresh import predict_fresh
+    from fer_experiments.serving.export import predict_fresh
 
     folder, images, plain = saved
     (tmp_path / "keras.json").write_text(json.dumps(SETTINGS[settings]))
