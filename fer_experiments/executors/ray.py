@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_experiments.ambient import SECRET, pin_warnings, without_secrets
 from fer_experiments.errors import UserError
-from fer_experiments.executors.calls import Shared, answer, cores, worker_environment
-from fer_experiments.executors.ray_errors import sentence, settle
+from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.files import temporary_folder
 from fer_experiments.terminal import Echo
 
@@ -98,7 +97,7 @@ def _init(compute: ComputeConfig, folder: Path | None) -> None:
         ray.init(compute.address, **common)
     except Exception as error:
         ray.shutdown()
-        raise _unreachable(compute.address, sentence(error)) from error
+        raise _unreachable(compute.address, _sentence(error)) from error
 
 
 def _check_reachable(address: str) -> None:
@@ -113,7 +112,7 @@ def _check_reachable(address: str) -> None:
         with socket.create_connection((host.strip("[]"), int(port)), REACH):
             pass
     except (OSError, ValueError) as error:
-        raise _unreachable(address, sentence(error)) from error
+        raise _unreachable(address, _sentence(error)) from error
 
 
 def _unreachable(address: str, why: str) -> UserError:
@@ -188,7 +187,7 @@ class RayCluster:
             return future
         self._running[future] = ref
         future.add_done_callback(lambda done: self._running.pop(done, None))
-        ref.future().add_done_callback(partial(settle, future))
+        ref.future().add_done_callback(partial(_settle, future))
         return future
 
     def share(self, value: Any) -> Shared:
@@ -221,6 +220,46 @@ class RayCluster:
         # Ray would start a cluster of its own accord.
         if self._closed:
             raise RuntimeError("the executor is closed")
+
+
+def _settle(future: Future[Any], task: Future[bytes]) -> None:
+    """Gives the future what came of the task."""
+    with suppress(InvalidStateError):  # closed meanwhile
+        try:
+            future.set_result(outcome(task.result()))
+        except InvalidStateError:
+            raise
+        except BaseException as error:
+            future.set_exception(_translated(error))
+
+
+def _translated(error: BaseException) -> BaseException:
+    """The call's own exception, or Lost for the death of what ran it."""
+    from ray import exceptions as ray_errors
+
+    deaths = (
+        ray_errors.WorkerCrashedError,
+        ray_errors.NodeDiedError,
+        ray_errors.LocalRayletDiedError,
+        ray_errors.RayActorError,
+        ray_errors.ObjectLostError,
+        ray_errors.RaySystemError,
+        ray_errors.OutOfDiskError,
+    )
+    if isinstance(error, ray_errors.RayTaskError):
+        # Not from the call, which `answer` guards: the call could not be loaded (no such module on that node).
+        return RuntimeError(f"on a Ray worker: {_sentence(error.cause)}")
+    if isinstance(error, ray_errors.OutOfMemoryError):
+        return Lost(f"out of memory: {_sentence(error)}")
+    if isinstance(error, ray_errors.TaskCancelledError):
+        return CancelledError()
+    return Lost(_sentence(error)) if isinstance(error, deaths) else error
+
+
+def _sentence(error: BaseException) -> str:
+    """The first sentence of Ray's explanation, without its full stop."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(". ")[0].rstrip(".")[:200]
 
 
 def _run(secrets: dict[str, str], call: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
