@@ -118,7 +118,7 @@ def measure(config: Config, repeats: int) -> dict[str, list[float]]:
     version, folder = loading.find_model(config, "champion")
     with loading.loading(config, version, folder):
         pyfunc = mlflow.pyfunc.load_model(str(folder))
-        classifier, network = pyfunc.unwrap_python_model(), models.load_network(folder)
+        classifier, network = pyfunc.unwrap_python_model(), models.load_classifier(folder).network
     image = np.random.default_rng(0).integers(0, 256, (1, *classifier.size), dtype=np.uint8)
     picture = io.BytesIO()
     Image.fromarray(image[0]).save(picture, "PNG")

@@ -52,7 +52,8 @@ def write_manifest(folder: Path, content: dict[str, Any], starts: list[int]) -> 
     It says `content`, the layers with their shape per image, and each file with its size and time.
     """
     record = json.loads(_record(folder, starts[0]).read_bytes())
-    files = {name: _stamp(folder / name) for start in starts for name in _names(start, len(record))}
+    names = [_name(start, layer) for start in starts for layer in range(len(record))]
+    files = {name: _stamp(folder / name) for name in names}
     layers = {entry["layer"]: entry["shape"][1:] for entry in record}
     write_json(folder / MANIFEST, {**content, "layers": layers, "starts": starts, "files": files})
 
@@ -78,10 +79,6 @@ def open_shards(folder: Path, manifest: dict[str, Any]) -> list[list[np.ndarray]
 
 def _name(start: int, layer: int) -> str:
     return f"{start:07d}-{layer}.npy"
-
-
-def _names(start: int, layers: int) -> list[str]:
-    return [_name(start, layer) for layer in range(layers)]
 
 
 def _record(folder: Path, start: int) -> Path:

@@ -129,7 +129,7 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
             repeats=job.repeats,
             objective=job.objective,
             initial_epoch=job.initial_epoch,
-            initial_weights=tracking.load_head_weights(job.store, job.came_from) if job.came_from else None,
+            initial_weights=tracking.load_head(job.store, job.came_from).get_weights() if job.came_from else None,
             callbacks=ending.callbacks,
             description=f"trial {job.number}",
         )

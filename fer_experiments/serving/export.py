@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fer_experiments.ambient import open_environment
+from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.terminal import Echo, say
@@ -97,7 +98,8 @@ def export(config: Config, form: str = "", output: str = "", echo: Echo = say, v
 
     found, source = find_model(config, version)
     with loading(config, found, source):
-        classifier, network = models.load_classifier(source), models.load_network(source)
+        classifier = models.load_classifier(source)
+        network = mended(classifier.network)
     with _beside(target) as folder:
         images = check_images(classifier.size)
         expected = classifier.probabilities(images)

@@ -30,14 +30,7 @@ from fer_experiments.tracking.queries import (
     find_runs,
     openings,
 )
-from fer_experiments.tracking.recovery import (
-    RECORD,
-    close_orphans,
-    close_runs,
-    ended_trial,
-    load_head,
-    load_head_weights,
-)
+from fer_experiments.tracking.recovery import RECORD, close_orphans, close_runs, ended_trial, load_head
 from fer_experiments.tracking.retention import HEAD, artifact_size, deleted_runs, drop_head, purge
 from fer_experiments.tracking.run import Run
 from fer_experiments.tracking.stop import request_stop, running_sweeps, take_stop
@@ -73,7 +66,6 @@ __all__ = [
     "is_lost",
     "is_moved",
     "load_head",
-    "load_head_weights",
     "openings",
     "purge",
     "request_stop",

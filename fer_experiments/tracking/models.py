@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_experiments import environment
-from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.config import DataConfig
 from fer_experiments.config.commands import command, override
 from fer_experiments.errors import UserError, first_line
@@ -122,13 +121,6 @@ def load_scoring(folder: Path) -> tuple[FaceClassifier, FastAPI]:
     classifier = load_classifier(folder)
     call = SimpleNamespace(predict=lambda given, params=None: classifier.predict(None, given))
     return classifier, scoring_server.init(PyFuncModel(Model.load(str(folder)), call))
-
-
-def load_network(folder: Path) -> keras.Model:
-    """The Keras model in a folder that `save_classifier` wrote: uint8 pixels to probabilities."""
-    import keras
-
-    return mended(keras.models.load_model(folder / "artifacts" / "network.keras", compile=False))
 
 
 def fetch_model(store: Store, version: Version, folder: Path) -> Path:

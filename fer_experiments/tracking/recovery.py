@@ -15,7 +15,6 @@ from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
 RECORD = "trial.json"  # of a finished trial: what its sweep keeps of it
 PATIENCE_S = 5.0  # for a worker whose driver is dead: it dies too
@@ -68,12 +67,6 @@ def ended_trial(store: Store, sweep_id: str, number: int) -> dict[str, Any] | No
             error = run.tags.get("fer.error", "")
             return {"status": "failed", "score": None, "run_id": run.run_id, "error": error, "seconds": 0.0}
     return None
-
-
-def load_head_weights(store: Store, run_id: str) -> list[np.ndarray]:
-    """The weights of the head that a run logged as model/, as Keras' get_weights orders them."""
-    weights: list[np.ndarray] = load_head(store, run_id).get_weights()
-    return weights
 
 
 def load_head(store: Store, run_id: str) -> keras.Model:

@@ -75,7 +75,7 @@ def test_the_temperature_is_in_the_model_and_its_scores_before_and_after_on_reco
     assert version is not None
     run = client_of(room.store).get_run(version.run_id)
     temperature = run.data.metrics["calibration/temperature"]
-    network = models.load_network(models.fetch_model(room.store, version, Path("/nonexistent")))
+    network = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent"))).network
     assert network.get_layer("inverse_temperature").scale == pytest.approx(1 / temperature)
     test = open_test_split(data_of(room))
     after = recorded_probabilities(room.store, version.run_id, test)
@@ -99,7 +99,7 @@ def test_the_ensemble_is_taken_where_it_is_better_on_the_validation_split(room: 
     assert sorted(len(option["runs"]) for option in tried) == [1, 2]
     assert tried[0]["log_loss"] <= tried[1]["log_loss"]
     assert json.loads(version.tags["fer.heads"]) == tried[0]["runs"]
-    network = models.load_network(models.fetch_model(room.store, version, Path("/nonexistent")))
+    network = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent"))).network
     assert sum(layer.name.startswith("head_") for layer in network.layers) == len(tried[0]["runs"])
     values = client_of(room.store).get_run(version.run_id).data.metrics
     for name, metric in (("accuracy", "accuracy"), ("loss", "log_loss")):

@@ -13,6 +13,7 @@ pytest.importorskip("keras_hub", reason="KerasHub is not installed (the extra `h
 
 from tiny_presets import forget_keras_hub, preset, save_siglip, save_vit
 
+from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.backbones.networks import backbone_fingerprint, load_backbone
 from fer_experiments.config import FeaturesConfig, HeadConfig
 from fer_experiments.config.compose import compose
@@ -60,7 +61,7 @@ def test_a_loaded_model_can_be_saved_again_where_no_preset_was_loaded(
     served: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget_keras_hub(monkeypatch)
-    network = models.load_network(served[0])
+    network = mended(models.load_classifier(served[0]).network)
     network.save(tmp_path / "again.keras")
     forget_keras_hub(monkeypatch)
     again = keras.models.load_model(tmp_path / "again.keras")
