@@ -24,30 +24,15 @@ from fer_experiments.errors import UserError
 
 POCKET_WEIGHTS = Path(__file__).parents[1] / "assets" / "pocket.npz"
 IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+NOTOP = "weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 # Path below IMAGENET_URL, size in MB, and the MD5 that Keras checks (it checks none for MobileNetV2), as in
 # keras.applications of 3.15. An architecture that is not here works too: Keras downloads its weights.
 IMAGENET: dict[str, tuple[str, int, str | None]] = {
-    "InceptionResNetV2": (
-        "inception_resnet_v2/inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        219,
-        "d19885ff4a710c122648d3b5c3b684e4",
-    ),
-    "InceptionV3": (
-        "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        88,
-        "bcbd6486424b2319ff4ef7d526e38f63",
-    ),
-    "ResNet50": (
-        "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        95,
-        "4d473c1dd8becc155b73f8504c6f6626",
-    ),
-    "MobileNetV2": (
-        "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-        9,
-        None,
-    ),
+    "InceptionResNetV2": (f"inception_resnet_v2/inception_resnet_v2_{NOTOP}", 219, "d19885ff4a710c122648d3b5c3b684e4"),
+    "InceptionV3": (f"inception_v3/inception_v3_{NOTOP}", 88, "bcbd6486424b2319ff4ef7d526e38f63"),
+    "ResNet50": (f"resnet/resnet50_{NOTOP}", 95, "4d473c1dd8becc155b73f8504c6f6626"),
+    "MobileNetV2": ("mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", 9, None),
     "EfficientNetV2B0": ("efficientnet_v2/efficientnetv2-b0_notop.h5", 24, "893217f2bb855e2983157299931e43ff"),
 }
 VGGFACE_URL = "https://github.com/rcmalli/keras-vggface/releases/download/v2.0/rcmalli_vggface_tf_notop_resnet50.h5"
