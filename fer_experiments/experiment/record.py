@@ -90,46 +90,39 @@ def record(
 
 @dataclass
 class Live:
-    """Called with each epoch of a training on pixels, which takes minutes: logs and tells it at once.
+    """Called with each epoch of a fit: puts them on the run while that goes on, every LIVE_S seconds.
 
-    of: their number. before: epochs of the run that came before them. epochs: those that have been logged.
+    With an echo, of a training on pixels, which takes minutes, each is logged and told at once.
+
+    of: their number. before: epochs of the run that came before them. epochs: those that have been logged, for
+    `record`.
     """
 
     run: tracking.Run
-    of: int
-    echo: Echo
+    of: int = 0
+    echo: Echo | None = None
     before: int = 0
     epochs: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._rows: dict[int, dict[str, float]] = {}
+        self._last = time.monotonic()
+
     def __call__(self, epoch: int, row: dict[str, float]) -> None:
-        """Logs the row of an epoch."""
-        self.run.log_epochs(pd.DataFrame([row], index=[self.before + epoch]))
-        self.epochs.append(self.before + epoch)
-        self.echo(f"epoch {epoch + 1} of {self.of}: " + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+        """Logs the row of an epoch, or keeps it for the next time."""
+        self._rows[self.before + epoch] = row
+        if self.echo or time.monotonic() - self._last >= LIVE_S:
+            self.run.log_epochs(pd.DataFrame(list(self._rows.values()), index=list(self._rows)))
+            self.epochs.extend(self._rows)
+            self._rows, self._last = {}, time.monotonic()
+        if self.echo:
+            self.echo(f"epoch {epoch + 1} of {self.of}: " + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
 
     def tell_earlier(self, trained: int) -> None:
         """Says on the run how many of its epochs an earlier one has trained; trained: all that there are."""
         if earlier := trained - len(self.epochs):
             note = f"{earlier} of {trained} epochs were trained before this run and found in the cache: "
             self.run.describe(f"{note}`time/fit_s` counts them, `time/total_s` does not.")
-
-
-def live_epochs(run: tracking.Run) -> tuple[Callable[[int, dict[str, float]], None], list[int]]:
-    """What puts the epochs of a fit on its run while it goes on, and those that are there by now, for `record`."""
-    logged: list[int] = []
-    rows: dict[int, dict[str, float]] = {}
-    last = time.monotonic()
-
-    def on_epoch(epoch: int, row: dict[str, float]) -> None:
-        nonlocal last
-        rows[epoch] = row
-        if time.monotonic() - last >= LIVE_S:
-            run.log_epochs(pd.DataFrame(list(rows.values()), index=list(rows)))
-            logged.extend(rows)
-            rows.clear()
-            last = time.monotonic()
-
-    return on_epoch, logged
 
 
 def _log_predictions(run: tracking.Run, dataset: Dataset, probabilities: np.ndarray) -> None:

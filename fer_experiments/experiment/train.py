@@ -14,7 +14,7 @@ from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.finetune import REFIT, fine_tune_live, fit_digest, unfrozen
 from fer_experiments.experiment.prepare import Echo, Prepared, prepare, smoke
 from fer_experiments.experiment.pretrain import run_pretrain
-from fer_experiments.experiment.record import describe_run, live_epochs, record
+from fer_experiments.experiment.record import Live, describe_run, record
 from fer_experiments.experiment.repeats import Fits, fit_all
 from fer_experiments.features.extraction import check_fingerprint
 from fer_experiments.terminal import say
@@ -53,10 +53,10 @@ def fit_and_record(
     if tuned:  # before hours, if it cannot be
         check_fingerprint(config.backbone, prepared.tags["fer.backbone"])
         network = unfrozen(prepared.dataset, config)
-    on_epoch, live = live_epochs(run)
-    logged: Sequence[int] = live
+    live = Live(run)
+    logged: Sequence[int] = live.epochs
     if not tuned and options.get("repeats", 1) == len(prepared.parts) == 1:  # of several, the curves are means
-        options["on_epoch"] = on_epoch
+        options["on_epoch"] = live
     fits = fit_all(prepared, config, **options)
     trained = None
     if network is not None:

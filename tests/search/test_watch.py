@@ -14,7 +14,7 @@ from stores import config_in
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, SweepConfig, mlruns_dir, recorded, to_yaml
-from fer_experiments.experiment.record import live_epochs
+from fer_experiments.experiment.record import Live
 from fer_experiments.search import watch as room
 from fer_experiments.search.budget import hours_left, per_hour
 from fer_experiments.search.state import State, digest_of, only_one
@@ -137,7 +137,8 @@ def test_epochs_are_on_the_run_before_the_fit_ends_each_once(
     now = iter([0.0, 1.0, 6.0, 6.0, 7.0])
     monkeypatch.setattr(record.time, "monotonic", lambda: next(now))
     sent: list[list[int]] = []
-    on_epoch, logged = live_epochs(type("Run", (), {"log_epochs": lambda _, rows: sent.append(list(rows.index))})())
+    run: Any = type("Run", (), {"log_epochs": lambda _, rows: sent.append(list(rows.index))})()
+    live = Live(run)
     for epoch in (3, 4, 5):
-        on_epoch(epoch, {"val/loss": 0.5})
-    assert sent == [[3, 4]] and logged == [3, 4]
+        live(epoch, {"val/loss": 0.5})
+    assert sent == [[3, 4]] and live.epochs == [3, 4]
