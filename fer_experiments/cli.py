@@ -195,9 +195,9 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 def _word_of(verb: str) -> Callable[[str], bool]:
     """What tells a verb's own words from overrides."""
     if verb == "predict":
-        from fer_experiments.serving.predict import is_picture
+        from fer_experiments.serving.predict import names_picture
 
-        return is_picture
+        return names_picture
     return lambda word: "=" not in word and word[0:1] not in DASHES
 
 

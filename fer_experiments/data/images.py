@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -62,9 +63,12 @@ class Gray(NamedTuple):
     changes: tuple[str, ...]
 
 
-def promises_picture(name: str) -> bool:
-    """Tell by its name whether a file should be a picture."""
-    return name.lower().endswith(SUFFIXES)
+def is_picture(name: str, head: Callable[[], bytes]) -> bool:
+    """Tell whether a file is a picture by its content, or should be by its name; head: reads its first HEAD bytes."""
+    try:
+        return name.lower().endswith(SUFFIXES) or begins_picture(head())
+    except (OSError, UserError):  # a pipe, a link upwards or to nowhere, a file that may not be read
+        return False
 
 
 def begins_picture(head: bytes) -> bool:
@@ -148,9 +152,13 @@ def _quietly() -> warnings.catch_warnings[None]:
 
 
 def _content(container: Container, name: str) -> bytes:
-    content = container.read(name, LIMIT + 1)
+    return limited(container.read(name, LIMIT + 1), f"{container.path}: {name}")
+
+
+def limited(content: bytes, where: str) -> bytes:
+    """The content of a picture's file, of which LIMIT + 1 bytes were read. Raises UserError for more than LIMIT."""
     if len(content) > LIMIT:
-        raise UserError(f"{container.path}: {name} is larger than {LIMIT >> 20} MB; give a smaller picture")
+        raise UserError(f"{where} is larger than {LIMIT >> 20} MB; give a smaller picture")
     return content
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from fer_experiments.data.archives import Container
 from fer_experiments.data.faces import USAGES, Faces
-from fer_experiments.data.images import HEAD, begins_picture, decode_images, promises_picture
+from fer_experiments.data.images import HEAD, decode_images, is_picture
 from fer_experiments.data.names import KNOWN, Naming, emotion_named, split_named
 from fer_experiments.errors import UserError
 
@@ -23,7 +24,7 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 def pictures(container: Container) -> list[str]:
     """Return the files that are pictures by their content, and those that should be by their name."""
-    return [name for name in container.files if promises_picture(name) or _begins_picture(container, name)]
+    return [name for name in container.files if is_picture(name, partial(container.read, name, HEAD))]
 
 
 def read_tree(container: Container, names: list[str], naming: Naming) -> Faces:
@@ -48,13 +49,6 @@ def read_tree(container: Container, names: list[str], naming: Naming) -> Faces:
     if ignored := len(container.files) - len(names):
         converted["other files ignored"] = ignored
     return Faces(images, np.array(emotion), np.array(usage), np.array(_ids(places)), converted)
-
-
-def _begins_picture(container: Container, name: str) -> bool:
-    try:
-        return begins_picture(container.read(name, HEAD))
-    except UserError:  # a pipe, a link upwards or to nowhere: no picture by its name either
-        return False
 
 
 def _nothing(container: Container) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from fer_experiments.config import Config
 from fer_experiments.data.folders import read_plain, walk
-from fer_experiments.data.images import HEAD, LIMIT, begins_picture, promises_picture, read_picture, read_whole
+from fer_experiments.data.images import HEAD, LIMIT, is_picture, limited, read_picture, read_whole
 from fer_experiments.errors import UserError
 from fer_experiments.serving import finding
 from fer_experiments.serving.finding import Face
@@ -41,7 +42,7 @@ class Row(NamedTuple):
     face: Face | None = None
 
 
-def is_picture(word: str) -> bool:
+def names_picture(word: str) -> bool:
     """Whether a word of `fer predict` names a picture, or a folder, and is no override or option."""
     if word == "-" or os.path.exists(word):  # noqa: PTH110  Path.exists raises of a name that is too long
         return True
@@ -190,7 +191,7 @@ def _from_path(path: str, said: _Said) -> Iterator[tuple[str, bytes]]:
 
     for name in _files(path, refuse, said) if Path(path).is_dir() else [path]:
         try:
-            yield name, _limited(read_plain(Path(name), LIMIT + 1), name)
+            yield name, limited(read_plain(Path(name), LIMIT + 1), name)
         except OSError as error:
             refuse(error)
         except (UserError, ValueError) as error:  # ValueError: a NUL in a name
@@ -202,7 +203,7 @@ def _files(top: str, refuse: Callable[[OSError], None], said: _Said) -> Iterator
     found = False
     for folder, _, names in walk(Path(top), refuse):
         for file in (Path(folder) / name for name in names):
-            if _is_picture(file):
+            if is_picture(file.name, partial(read_plain, file, HEAD)):
                 found = True
                 yield str(file)
             else:
@@ -211,19 +212,12 @@ def _files(top: str, refuse: Callable[[OSError], None], said: _Said) -> Iterator
         said.failure(UserError(f"{top}: no picture in this folder"))
 
 
-def _is_picture(file: Path) -> bool:
-    try:
-        return promises_picture(file.name) or begins_picture(read_plain(file, HEAD))
-    except OSError:  # a pipe, a link upwards, a file that may not be read
-        return False
-
-
 def _from_stdin(stream: BinaryIO, said: _Said) -> Iterator[tuple[str, bytes]]:
     """A picture's bytes, or the contents of the files that it lists."""
     head = stream.read(4096)
     if b"\0" in head:  # as in the first bytes of every binary format, and in no name
         try:
-            yield STDIN, _limited(head + stream.read(LIMIT), STDIN)
+            yield STDIN, limited(head + stream.read(LIMIT), STDIN)
         except UserError as error:
             said.failure(error)
         return
@@ -231,12 +225,6 @@ def _from_stdin(stream: BinaryIO, said: _Said) -> Iterator[tuple[str, bytes]]:
     for name in (os.fsdecode(line.rstrip(b"\r\n")) for line in lines):
         if name.strip():
             yield from _from_path(name, said)
-
-
-def _limited(content: bytes, name: str) -> bytes:
-    if len(content) > LIMIT:
-        raise UserError(f"{name}: larger than {LIMIT >> 20} MB; give a smaller picture")
-    return content
 
 
 def _table(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:

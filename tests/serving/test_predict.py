@@ -16,6 +16,7 @@ from PIL import Image
 from predicted_faces import draw, faces_in, give, said
 from tiny_champion import CLASSES, SIZE
 
+from fer_experiments.data import images
 from fer_experiments.errors import UserError
 from fer_experiments.serving import fast, loading
 from fer_experiments.serving import predict as room
@@ -169,7 +170,8 @@ def test_odd_names_are_printed(registered, tmp_path):
 
 
 def test_file_that_is_no_picture_by_its_size_is_not_read(registered, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(room, "LIMIT", 1000)
+    for module in (room, images):
+        monkeypatch.setattr(module, "LIMIT", 1000)
     (tmp_path / "film.png").write_bytes(bytes(1001))
     assert said(registered, [str(tmp_path / "film.png")]) == (2, "[\n]")
     assert "larger than" in capsys.readouterr().err
