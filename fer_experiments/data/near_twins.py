@@ -51,26 +51,25 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class NearTwins:
-    """The near twins of a source.
+class Pairs:
+    """Pairs of near twins.
 
-    rows: int64 [m, 2], pairs, of identical images the first; score: float32 [m]; mirrored: bool [m]: one is like the
-    other mirrored. groups: int64 [n], equal for identical images, near twins, and near twins of near twins.
+    rows: int64 [m, 2], ascending in each. score: float32 [m]. mirrored: bool [m]: one is like the other mirrored.
     """
 
     rows: np.ndarray
     score: np.ndarray
     mirrored: np.ndarray
-    groups: np.ndarray
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Pairs of near twins. rows: int64 [m, 2], ascending in each. score: float32 [m]. mirrored: bool [m]."""
+class NearTwins(Pairs):
+    """The near twins of a source, of identical images the first.
 
-    rows: np.ndarray
-    score: np.ndarray
-    mirrored: np.ndarray
+    groups: int64 [n], equal for identical images, near twins, and near twins of near twins.
+    """
+
+    groups: np.ndarray
 
 
 def find_twins(images: np.ndarray, digests: np.ndarray, groups: np.ndarray, cache: Path | None = None) -> NearTwins:

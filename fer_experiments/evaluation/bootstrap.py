@@ -35,15 +35,12 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Interval):
     """A metric of one result minus that of another, and its 95 % interval.
 
     p_value: one-sided, small when the first is better (which for a loss is the lower one).
     """
 
-    value: float
-    low: float
-    high: float
     p_value: float
 
 
