@@ -7,8 +7,6 @@ channels, scaling, pooling.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from fer_experiments.backbones.weights import weights_identity
 from fer_experiments.config import BackboneConfig, close
 from fer_experiments.data.known import known_images
 from fer_experiments.errors import UserError, first_line
+from fer_experiments.files import digest
 
 if TYPE_CHECKING:
     import keras
@@ -65,7 +64,7 @@ def backbone_fingerprint(cfg: BackboneConfig) -> str:
     }
     if cfg.interpolation != "bilinear":  # fingerprints are older than this key
         parts["interpolation"] = cfg.interpolation
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest(parts)
 
 
 def check_not_seen(cfg: BackboneConfig, dataset: Dataset) -> None:

@@ -8,7 +8,6 @@ the program that draws them); converted.json is written last.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from filelock import FileLock
 
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.folders import walk
-from fer_experiments.files import write_atomically, write_json
+from fer_experiments.files import digest, write_atomically, write_json
 
 VERSION = 1  # raise it when other faces come to be read from the same files
 ARRAYS = ("images", "emotion", "usage", "ids", "digests")
@@ -69,8 +68,7 @@ def _opened(folder: Path) -> Ordered | None:
 
 
 def _key(path: Path, said: Sequence[object]) -> str:
-    facts = [VERSION, str(path.resolve()), *said, *_stamps(path)]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return digest([VERSION, str(path.resolve()), *said, *_stamps(path)])
 
 
 def _stamps(path: Path) -> Iterator[tuple[str, int, int, int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ from fer_experiments.data import Dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import Live
-from fer_experiments.files import holding
+from fer_experiments.files import digest, holding
 from fer_experiments.terminal import Echo, shown
 from fer_experiments.training.finetuning import fine_tune, fine_tune_above, unfreeze
 from fer_experiments.training.fit import make_reproducible
@@ -36,7 +34,7 @@ def fit_digest(config: Config, tags: dict[str, str]) -> str:
     own = {path: value for path, value in own.items() if path not in YOUNGER or value != YOUNGER[path]}
     if config.data.balance == "class_weight":  # the one thing of the data that no fingerprint covers
         own["data.balance"] = config.data.balance
-    return hashlib.sha256(json.dumps([own, tags], sort_keys=True).encode()).hexdigest()[:16]
+    return digest([own, tags])[:16]
 
 
 def unfrozen(dataset: Dataset, config: Config) -> Backbone | keras.Model:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 import time
 from dataclasses import replace
@@ -15,6 +13,7 @@ from fer_experiments.config import ALL_FOLDS, Config, PretrainConfig, cache_dir,
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import Live, describe_run, log_scores, open_sealed_test, record
+from fer_experiments.files import digest
 from fer_experiments.terminal import Echo, say
 from fer_experiments.training.pixels import on_devices
 from fer_experiments.training.pretraining import PretrainResult, predict, pretrain, recipe
@@ -65,8 +64,7 @@ def run_pretrain(config: Config, *, parent: str | None = None, echo: Echo = say)
 def checkpoint_dir(config: Config, settings: PretrainConfig, dataset: Dataset) -> Path:
     """Return where the state of this recipe on this dataset is kept."""
     weighted = ["class_weight"] if dataset.class_weight else []  # which no fingerprint covers
-    identity = json.dumps([recipe(settings), dataset.fingerprint, *weighted], sort_keys=True)
-    return cache_dir(config) / "pretrain" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return cache_dir(config) / "pretrain" / digest([recipe(settings), dataset.fingerprint, *weighted])[:16]
 
 
 def _settings(config: Config) -> tuple[Config, PretrainConfig]:

@@ -8,8 +8,6 @@ folder holds the features. Each view in it is complete or not on its own: a view
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +26,7 @@ from fer_experiments.executors.executor import Executor
 from fer_experiments.features.engine import decisions, is_here
 from fer_experiments.features.extraction import Echo, Source, extract, shard_features, unsuited
 from fer_experiments.features.shards import open_shards, read_manifest
-from fer_experiments.files import is_held
+from fer_experiments.files import digest, is_held
 from fer_experiments.terminal import say, size
 
 
@@ -229,16 +227,12 @@ def _made_of(images: str, backbone_cfg: BackboneConfig, features_cfg: FeaturesCo
     since = [features_cfg.precision] if features_cfg.precision != "float32" else []
     if features_cfg.engine != YOUNGER["features.engine"]:
         since.append(features_cfg.engine)
-    return _sha256([images, backbone_fingerprint(backbone_cfg), features_cfg.dtype, *since])
+    return digest([images, backbone_fingerprint(backbone_cfg), features_cfg.dtype, *since])
 
 
 def _of_views(fingerprint: str, views: tuple[str, ...]) -> str:
-    return _sha256([fingerprint, sorted(views)])
+    return digest([fingerprint, sorted(views)])
 
 
 def _views(features_cfg: FeaturesConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(features_cfg.views))
-
-
-def _sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -17,7 +16,7 @@ from typing import Any
 from fer_experiments.config import PREFER, SweepConfig
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import cost
-from fer_experiments.files import holding, is_held, write_atomically
+from fer_experiments.files import digest, holding, is_held, write_atomically
 from fer_experiments.search.trials import RUN_ID, Known, Trial, check_raw, read, read_trial
 
 
@@ -174,7 +173,7 @@ def is_of(sweep_id: str, name: str, digest: str = "[0-9a-f]{8}") -> bool:
 
 def digest_of(identity: dict[str, Any]) -> str:
     """What tells the ids of two sweeps of one name."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return digest(identity)[:8]
 
 
 def only_one(folder: Path, name: str) -> AbstractContextManager[None]:
