@@ -41,6 +41,7 @@ class Executor(Protocol):
 
     def foreign_hosts(self) -> list[str]:
         """Names of the other machines that calls may run on: paths of this one mean nothing there."""
+        return []
 
     def close(self) -> None:
         """Kills at once what still runs, and takes no more calls; may be called again. Futures that had not ended

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fer_experiments.executors.calls import Shared
+from fer_experiments.executors.executor import Executor, Shared
 from fer_experiments.terminal import Echo
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def opened(compute: ComputeConfig, echo: Echo) -> Iterator[Inline]:
     yield Inline()
 
 
-class Inline:
+class Inline(Executor):
     """Each call runs at once, in this process."""
 
     slots = 1
@@ -39,10 +39,6 @@ class Inline:
     def share(self, value: Any) -> Shared:
         """The value itself."""
         return _Held(value)
-
-    def foreign_hosts(self) -> list[str]:
-        """None."""
-        return []
 
     def close(self) -> None:
         """Nothing runs between two calls."""

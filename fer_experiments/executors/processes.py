@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from fer_experiments.executors import forks
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
+from fer_experiments.executors.executor import Executor
 from fer_experiments.files import temporary_folder
 from fer_experiments.quiet import silenced
 from fer_experiments.terminal import Echo
@@ -58,7 +59,7 @@ def opened(compute: ComputeConfig, echo: Echo) -> Iterator[Processes]:
             processes.close()
 
 
-class Processes:
+class Processes(Executor):
     """One worker process a slot; each slot is served by a thread."""
 
     def __init__(self, slots: list[Slot], folder: Path) -> None:
@@ -101,10 +102,6 @@ class Processes:
         with path.open("wb") as out:
             pickle.dump(value, out, protocol=pickle.HIGHEST_PROTOCOL)
         return _Stored(str(path))
-
-    def foreign_hosts(self) -> list[str]:
-        """None."""
-        return []
 
     def close(self) -> None:
         """Kills the workers; nothing happens the second time."""
