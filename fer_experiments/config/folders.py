@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from functools import cache
 from itertools import chain
@@ -77,13 +78,13 @@ def _length(node: Any, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
-def exchanged(value: Any, old: str, new: str) -> Any:
-    """Plain containers with one text in the place of another in every value."""
+def exchanged(value: Any, pattern: str, new: str) -> Any:
+    """Plain containers with another text in the place of what matches, as `re.sub` does it, in every value."""
     if isinstance(value, str):
-        return value.replace(old, new)
+        return re.sub(pattern, new, value)
     if isinstance(value, Mapping):
-        return {key: exchanged(each, old, new) for key, each in value.items()}
-    return [exchanged(each, old, new) for each in value] if isinstance(value, list | tuple) else value
+        return {key: exchanged(each, pattern, new) for key, each in value.items()}
+    return [exchanged(each, pattern, new) for each in value] if isinstance(value, list | tuple) else value
 
 
 def read_yaml(text: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def read_yaml(text: str) -> dict[str, Any]:
         hidden = OmegaConf.to_container(parse_yaml(text, plain=True))
     except yaml.YAMLError as error:
         raise UserError(f"a recorded config is not readable as YAML: {' '.join(str(error).split())}") from error
-    container = exchanged(hidden, HIDDEN, "${")
+    container = exchanged(hidden, re.escape(HIDDEN), "${")
     if not isinstance(container, dict):
         raise UserError("a recorded config must hold keys and values")
     return {str(key): value for key, value in container.items()}

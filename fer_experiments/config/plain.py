@@ -58,7 +58,7 @@ _annotations = cache(get_type_hints)
 def to_yaml(container: Mapping[str, Any]) -> str:
     """A config's plain containers as YAML that `experiment=<file>` takes."""
     # OmegaConf parses what follows ${, and stops where it is no reference: it never sees one.
-    return OmegaConf.to_yaml(OmegaConf.create(exchanged(dict(container), "${", HIDDEN))).replace(HIDDEN, "${")
+    return OmegaConf.to_yaml(OmegaConf.create(exchanged(dict(container), r"\$\{", HIDDEN))).replace(HIDDEN, "${")
 
 
 def from_dict(container: Mapping[str, Any]) -> Config:
@@ -97,11 +97,7 @@ def _checked(schema: DictConfig, container: Mapping[str, Any]) -> Any:
 
 def literal(value: Any) -> Any:
     """The value, in which OmegaConf finds nothing to resolve: a record must not ask whoever reads it for secrets."""
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    if isinstance(value, Mapping):
-        return {key: literal(each) for key, each in value.items()}
-    return [literal(each) for each in value] if isinstance(value, list | tuple) else value
+    return exchanged(value, r"(\\*)\$\{", r"\1\1\\${")
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
