@@ -158,7 +158,6 @@ def log_scores(
         classes: names.
         repeats: as many results are of the same images.
     """
-    suffix = "" if split == "val" else f"_{split}"
     labels, probabilities = (np.concatenate(arrays) for arrays in zip(*scored, strict=True))
     each = pd.DataFrame([metrics.classification_metrics(*one) for one in scored])
     scores = each.mean(skipna=False).to_dict()
@@ -167,12 +166,19 @@ def log_scores(
     if len(scored) > 1:
         scores |= each.std(skipna=False).add_suffix("_std").to_dict()
     final = {f"final/{split}_{name}": value for name, value in scores.items()}
-    matrix = metrics.confusion(labels, probabilities)
     run.log_metrics(final)
-    run.log_figure(figures.confusion_matrix(matrix, classes, repeats), f"plots/confusion_matrix{suffix}.png")
-    run.log_figure(curves.roc_curve(labels, probabilities, classes, repeats), f"plots/roc_curve{suffix}.png")
-    run.log_json({"classes": list(classes), "matrix": matrix.tolist()}, f"metrics/confusion_matrix{suffix}.json")
+    log_confusion(run, split, labels, probabilities, classes, repeats)
     return final
+
+
+def log_confusion(
+    run: tracking.Run, split: str, labels: np.ndarray, said: np.ndarray, classes: tuple[str, ...], repeats: int = 1
+) -> None:
+    """The confusion matrix and the ROC curve of a split go on the run; see `log_scores`. said: the probabilities."""
+    suffix, matrix = "" if split == "val" else f"_{split}", metrics.confusion(labels, said)
+    run.log_figure(figures.confusion_matrix(matrix, classes, repeats), f"plots/confusion_matrix{suffix}.png")
+    run.log_figure(curves.roc_curve(labels, said, classes, repeats), f"plots/roc_curve{suffix}.png")
+    run.log_json({"classes": list(classes), "matrix": matrix.tolist()}, f"metrics/confusion_matrix{suffix}.json")
 
 
 def open_sealed_test(run: tracking.Run, config: Config, dataset: Dataset) -> TestSplit:

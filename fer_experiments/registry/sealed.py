@@ -16,7 +16,7 @@ from fer_experiments.data import Dataset, TestSplit
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import Interval, evaluate
 from fer_experiments.evaluation.faces import worst_mistakes
-from fer_experiments.experiment.record import IMAGES, images_digest, open_sealed_test
+from fer_experiments.experiment.record import IMAGES, images_digest, log_confusion, open_sealed_test
 
 PROBABILITIES = "metrics/test_probabilities.csv"
 
@@ -84,11 +84,8 @@ def _record(run: tracking.Run, tested: Outcome) -> None:
         values |= {logged: score.value, f"{logged}_low": score.low, f"{logged}_high": score.high}
     values |= {f"final/test_recall_{name}": share for name, share in tested.recall.items()}
     run.log_metrics(values)
-    matrix = metrics.confusion(test.labels, probabilities)
-    run.log_json({"classes": list(test.classes), "matrix": matrix.tolist()}, "metrics/confusion_matrix_test.json")
+    log_confusion(run, "test", test.labels, probabilities, test.classes)
     drawn = {
-        "confusion_matrix": figures.confusion_matrix(matrix, test.classes),
-        "roc_curve": curves.roc_curve(test.labels, probabilities, test.classes),
         "precision_recall": curves.precision_recall_curve(test.labels, probabilities, test.classes),
         "calibration": curves.calibration_curve(test.labels, probabilities),
         "emotion_errors": figures.emotion_errors(tested.emotions),
