@@ -14,7 +14,7 @@ from fer_experiments.evaluation.seeds import Spread, spread
 from fer_experiments.executors.executor import open_executor
 from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.registry.candidates import Candidate, check_inputs, choose, refit
-from fer_experiments.terminal import Echo, fit, say, table
+from fer_experiments.terminal import Echo, say, table
 
 MOST = 1000  # seeds
 PREFIX = "final/val_"
@@ -42,8 +42,7 @@ def repeat(config: Config, run_id: str = "", count: str = "10", echo: Echo = say
         choice = choose(config, store, None, run_id)
         (candidate,) = choice.candidates
         store = store.of(candidate.config.data.task)
-        for orphan in tracking.close_orphans(store):
-            echo(f"{fit(orphan.name)}: left running by a process that died, closed as KILLED")
+        tracking.close_orphans(store, echo)
         preparations = Preparations(executor, echo)
         check_inputs(choice, preparations)
         tags = {tracking.SEEDS: run_id, **preparations.of(candidate.config).tags}

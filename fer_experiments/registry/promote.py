@@ -33,7 +33,7 @@ from fer_experiments.registry.rehearsal import rehearse
 from fer_experiments.registry.sealed import Outcome, open_and_test
 from fer_experiments.registry.versions import crown, only_one_promotes
 from fer_experiments.registry.weaknesses import find_weaknesses, rival_of
-from fer_experiments.terminal import Echo, fit, say
+from fer_experiments.terminal import Echo, say
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.digests import digests
 from fer_experiments.tracking.models import CHAMPION, Version
@@ -71,8 +71,7 @@ def _run(config: Config, store: Store, sweep: str | None, run_id: str | None, ec
         if not config.promote.dry_run:
             stack.enter_context(only_one_promotes(config, name))
             forks.prepare()  # it imports, while heads are fitted, what the version will be served with
-        for orphan in tracking.close_orphans(store):
-            echo(f"{fit(orphan.name)}: left running by a process that died, closed as KILLED")
+        tracking.close_orphans(store, echo)
         executor = stack.enter_context(open_executor(config.compute, echo))
         preparations = Preparations(executor, echo)
         dataset = preparations.dataset(chosen)

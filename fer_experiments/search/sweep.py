@@ -25,7 +25,7 @@ from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.stop import heard
 from fer_experiments.search.trial import Job, impossible_trial, limits, run_trial
 from fer_experiments.search.trials import Outcome, Trial
-from fer_experiments.terminal import Echo, fit, say
+from fer_experiments.terminal import Echo, say
 from fer_experiments.tracking import said_in_a_line
 
 
@@ -40,8 +40,7 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
     check_sweep(config)
     assert config.sweep is not None
     store = tracking.connect(config)
-    for orphan in tracking.close_orphans(store):
-        echo(f"{fit(orphan.name)}: left running by a process that died, closed as KILLED")
+    tracking.close_orphans(store, echo)
     with open_executor(config.compute, echo) as executor:
         _check_reach(executor, store.uri)
         preparations = Preparations(executor, echo)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments.backbones.hub_layers import mended
+from fer_experiments.terminal import Echo, fit
 from fer_experiments.tracking.processes import is_alive
 from fer_experiments.tracking.queries import FoundRun, artifact, find_runs
 from fer_experiments.tracking.store import Store, client_of
@@ -20,8 +21,8 @@ RECORD = "trial.json"  # of a finished trial: what its sweep keeps of it
 PATIENCE_S = 5.0  # for a worker whose driver is dead: it dies too
 
 
-def close_orphans(store: Store) -> list[FoundRun]:
-    """Closes, as KILLED, the running runs of the store's experiment whose process is dead; returns them.
+def close_orphans(store: Store, echo: Echo | None = None) -> list[FoundRun]:
+    """Closes, as KILLED, the running runs of the store's experiment whose process is dead; returns and tells them.
 
     A process on another machine, which cannot be seen from here, counts as dead when its driver is.
     """
@@ -30,6 +31,8 @@ def close_orphans(store: Store) -> list[FoundRun]:
         if _is_orphan(run.tags.get("fer.process", ""), run.tags.get("fer.driver", "")):
             _close(store, run, "KILLED", "its process died")
             closed.append(run)
+            if echo:
+                echo(f"{fit(run.name)}: left running by a process that died, closed as KILLED")
     return closed
 
 
