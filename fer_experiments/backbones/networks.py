@@ -18,14 +18,13 @@ from fer_experiments.backbones.preprocessing import parse_scaling, preprocess
 from fer_experiments.backbones.trunks import load_trunk, quiet_and_seeded
 from fer_experiments.backbones.weights import weights_identity
 from fer_experiments.config import BackboneConfig, close
+from fer_experiments.data import Dataset
 from fer_experiments.data.known import known_images
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.files import digest
 
 if TYPE_CHECKING:
     import keras
-
-    from fer_experiments.data import Dataset
 
 CODE_VERSION = 1  # raise it when the same config and weights come to give other features
 

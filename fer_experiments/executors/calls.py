@@ -6,10 +6,9 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from fer_experiments.config import ComputeConfig
+from fer_experiments.config import ComputeConfig
 
 
 class Lost(Exception):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+from fer_experiments.config import ComputeConfig
 from fer_experiments.environment import gpus
 from fer_experiments.errors import UserError
-
-if TYPE_CHECKING:
-    from fer_experiments.config import ComputeConfig
 
 
 def gpu_shares(compute: ComputeConfig) -> list[str]:

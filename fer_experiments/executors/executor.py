@@ -6,13 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from fer_experiments.config import ComputeConfig
 from fer_experiments.executors.calls import Lost, Shared
 from fer_experiments.terminal import Echo, say
-
-if TYPE_CHECKING:
-    from fer_experiments.config import ComputeConfig
 
 __all__ = ["Executor", "Lost", "Shared", "open_executor"]
 

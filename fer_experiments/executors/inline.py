@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fer_experiments.config import ComputeConfig
 from fer_experiments.executors.executor import Executor, Shared
 from fer_experiments.terminal import Echo
-
-if TYPE_CHECKING:
-    from fer_experiments.config import ComputeConfig
 
 
 @contextmanager

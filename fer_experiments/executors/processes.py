@@ -12,13 +12,16 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 from threadpoolctl import threadpool_limits
 
+from fer_experiments.config import ComputeConfig
 from fer_experiments.executors import forks
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.executors.devices import gpu_shares
@@ -26,12 +29,6 @@ from fer_experiments.executors.executor import Executor
 from fer_experiments.files import temporary_folder
 from fer_experiments.quiet import silenced
 from fer_experiments.terminal import Echo
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
-
-    from fer_experiments.config import ComputeConfig
 
 PATIENCE = 2.0  # seconds that are waited for the end of a process that is dead or about to be
 CHECK_S = 5.0  # between two looks at a worker that has not answered

@@ -14,16 +14,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fer_experiments.ambient import SECRET, pin_warnings, without_secrets
+from fer_experiments.config import ComputeConfig
 from fer_experiments.errors import UserError
 from fer_experiments.executors.calls import Lost, Shared, answer, cores, outcome, worker_environment
 from fer_experiments.files import temporary_folder
 from fer_experiments.terminal import Echo
-
-if TYPE_CHECKING:
-    from fer_experiments.config import ComputeConfig
 
 # What a worker on another machine needs of this one's environment, if it is set; Ray logs it.
 PASSED = ("KERAS_BACKEND", "FER2013")

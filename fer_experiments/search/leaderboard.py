@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -21,11 +21,8 @@ from fer_experiments.search.start import words
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
 from fer_experiments.terminal import markdown, number, shown
+from fer_experiments.tracking import Run
 from fer_experiments.training.pruning import REASONS
-
-if TYPE_CHECKING:
-    from fer_experiments.tracking import Run
-
 
 NOTHING_MORE = "which has nothing more to try"  # how a sweep ends whose oracle is exhausted
 NAMED = 8  # trials named in a line

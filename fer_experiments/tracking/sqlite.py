@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from filelock import FileLock
 
 from fer_experiments.errors import UserError
 from fer_experiments.quiet import importing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 SCHEME, WITH_DRIVER = "sqlite:///", "sqlite+pysqlite:///"
 WAIT_S = 30.0  # for another process that writes
