@@ -245,7 +245,7 @@ def _run(parsed: argparse.Namespace) -> int:
     own, overrides = _own(verb, parsed)
     configs = [compose(job) for job in (split_multirun(overrides) if multirun or verb.several else [overrides])]
     if verb.needs:
-        from fer_experiments.search.needs import check_needs
+        from fer_experiments.search.start import check_needs
 
         for config in configs:
             check_needs(config, verb.needs)

@@ -3,6 +3,8 @@
 enqueue: what runs first: a list of {path: value} out of the space, where what is not given is drawn; or a recorded
 sweep as <id or name>:<how many of its best>. warm_start: id or name of a recorded sweep whose trials the oracle is
 told, as far as they fit the space.
+
+Imports nothing heavy: `check_needs` says what is missing, for any command, before that.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fer_experiments.backbones.preprocessing import parse_scaling
+from fer_experiments.backbones.weights import obtain_weights
 from fer_experiments.config import Config, SweepConfig, close, mlruns_dir
+from fer_experiments.data import find_source
+from fer_experiments.data.cleaning import clean_steps
 from fer_experiments.errors import UserError
 from fer_experiments.search.identity import seed_of
 from fer_experiments.search.recorded import find_sweep
-from fer_experiments.search.space import ORACLES, active, check_space
+from fer_experiments.search.space import ORACLES, active, check_space, searched_backbones
 from fer_experiments.search.state import State
 from fer_experiments.search.transfer import as_asked, as_raw, differing, known_of, refusal
 
@@ -49,6 +55,21 @@ def check_sweep(config: Config) -> None:
         _named(sweeps, sweep.enqueue)
     if sweep.warm_start is not None:
         _found(sweeps, sweep.warm_start, "warm_start")
+
+
+def check_needs(config: Config, needs: str) -> None:
+    """Looks for the data of a config, unless it needs "data" alone for its backbone, or those of its "space", too.
+
+    Raises:
+        UserError: naming what is missing, or what of it cannot be.
+    """
+    if needs == "space":
+        check_sweep(config)
+    clean_steps(config.data.clean)
+    find_source(config.data)
+    for backbone in [] if needs == "data" else searched_backbones(config) if needs == "space" else [config.backbone]:
+        parse_scaling(backbone)
+        obtain_weights(backbone)
 
 
 def begin(state: State, folder: Path, config: Config) -> list[str]:
