@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_experiments.backbones.copies import take_weights
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError
 
@@ -32,7 +33,7 @@ def laid_open(network: keras.Model) -> keras.Model:
     plain = keras.Model(network.inputs, network.outputs, name=network.name)
     opened = keras.models.clone_model(plain, clone_function=lambda layer: layer, call_function=call)
     copy = keras.models.clone_model(opened, clone_function=copied)
-    copy.set_weights(opened.get_weights())
+    take_weights(copy, opened)
     # A clone asks for its input as the original does, as a dict of one.
     return keras.Model(copy.inputs[0] if len(copy.inputs) == 1 else copy.inputs, copy.outputs, name=network.name)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_experiments.backbones.copies import in_precision, take_weights
 from fer_experiments.backbones.hub import load_preset, of_tokens
 from fer_experiments.backbones.preprocessing import parse_scaling, preprocess
 from fer_experiments.backbones.trunks import load_trunk, quiet_and_seeded
@@ -140,29 +141,6 @@ def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...], precision: 
     return Backbone(given, model, trunk, tuple(cfg.layers) or tuple(trunk.output_names), fingerprint)
 
 
-def in_precision(model: keras.Model, precision: str) -> keras.Model:
-    """A copy that computes by a dtype policy, whatever the model was made in, without optimizer and loss.
-
-    What it takes is float32, or integers as before: a cut through a network of lower precision would round it.
-    """
-    import keras
-
-    def taken(tensor: Any) -> Any:
-        dtype = "float32" if "float" in tensor.dtype else tensor.dtype
-        return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
-
-    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.Model):
-            return in_precision(layer, precision)
-        return layer.__class__.from_config({**layer.get_config(), "dtype": precision})
-
-    inputs = keras.tree.map_structure(taken, model.input)
-    copy = keras.models.clone_model(model, inputs, convert)
-    copy = keras.Model(copy.input, copy.output, name=model.name)  # a clone is compiled as the model was
-    copy.set_weights([np.asarray(weight, "float32") for weight in model.get_weights()])
-    return copy
-
-
 def _pooled(tensor: Any, cfg: BackboneConfig) -> Any:
     from keras import layers
 
@@ -208,7 +186,7 @@ def _taking(model: keras.Model, shape: tuple[int | None, ...]) -> keras.Model:
     import keras
 
     made = keras.models.clone_model(model, input_tensors=[keras.Input(shape)])
-    made.set_weights(model.get_weights())
+    take_weights(made, model)
     made = keras.Model(made.inputs, made.outputs, name=model.name)
     made(keras.ops.zeros((1, *shape)), training=False)  # some layers complain of an array alone
     return made

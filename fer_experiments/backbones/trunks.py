@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from fer_experiments.backbones.copies import in_precision, is_exact
 from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.backbones.weights import how_to_go_on, impatient, obtain_weights, public_weights, weights_file
 from fer_experiments.config import BackboneConfig, close
@@ -95,17 +94,14 @@ def _readable(error: Exception, cfg: BackboneConfig) -> Exception:
 
 
 def _from_file(path: Path) -> keras.Model:
-    """The model in a .keras file, in float32 whatever it was stored in."""
+    """The model in a .keras file, in float32 whatever it was stored and computed in."""
     import keras
 
     try:
         with quiet_and_seeded(0):
             model = mended(keras.models.load_model(path, compile=False))
-            if any(weight.dtype != "float32" for weight in model.weights):
-                text = re.sub(r'"(mixed_)?b?float16"', '"float32"', model.to_json())
-                stored = [np.asarray(weight, "float32") for weight in model.get_weights()]
-                model = keras.models.model_from_json(text)
-                model.set_weights(stored)
+            if not is_exact(model):
+                model = in_precision(model, "float32")
     except Exception as error:  # a damaged file, a custom layer, a Lambda: each raises something else
         raise UserError(
             f"backbone.weights={path}: not a .keras file that can be loaded: {first_line(error, 200)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ def fit_digest(config: Config, tags: dict[str, str]) -> str:
     own = {path: value for path, value in own.items() if path not in YOUNGER or value != YOUNGER[path]}
     if config.data.balance == "class_weight":  # the one thing of the data that no fingerprint covers
         own["data.balance"] = config.data.balance
+    if (backend := os.environ["KERAS_BACKEND"]) != "tensorflow":  # digests are older than the other one
+        own["backend"] = backend
     return digest([own, tags])[:16]
 
 

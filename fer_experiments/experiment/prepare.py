@@ -26,7 +26,7 @@ from fer_experiments.terminal import Echo, say
 from fer_experiments.training import precision
 from fer_experiments.training.finetuning import passed
 from fer_experiments.training.fit import feature_moments
-from fer_experiments.training.heads import Moments
+from fer_experiments.training.heads import Moments, check_head
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class Preparations:
         """
         key = _key(config, *PREPARED_SECTIONS)
         if key not in self._prepared:
+            check_head(config.head)  # before the pass through the backbone
             config = self.decided(config)
             features = _features(config, self.dataset(config), self._echo, self._executor)
             self._prepared[key] = Prepared(config, self.dataset(config), features, self.tags(config))

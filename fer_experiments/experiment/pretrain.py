@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -64,7 +65,8 @@ def run_pretrain(config: Config, *, parent: str | None = None, echo: Echo = say)
 def checkpoint_dir(config: Config, settings: PretrainConfig, dataset: Dataset) -> Path:
     """Return where the state of this recipe on this dataset is kept."""
     weighted = ["class_weight"] if dataset.class_weight else []  # which no fingerprint covers
-    return cache_dir(config) / "pretrain" / digest([recipe(settings), dataset.fingerprint, *weighted])[:16]
+    backend = [] if os.environ["KERAS_BACKEND"] == "tensorflow" else [os.environ["KERAS_BACKEND"]]
+    return cache_dir(config) / "pretrain" / digest([recipe(settings), dataset.fingerprint, *weighted, *backend])[:16]
 
 
 def _settings(config: Config) -> tuple[Config, PretrainConfig]:

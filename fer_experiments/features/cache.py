@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from fer_experiments.backbones.networks import backbone_fingerprint
-from fer_experiments.config import BackboneConfig, FeaturesConfig, project_root
+from fer_experiments.config import VIEWS, BackboneConfig, FeaturesConfig, project_root
 from fer_experiments.config.parts import YOUNGER
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Executor
@@ -235,4 +235,5 @@ def _of_views(fingerprint: str, views: tuple[str, ...]) -> str:
 
 
 def _views(features_cfg: FeaturesConfig) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(features_cfg.views))
+    """In one order: what a fit draws of them, and its digest, are then the same however they were named."""
+    return tuple(view for view in VIEWS if view in features_cfg.views)

@@ -38,7 +38,7 @@ CHECKED = 16  # images whose features are compared with those of Keras itself be
 class Source:
     """What a worker needs to make features: which, and the weights' file where its machine may not have it.
 
-    fingerprint: the backbone's where the work was given out; "" where it is done there.
+    fingerprint: the backbone's where the work was given out; "" for whatever it is where it is done.
     """
 
     backbone: BackboneConfig
@@ -111,8 +111,7 @@ def _source(
 ) -> Source:
     weights = weights_file(backbone_cfg) if executor is not None and executor.foreign_hosts() else None
     shared = executor.share(weights.read_bytes()) if executor is not None and weights is not None else None
-    fingerprint = backbone_fingerprint(backbone_cfg) if executor is not None else ""
-    return Source(backbone_cfg, features_cfg, shared, cache, fingerprint)
+    return Source(backbone_cfg, features_cfg, shared, cache, backbone_fingerprint(backbone_cfg))
 
 
 def _sampled(source: Source, images: np.ndarray, executor: Executor | None) -> dict[str, np.ndarray]:
@@ -233,13 +232,14 @@ def _network(source: Source, image_shape: tuple[int, ...]) -> tuple[Backbone, Fo
     config, features = source.backbone, source.features
     if source.weights is not None and source.cache is not None:
         config = replace(config, weights=str(_kept(source.weights.get(), source.cache, str(config.weights))))
-    key = (repr(config), features.batch_size, features.engine, features.precision, image_shape)
+    wanted = source.fingerprint or backbone_fingerprint(config)
+    key = (repr(config), wanted, features.batch_size, features.engine, features.precision, image_shape)
     if key not in _networks:
         _networks.clear()  # one at a time: they are large
-        if source.fingerprint:
-            check_fingerprint(config, source.fingerprint)
+        check_fingerprint(config, wanted)
         backbone = load_backbone(config, image_shape)
         compiled = compile_forward(backbone, features.batch_size, features.engine, features.precision)
+        check_fingerprint(config, wanted)  # a file that was replaced while it was read
         _networks[key] = (backbone, compiled)
     return _networks[key]
 
@@ -267,17 +267,24 @@ def _stored(features: np.ndarray, dtype: str, layer: str) -> np.ndarray:
     return stored
 
 
+def narrowed(features: np.ndarray, dtype: str, layer: str) -> np.ndarray:
+    """Features in the dtype that is stored.
+
+    Raises:
+        UserError: it cannot hold them, or loses more of them than rounding takes.
+    """
+    stored = _stored(features, dtype, layer)
+    lost = float(np.linalg.norm(stored - features)) / max(float(np.linalg.norm(features)), 1e-30)
+    if lost > 1e-2:  # float16 keeps 3 digits, but nothing under 6e-8: random networks get there
+        raise UserError(f"features of {layer} are too small for {dtype} ({lost:.0%} lost): say features.dtype=float32")
+    return stored
+
+
 def _check_fit(sample: dict[str, np.ndarray], dtype: str, count: int, path: Path) -> None:
     """Refuses a dtype that loses the features, and a disk that cannot hold those of `count` images."""
     needed = 0
     for layer, features in sample.items():
-        stored = _stored(features, dtype, layer)
-        needed += stored[0].nbytes * count
-        lost = float(np.linalg.norm(stored - features)) / max(float(np.linalg.norm(features)), 1e-30)
-        if lost > 1e-2:  # float16 keeps 3 digits, but nothing under 6e-8: random networks get there
-            raise UserError(
-                f"features of {layer} are too small for {dtype} ({lost:.0%} lost): say features.dtype=float32"
-            )
+        needed += narrowed(features, dtype, layer)[0].nbytes * count
     free = shutil.disk_usage(path).free
     if needed > free:
         raise UserError(

@@ -78,7 +78,7 @@ def _erase(images: np.ndarray, largest: float, rng: np.random.Generator) -> None
     area, aspect = rng.uniform(0, largest, (count, 1, 1)), np.exp(rng.uniform(-0.7, 0.7, (count, 1, 1)))
     tall, wide = np.sqrt(area * aspect) * height, np.sqrt(area / aspect) * width
     top, left = (rng.uniform(0, 1, (count, 1, 1)) * (side - part) for side, part in ((height, tall), (width, wide)))
-    y, x = np.arange(height)[None, :, None], np.arange(width)[None, None, :]
+    y, x = np.arange(height)[None, :, None] + 0.5, np.arange(width)[None, None, :] + 0.5  # centres of pixels
     inside = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
     gray = rng.uniform(0, 255, (count, 1, 1)).astype(np.float32)
     np.copyto(images, gray, where=inside)

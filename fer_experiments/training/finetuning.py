@@ -14,12 +14,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from fer_experiments import termination
+from fer_experiments.backbones.copies import in_precision
 from fer_experiments.backbones.hub_layers import keep_derived
-from fer_experiments.backbones.networks import Backbone, in_precision
+from fer_experiments.backbones.networks import Backbone
 from fer_experiments.config import FinetuneConfig, TrainingConfig, close
 from fer_experiments.data import Dataset
 from fer_experiments.errors import UserError
 from fer_experiments.features.cache import Unstored
+from fer_experiments.features.extraction import narrowed
 from fer_experiments.training.fit import make_reproducible, predict
 from fer_experiments.training.pixels import Network, OnEpoch, Weights, compile_for, train_on_pixels
 from fer_experiments.training.result import TrainingResult
@@ -96,7 +98,11 @@ def fine_tune_above(
 
 
 def passed(upper: keras.Model, features: Features, count: int) -> Unstored:
-    """What the upper layers make of the stored features of `count` images, in every view, in the dtype of these."""
+    """What the upper layers make of the stored features of `count` images, in every view, in the dtype of these.
+
+    Raises:
+        UserError: that dtype cannot hold it.
+    """
     arrays: dict[str, list[np.ndarray]] = {}
     for view in features.views:
         parts = []
@@ -107,7 +113,7 @@ def passed(upper: keras.Model, features: Features, count: int) -> Unstored:
             termination.check()
             taken = features.take(np.arange(start, min(start + AT_ONCE, count)), view)
             made = keras.tree.flatten(upper.predict_on_batch(taken[0]))
-            parts.append([array.astype(taken[0].dtype) for array in made])
+            parts.append([narrowed(array, taken[0].dtype.name, upper.name) for array in made])
         arrays[view] = [np.concatenate(layer) for layer in zip(*parts, strict=True)]
     return Unstored(arrays)
 
@@ -120,8 +126,8 @@ def unfreeze(trunk: keras.Model, training: TrainingConfig) -> None:
     """
     assert training.unfreeze is not None and training.finetune is not None
     named = training.unfreeze
-    layers = [layer for layer in _flat(trunk) if layer.weights]
-    names = [layer.name for layer in _flat(trunk)]
+    flat = list(_flat(trunk))
+    layers, names = [layer for layer in flat if layer.weights], [layer.name for layer in flat]
     if named == "all":
         upper = layers
     elif named.isdecimal():
@@ -131,13 +137,18 @@ def unfreeze(trunk: keras.Model, training: TrainingConfig) -> None:
             )
         upper = layers[-int(named) :]
     elif named in names:
-        above = names[names.index(named) :]
-        upper = [layer for layer in layers if layer.name in above]
+        if names.count(named) > 1:
+            raise UserError(
+                f"training.unfreeze={named}: {trunk.name} has {names.count(named)} layers of that name; say a number "
+                "of layers, or another layer"
+            )
+        above = flat[names.index(named) :]
+        upper = [layer for layer in layers if any(layer is one for one in above)]
     else:
         raise UserError(f"training.unfreeze={named}: {trunk.name} has no such layer{close(named, names)}")
     trunk.trainable = True
     for layer in layers:
-        layer.trainable = layer in upper
+        layer.trainable = any(layer is one for one in upper)
     # Keras 3.15 trains a model's layers with training=True whatever it was called with: only a normalisation that is
     # not trainable goes on with the statistics that it has. Blocks of KerasHub are layers that have some in them.
     for layer in trunk._flatten_layers():

@@ -183,7 +183,10 @@ def feature_moments(features: Features, rows: np.ndarray, chunk: int = 1024) -> 
             flat = array.reshape(-1, array.shape[-1]).astype("float32")
             count[i] += len(flat)
             total[i] += flat.sum(axis=0, dtype="float64")
-            squares[i] += np.square(flat).sum(axis=0, dtype="float64")
+            if array.dtype == "float16":  # whose squares are exact in float32
+                squares[i] += np.square(flat).sum(axis=0, dtype="float64")
+            else:
+                squares[i] += np.einsum("ij,ij->j", flat, flat, dtype="float64")
     moments = []
     for n, s, q in zip(count, total, squares, strict=True):
         mean = s / n

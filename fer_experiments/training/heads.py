@@ -35,8 +35,7 @@ def build_head(
     Raises:
         UserError: an unknown head, or a head that needs a spatial map on pooled features.
     """
-    if config.name not in HEADS:
-        raise UserError(f"head.name={config.name}: no such head; choose one of {', '.join(HEADS)}")
+    check_head(config)
     if config.spatial and any(len(shape) != 3 for shape in shapes):
         own = "map" if any(len(shape) == 2 for shape in shapes) else "none"  # of tokens
         raise UserError(f"head={config.name} needs a spatial map: set backbone.pooling={own}, or take head=pooled")
@@ -58,6 +57,16 @@ def build_head(
         units, activation=activation, kernel_regularizer=_ridge(config), name="probabilities", dtype="float32"
     )(body)
     return keras.Model(inputs, output, name=f"head_{config.name}")
+
+
+def check_head(config: HeadConfig) -> None:
+    """Refuses a head of which there is a YAML alone.
+
+    Raises:
+        UserError: naming those that there are.
+    """
+    if config.name not in HEADS:
+        raise UserError(f"head.name={config.name}: no such head; choose one of {', '.join(HEADS)}")
 
 
 def _ridge(config: HeadConfig) -> keras.regularizers.Regularizer | None:

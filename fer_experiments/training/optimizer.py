@@ -8,14 +8,20 @@ from typing import Any
 
 import keras
 
-NOT_DECAYED = ["bias", "gain", "gamma", "beta"]
+NOT_DECAYED = ("bias", "gain", "gamma", "beta")  # as the names of variables end
 
 
 def build_optimizer(
-    name: str, learning_rate: float, *, scales: Sequence[float] | None = None, **options: Any
+    name: str,
+    learning_rate: float,
+    variables: Sequence[keras.Variable] = (),
+    *,
+    scales: Sequence[float] | None = None,
+    **options: Any,
 ) -> keras.optimizers.Optimizer:
     """An optimizer: adam, adamw, or sgd with a Nesterov momentum of 0.9.
 
+    variables: all that weights decay among.
     scales: what each trainable variable's rate is multiplied with, in the model's order; weights decay at the whole
         rate.
     options: of Keras, such as weight_decay, from which biases and the gains of normalisations are exempt.
@@ -30,7 +36,8 @@ def build_optimizer(
     optimizer = kinds[name](learning_rate, **options)
     optimizer.update_step = partial(step, optimizer)  # its class stays one that Keras can save, copy and load
     if "weight_decay" in options:
-        optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+        # Not by names, which Keras looks for in those of layers too, with TensorFlow and not with JAX.
+        optimizer.exclude_from_weight_decay([v for v in variables if v.name.endswith(NOT_DECAYED)])
     return optimizer
 
 

@@ -120,6 +120,7 @@ def compile_for(
     optimizer = build_optimizer(
         config.optimizer,
         config.learning_rate,
+        model.trainable_variables,
         scales=scales,
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm,
@@ -213,7 +214,16 @@ def _batches(
         labels = targets[batch]
         if config.mixup:
             images, labels = mixed(images, labels, config.mixup, rng)
-        yield network.takes(images), labels, None if weights is None else labels @ weights
+        yield network.takes(images), *_weighed(labels, weights)
+
+
+def _weighed(labels: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Targets and the weight of each image; of a mixed one each label counts by the weight of its own class."""
+    if weights is None:
+        return labels, None
+    parts = labels * weights
+    each = parts.sum(axis=1)
+    return parts / each[:, None], each
 
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

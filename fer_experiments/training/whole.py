@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_experiments.backbones.networks import in_precision, load_backbone
+from fer_experiments.backbones.copies import in_precision
+from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.backbones.views import shown
 from fer_experiments.config import BackboneConfig
 from fer_experiments.errors import UserError

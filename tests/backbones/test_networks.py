@@ -17,6 +17,7 @@ from application_configs import MOBILE, SHIPPED
 from keras import layers
 
 from fer_experiments.backbones import weights
+from fer_experiments.backbones.copies import in_precision
 from fer_experiments.backbones.networks import (
     backbone_fingerprint,
     check_not_seen,
@@ -281,3 +282,36 @@ def test_a_model_stored_in_float16_computes_in_float32(from_file: BackboneConfig
     stored = keras.models.load_model(half).get_weights()
     for ours, theirs in zip(backbone.model.get_weights(), stored, strict=True):
         np.testing.assert_array_equal(ours, theirs.astype("float32"))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_that_computed_in_less_than_float32_computes_in_it(
+    policy: str, from_file: BackboneConfig, tmp_path: Path
+) -> None:
+    saved = keras.models.load_model(str(from_file.weights))
+    mixed = in_precision(saved, policy)
+    assert {layer.compute_dtype for layer in mixed.layers} > {policy.removeprefix("mixed_")}
+    mixed.save(tmp_path / "mixed.keras")
+    backbone = load_backbone(replace(from_file, weights=str(tmp_path / "mixed.keras")), (20, 20))
+    assert {layer.compute_dtype for layer in backbone.trunk.layers} == {"float32"}
+    for got, wanted in zip(backbone.model(GRAY), load_backbone(from_file, (20, 20)).model(GRAY), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_what_a_normalization_has_learned_is_in_every_copy(
+    size: int, from_file: BackboneConfig, tmp_path: Path
+) -> None:
+    pixels = keras.Input((16, 16, 3))
+    adapted = layers.Normalization()
+    adapted.adapt(RGB.astype("float32"))
+    trunk = keras.Model(pixels, layers.Conv2D(4, 3, strides=2, padding="same")(adapted(pixels)))
+    trunk.save(tmp_path / "adapted.keras")
+    cfg = replace(from_file, weights=str(tmp_path / "adapted.keras"), scaling="raw255", input_size=size)
+    inputs = keras.Input((size, size, 3), dtype="uint8")
+    wanted = trunk.layers[2](trunk.layers[1](preprocess(inputs, cfg)))
+    wanted = np.asarray(keras.Model(inputs, wanted)(np.resize(RGB, (2, size, size, 3))))
+    for precision, tolerance in (("float32", 1e-6), ("mixed_bfloat16", 2e-2)):
+        model = load_backbone(cfg, (size, size, 3), precision).model
+        got = np.asarray(model(np.resize(RGB, (2, size, size, 3))), "float32")
+        np.testing.assert_allclose(got, wanted, atol=tolerance * np.abs(wanted).max())

@@ -147,7 +147,7 @@ def test_a_head_that_needs_a_map_is_refused_where_the_network_ends_in_none():
         unfrozen(make_dataset(np.arange(2), ("one", "other")), flat)
 
 
-def test_what_is_older_than_fine_tuning_is_what_it_was():
+def test_what_is_older_than_fine_tuning_is_what_it_was(monkeypatch: pytest.MonkeyPatch):
     config = compose(["sweep=quick"])
     old = to_dict(config)
     assert (old["training"].pop("unfreeze"), old["training"].pop("finetune")) == (None, None)
@@ -157,6 +157,9 @@ def test_what_is_older_than_fine_tuning_is_what_it_was():
     # As before there was fine-tuning: refits that are on record are found.
     plain = Config(head=HeadConfig(name="linear"), training=TrainingConfig(precision="float32"))  # as these have it
     assert fit_digest(plain, {"fer.dataset": "d"}) == "d0d12c5d6cecad56"
+    with monkeypatch.context() as other:
+        other.setenv("KERAS_BACKEND", "jax")
+        assert fit_digest(plain, {"fer.dataset": "d"}) != "d0d12c5d6cecad56"
     weighted = replace(plain, data=replace(plain.data, balance="class_weight"))  # which no fingerprint covers
     assert fit_digest(weighted, {"fer.dataset": "d"}) != "d0d12c5d6cecad56"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -120,6 +122,28 @@ def test_a_view_that_is_there_is_not_computed_again(tmp_path: Path, backbone: Ba
     said: list[str] = []
     assert extract(tmp_path, backbone, IMAGES, said).fingerprint == one.fingerprint
     assert "no image forwarded" in said[-1]
+
+
+def test_weights_that_are_replaced_in_place_are_read_anew(tmp_path: Path, backbone: BackboneConfig) -> None:
+    own = replace(backbone, weights=str(tmp_path / "own.keras"))
+    shutil.copy(str(backbone.weights), str(own.weights))
+    first = extract(tmp_path, own, IMAGES)
+    keras.utils.set_random_seed(1)
+    model = keras.models.load_model(str(own.weights))
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    model.save(str(own.weights))
+    second = extract(tmp_path, own, IMAGES)
+    assert second.path != first.path
+    rows = np.arange(50)
+    for ours, theirs, before in zip(second.take(rows), expected(own, IMAGES), first.take(rows), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-3 * np.abs(theirs).max())
+        assert np.abs(ours - before).max() > 1
+
+
+def test_views_have_one_order_however_they_are_named(tmp_path: Path, backbone: BackboneConfig) -> None:
+    orders = (["original", "flip", "crop1"], ["crop1", "original", "flip"])
+    one, other = (extract(tmp_path, backbone, IMAGES, views=views) for views in orders)
+    assert one.views == other.views == ("original", "flip", "crop1")
 
 
 def test_each_ingredient_has_its_own_folder(tmp_path: Path, backbone: BackboneConfig) -> None:

@@ -12,7 +12,8 @@ pytest.importorskip("keras_hub", reason="KerasHub is not installed (the extra `h
 from tiny_presets import forget_keras_hub, preset, save_vit
 
 from fer_experiments import tracking
-from fer_experiments.backbones.networks import in_precision, load_backbone
+from fer_experiments.backbones.copies import in_precision
+from fer_experiments.backbones.networks import load_backbone
 from fer_experiments.tracking import Store
 
 PIXELS = np.random.default_rng(0).standard_normal((3, 32, 32, 3)).astype("float32")

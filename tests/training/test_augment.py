@@ -56,6 +56,14 @@ def test_erasing_fills_one_rectangle_of_at_most_that_share(images: np.ndarray) -
     assert changed.max() <= 0.25 * 1.2
 
 
+def test_erasing_is_as_likely_on_either_side() -> None:
+    faces = np.zeros((20_000, 8, 8), np.uint8)
+    changed = augment(faces, replace(RECIPE, **{**OFF, "erasing": 0.3}), np.random.default_rng(0)) > 0
+    for share in (changed.mean(axis=(0, 1)), changed.mean(axis=(0, 2))):
+        np.testing.assert_allclose(share, share[::-1], atol=0.01)
+        assert share.min() > 0
+
+
 def test_without_a_flip_no_image_is_mirrored(images: np.ndarray) -> None:
     np.testing.assert_allclose(augment(images, NOTHING, np.random.default_rng(0)), images, atol=1e-2)
 

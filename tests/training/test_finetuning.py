@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,18 @@ def test_what_is_unfrozen_learns(
 def test_layers_that_are_not_there_are_refused(trunk: Path, named: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         loaded(trunk, replace(TRAINING, unfreeze=named))
+
+
+def test_layers_below_are_left_though_another_above_has_their_name() -> None:
+    below, above = keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
+    conv = partial(keras.layers.Conv2D, 3, 3, padding="same")
+    inner = keras.Model(below, conv(name="second")(conv(name="first")(below)), name="inner")
+    trunk = keras.Model(above, conv(name="third")(conv(name="first")(inner(above))), name="outer")
+    unfreeze(trunk, replace(TRAINING, unfreeze="second"))
+    learning = [layer.name for layer in trunk._flatten_layers() if not layer._layers and layer.trainable_variables]
+    assert sorted(learning) == ["first", "second", "third"] and not inner.get_layer("first").trainable
+    with pytest.raises(UserError, match=r"training\.unfreeze=first: outer has 2 layers of that name; say a number"):
+        unfreeze(trunk, replace(TRAINING, unfreeze="first"))
 
 
 def test_it_ends_after_so_many_epochs_without_a_better_one(trunk: Path, tmp_path: Path) -> None:

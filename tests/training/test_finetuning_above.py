@@ -183,3 +183,12 @@ def test_views_are_the_augmentation(trunk: Path, tmp_path: Path, monkeypatch: py
 def test_what_cannot_be_gone_on_from_is_refused(trunk: Path, cut: str, named: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         unfreeze(load_upper(config(trunk, cut)), replace(TRAINING, unfreeze=named))
+
+
+@pytest.mark.parametrize(("scale", "message"), [(1e-9, "too small for float16"), (1e6, "over float16's 65,504")])
+def test_what_the_stored_dtype_cannot_hold_is_refused(scale: float, message: str) -> None:
+    pixels = keras.Input((4, 4, 3))
+    upper = keras.Model(pixels, keras.layers.Rescaling(scale)(pixels), name="upper")
+    features = Unstored({"original": [np.random.default_rng(0).random((8, 4, 4, 3)).astype("float16")]})
+    with pytest.raises(UserError, match=f"features of upper .*{message}.*: say features.dtype=float32"):
+        passed(upper, features, 8)

@@ -10,6 +10,7 @@ import pytest
 from in_memory import blobs
 
 from fer_experiments.config import HeadConfig, TrainingConfig
+from fer_experiments.features.cache import Unstored
 from fer_experiments.training import passes, rows
 from fer_experiments.training.fit import (
     FitError,
@@ -111,6 +112,12 @@ def test_moments_are_those_of_the_rows_alone():
     rows = features.arrays["original"][0][dataset.train].astype("float64").reshape(-1, 6)
     np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(variance, rows.var(axis=0), rtol=1e-3)
+
+
+def test_moments_of_channels_that_hardly_vary_are_exact():
+    rows = np.random.default_rng(0).normal(1000, 0.01, (5000, 3)).astype("float32")
+    (_, variance) = feature_moments(Unstored({"original": [rows]}), np.arange(5000))[0]
+    np.testing.assert_allclose(variance, rows.astype("float64").var(axis=0), rtol=1e-4)
 
 
 class Batches(keras.utils.PyDataset):

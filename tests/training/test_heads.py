@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
-from fer_experiments.config import HeadConfig
+from fer_experiments.config import Config, HeadConfig, PathsConfig
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
+from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.training.heads import HEADS, build_head
 
 SPATIAL = (3, 3, 8)
@@ -84,3 +87,10 @@ def test_bfloat16_stays_inside_the_body():
     assert model.layers[1].compute_dtype == "bfloat16"
     assert model.output.dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_head_of_which_there_is_a_yaml_alone_is_refused_before_any_image_is_forwarded(tmp_path: Path) -> None:
+    config = Config(head=HeadConfig(name="mine"), paths=PathsConfig(cache=str(tmp_path)))
+    with pytest.raises(UserError, match=r"head\.name=mine: no such head; choose one of paper, pooled, conv, linear"):
+        Preparations().of(config)
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import pytest
 
 from fer_experiments.config import PixelsConfig
 from fer_experiments.training.optimizer import build_optimizer
-from fer_experiments.training.pixels import _rate
+from fer_experiments.training.pixels import _rate, _weighed, compile_for
 
 CONSTANT = PixelsConfig(schedule="constant", warmup_epochs=0, learning_rate=0.1, floor=1e-6)
 
@@ -61,3 +61,30 @@ def test_each_variable_learns_at_its_own_rate(name: str) -> None:
     whole = moved(None)
     decay = 0.1 * 0.004 if name == "adamw" else 0.0  # of weights, at the whole rate
     assert np.subtract(moved([0.25, 1.0]), decay) == pytest.approx(np.subtract(whole, decay) * [0.25, 1.0], rel=1e-4)
+
+
+def test_weights_decay_whatever_their_layer_is_called() -> None:
+    pixels = keras.Input((4, 4, 1))
+    x = keras.layers.Conv2D(2, 3, name="betatron")(pixels)
+    x = keras.layers.BatchNormalization(name="against")(x)
+    model = keras.Model(pixels, keras.layers.Dense(2, name="biased")(keras.layers.Flatten()(x)))
+    compile_for(model, PixelsConfig(learning_rate=0.1, weight_decay=0.5, ema=0))
+    before = [np.ones(v.shape) for v in model.trainable_variables]
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    model.optimizer.apply([keras.ops.zeros(v.shape) for v in model.trainable_variables])
+    left = {v.path: keras.ops.convert_to_numpy(v).mean() for v in model.trainable_variables}
+    assert len(before) == 6
+    decayed = {path for path, mean in left.items() if mean == pytest.approx(1 - 0.1 * 0.5)}
+    assert decayed == {"betatron/kernel", "biased/kernel"}
+    assert all(left[path] == 1 for path in left.keys() - decayed)
+
+
+def test_each_label_of_a_mixed_image_counts_by_the_weight_of_its_class() -> None:
+    labels, weights = np.array([[1, 0], [0, 1], [0.5, 0.5]], "float32"), np.array([0.25, 4], "float32")
+    said = np.array([0.3, 0.7])
+    targets, each = _weighed(labels, weights)
+    ours = -(targets * np.log(said)).sum(axis=1) * each
+    np.testing.assert_allclose(ours, -(labels * weights * np.log(said)).sum(axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(targets[:2], labels[:2])
+    assert _weighed(labels, None) == (labels, None)
