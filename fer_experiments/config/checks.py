@@ -69,7 +69,7 @@ def check(config: Config) -> None:
 
 
 def check_effect(path: str, config: Config) -> None:
-    """Refuses to search what changes no trial of this config.
+    """Refuses to give, or to search, what changes nothing of this config.
 
     Raises:
         UserError: naming the key and the remedy.

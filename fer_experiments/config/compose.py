@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
 
 from fer_experiments.config import Config, check, close, config_dir, options, sweeps_dir
+from fer_experiments.config.checks import check_effect
 from fer_experiments.config.folders import YAML, parse_yaml
 from fer_experiments.config.overrides import (
     FILE_GROUPS,
@@ -86,6 +87,9 @@ def compose(overrides: Sequence[str]) -> Config:
             f"sweep.on_end={config.sweep.on_end}: a command is taken from the command line alone; say it there"
         )
     check(config)
+    if not (config.sweep and "training.from_features" in config.sweep.space):
+        for word in words:
+            check_effect(word.key, config)
     return config
 
 

@@ -204,3 +204,7 @@ def test_what_changes_no_trial_on_stored_features_is_not_searched(key: str, tmp_
     said = rf"^sweep\.space: training\.finetune\.{key}: training\.from_features=true augments by features\.views alone"
     with pytest.raises(UserError, match=said):
         check_space(config)
+    value = {"flip": "false", "fill": "reflect"}.get(key, "0.1")
+    with pytest.raises(UserError, match=said.replace(r"sweep\.space: ", "")):
+        compose([*own, "training.from_features=true", f"training.finetune.{key}={value}"])
+    compose([*own, f"training.finetune.{key}={value}"])
