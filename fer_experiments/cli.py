@@ -242,8 +242,8 @@ def _run(parsed: argparse.Namespace) -> int:
     from fer_experiments.config.compose import compose
     from fer_experiments.config.overrides import split_multirun
 
-    own, overrides = _own(verb, parsed)
-    configs = [compose(job) for job in (split_multirun(overrides) if multirun or verb.several else [overrides])]
+    own, implied, words = _own(verb, parsed)
+    configs = [compose(job, implied) for job in (split_multirun(words) if multirun or verb.several else [words])]
     if verb.needs:
         from fer_experiments.search.start import check_needs
 
@@ -265,8 +265,8 @@ def _hand_over(verb: Verb, *arguments: Any, **own: Any) -> int:
     return said if isinstance(said, int) else 0
 
 
-def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """What the verb's function takes besides a config, and the overrides that make the config.
+def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[str], list[str]]:
+    """What the verb's function takes besides a config, groups that it implies, and the overrides that make the config.
 
     Raises:
         UserError: an argument without a value, or two that exclude each other.
@@ -293,7 +293,7 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
     own: dict[str, Any] = {verb.own[key]: int(value) if key == "port" else value for key, value in named.items()}
     own |= {name: getattr(parsed, name) for name in (flag.replace("-", "_") for flag in verb.flags)}
     own |= {verb.words[0]: parsed.words, "form": parsed.form} if verb.words else {}
-    return own, [*chosen, *("".join(word) for word in words if word[0] not in verb.own)]
+    return own, chosen, ["".join(word) for word in words if word[0] not in verb.own]
 
 
 if __name__ == "__main__":

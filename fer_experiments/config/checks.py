@@ -8,18 +8,18 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
-from fer_experiments.config.folders import options
+from fer_experiments.config.folders import expanded, options
 from fer_experiments.config.plain import close
 from fer_experiments.config.schema import ALL_FOLDS, TRAIN_VAL, BackboneConfig, Config, DataConfig
 from fer_experiments.config.training import AUGMENTATIONS, TrainingConfig
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"
+INTEGER, FLOAT = 2**32 - 1, 3e38  # the largest seed; about the largest float32
 NAME = re.compile(r"\w[\w .+,=@()-]{0,59}|" + re.escape(MISSING))
 
 
@@ -104,7 +104,7 @@ def words_of(command: str) -> list[str]:
         words = shlex.split(command)
     except ValueError as error:
         raise UserError(f"sweep.on_end={command}: {str(error).lower()}") from error
-    program = shutil.which(Path(words[0]).expanduser()) if words else None
+    program = shutil.which(expanded(words[0], "sweep.on_end")) if words else None
     if program is None:
         raise UserError(f"sweep.on_end={command}: no such command here; name one on the PATH, or an executable file")
     return [program, *words[1:]]
@@ -124,6 +124,8 @@ def check_data(data: DataConfig) -> None:
         raise UserError(f"data.emotions={emotions}: must say what labels mean, as {{1: surprise, 2: fear}}, or be null")
     if data.fold != ALL_FOLDS and (type(data.fold) is not int or data.fold >= data.folds):
         raise UserError(f"data.fold={data.fold}: must be in 0..{data.folds - 1} (data.folds={data.folds}), or all")
+    if data.fold not in (0, ALL_FOLDS) and data.split != "kfold":
+        raise UserError(f"data.fold={data.fold}: data.split={data.split} has no folds; say data.split=kfold too")
     if data.fold == ALL_FOLDS and data.split != "kfold":
         raise UserError(f"data.fold=all: data.split={data.split} has no folds; say data.split=kfold, or data.fold=0")
     if data.per_class is not None and data.balance != "undersample":
@@ -184,7 +186,8 @@ def _faults(value: Any, field: Field[Any]) -> Iterator[str]:
     """What is wrong with a value, or with a member of it, in words."""
     if "subset" in field.metadata:
         members, always = field.metadata["subset"], field.metadata["always"]
-        if not {always} <= set(value) <= set(members) or len(set(value)) < len(value):
+        texts = [member for member in value if isinstance(member, str)]
+        if len(texts) < len(value) or not {always} <= set(texts) <= set(members) or len(set(texts)) < len(texts):
             yield f"a list out of {', '.join(members)}, each once, {always} among them"
     elif isinstance(value, (list, dict)):
         for member in value.values() if isinstance(value, dict) else value:
@@ -210,6 +213,8 @@ def _out_of_bounds(value: float, metadata: Any) -> Iterator[str]:
     end = f" and less than {below}" if below is not None else ""
     if not math.isfinite(value):
         yield "must be a finite number"
+    if abs(value) > (INTEGER if isinstance(value, int) else FLOAT):
+        yield "is larger than any number that makes sense there"
     if above is not None and not value > above:
         yield f"must be greater than {above}{end}"
     if least is not None and not value >= least:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString, Sweep
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
 
 from fer_experiments.config import Config, check, close, config_dir, options, sweeps_dir
 from fer_experiments.config.checks import check_effect
-from fer_experiments.config.folders import YAML, parse_yaml
+from fer_experiments.config.folders import YAML, expanded, is_file, parse_yaml
 from fer_experiments.config.overrides import (
     FILE_GROUPS,
     OPEN_DICTS,
@@ -32,8 +34,11 @@ from fer_experiments.config.overrides import (
     literals,
     read_words,
     unreadable,
+    value_of,
 )
+from fer_experiments.config.parts import YOUNGER
 from fer_experiments.config.plain import one_line, schema
+from fer_experiments.config.schema import EVERY
 from fer_experiments.errors import UserError
 
 OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
@@ -43,22 +48,34 @@ PLAIN = r"where ${ stands for itself, write \${"
 WHOLE = ("data.classes", "data.emotions", "sweep.space")
 
 
-def compose(overrides: Sequence[str]) -> Config:
+def compose(overrides: Sequence[str], implied: Sequence[str] = ()) -> Config:
     """The config that conf/ and the overrides of a command line make together.
 
-    `experiment=` and `sweep=` take the name of a file in conf/experiment and sweeps/, or the path of a YAML file.
+    `experiment=` and `sweep=` take the name of a file in conf/experiment and sweeps/, or the path of a YAML file. A
+    group that is typed holds against one that such a file chooses. implied: groups where neither chooses.
 
     Raises:
         UserError: an unknown group, option or key (with the close ones), a wrong type, or a value out of its choices.
     """
-    paths, words = literals(read_words(overrides))
+    paths, typed = literals(read_words(overrides))
+    words = [*read_words(implied), *typed]
     for word in words:
+        _check_group(word)
         if ".." in word.value and word.key in group_names():
             raise UserError(_unknown(word.key, word.value))
-    files = {word: _load_yaml(word, path) for word in words if (path := _file_of(word))}
+    sources = {word: path for word in words if (path := _file_of(word))}
+    files = {word: _load_yaml(word, path) for word, path in sources.items()}
+    words = [word for word in words if word in typed or not any(_chosen(f, word.key) for f in files.values())]
+    for node in files.values():
+        for group in {word.key for word in typed}.intersection(group_names(), node):
+            if _is_whole(node, group):
+                del node[group]
     whole = [str(word) for word in words if word.key in WHOLE and not word.prefix]
     given = [_store(word, files[word]) if word in files else str(word) for word in words]
-    given = [word for word in given if word not in whole]
+    wholes = [path for path in WHOLE if any(OmegaConf.select(f, path) is not None for f in files.values())]
+    wholes += [word.partition("=")[0] for word in whole]
+    within = [word for word in words if word.key.startswith(tuple(f"{path}." for path in wholes))]
+    given = [word for word in given if word not in (*whole, *map(str, within))]
     sections = {key.partition(".")[0]: key for key in (*paths, *(w.key for w in words)) if "." in key}
     try:
         composed = _composed(given)
@@ -66,12 +83,13 @@ def compose(overrides: Sequence[str]) -> Config:
         for key, value in paths.items():
             OmegaConf.update(composed, key, value)
         _replace_whole(composed, list(files.values()), whole)
+        _set_within(composed, within)
         _refuse_resolvers(OmegaConf.to_container(composed))
         config = OmegaConf.to_object(composed)
     except OverrideParseException as error:
         raise UserError(unreadable(error.override, error)) from error
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(_readable(error)) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(_readable(error, sources)) from error
     except AssertionError:  # what OmegaConf raises, unless under -O, for a key of a section that is None
         keys = [word.key for word in words if word.key.startswith("training.finetune.")]
         if keys and "training=finetune" not in given:
@@ -142,13 +160,40 @@ def _refuse_resolvers(value: Any, path: str = "") -> None:
         )
 
 
+def _check_group(word: Word) -> None:
+    """Refuses what is no name of a YAML where one is chosen: Hydra raises of it whatever it comes upon."""
+    if word.key in FILE_GROUPS and literal(word) is None:
+        raise UserError(f"{word}: leave it out, or name a file")
+    if (
+        word.key in group_names()
+        and not word.prefix
+        and not isinstance(value_of(str(word)), str | QuotedString | Sweep)
+    ):
+        raise UserError(_unknown(word.key, word.value))
+
+
+def _chosen(node: DictConfig, group: str) -> bool:
+    """Whether a file of experiment= or sweep= chooses an option of the group."""
+    defaults = [key for entry in node.get("defaults") or () if OmegaConf.is_dict(entry) for key in entry]
+    return any(str(key).removeprefix("override").strip(" /") == group for key in defaults) or _is_whole(node, group)
+
+
+def _is_whole(node: DictConfig, group: str) -> bool:
+    """Whether what a file says of a section is one by itself, as in a record, and not a change of what is chosen."""
+    said = node.get(group)
+    if not OmegaConf.is_dict(said):
+        return False
+    own = {field.name for field in fields(getattr(EVERY, group)) if f"{group}.{field.name}" not in YOUNGER}
+    return "name" in said or own <= set(said)
+
+
 def _file_of(word: Word) -> Path | None:
     value = literal(word) if word.key in FILE_GROUPS else None
     if not value:
         return None
     folder = sweeps_dir() if word.key == "sweep" else config_dir() / "experiment"
-    path = Path(value).expanduser() if value.endswith((".yaml", ".yml")) else folder / f"{value}.yaml"
-    if not path.is_file():
+    path = expanded(value, word.key) if value.endswith((".yaml", ".yml")) else folder / f"{value}.yaml"
+    if not is_file(path):
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"{word}: no such file; choose one of {names}, or give the path of a .yaml file")
     return path
@@ -160,8 +205,15 @@ def _load_yaml(word: Word, path: Path) -> DictConfig:
             node = parse_yaml(file.read(YAML + 1))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(node, DictConfig):
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {one_line(error)}") from error
+    if not isinstance(node, DictConfig) or None in node:
         raise UserError(f"{path}: must hold keys and values")
+    defaults = node.get("defaults", [])
+    if (not OmegaConf.is_list(defaults) and defaults != []) or not all(
+        isinstance(entry, str) or OmegaConf.is_dict(entry) for entry in defaults
+    ):
+        raise UserError(f"{path}: defaults: must be a list such as [override /head: pooled]; mend it or leave it out")
     if ".." in str(node.get("defaults")):
         raise UserError(f"{path}: its defaults lead out of conf/; name YAMLs that are in it")
     if word.key == "sweep" and OmegaConf.is_dict(node.get("sweep")) and "name" not in node.sweep:
@@ -171,9 +223,13 @@ def _load_yaml(word: Word, path: Path) -> DictConfig:
 
 def _store(word: Word, node: DictConfig) -> str:
     """Gives Hydra a file of conf/experiment, sweeps/ or anywhere else, and returns the override that picks it."""
-    name = f"_{hashlib.sha256(word.value.encode(errors='surrogateescape')).hexdigest()[:16]}"  # any path is a name
+    name = _name_of(word)
     ConfigStore.instance().store(group=word.key, name=name, node=node, package="_global_")
     return f"{word.key}={name}"
+
+
+def _name_of(word: Word) -> str:
+    return f"_{hashlib.sha256(word.value.encode(errors='surrogateescape')).hexdigest()[:16]}"  # any path is a name
 
 
 def _replace_whole(composed: DictConfig, files: list[DictConfig], overrides: list[str]) -> None:
@@ -186,9 +242,28 @@ def _replace_whole(composed: DictConfig, files: list[DictConfig], overrides: lis
             OmegaConf.update(composed, path, given[-1], merge=False, force_add=True)
 
 
-def _readable(error: Exception) -> str:
-    """One line for Hydra's errors: the override, what is wrong with it, and what there is instead."""
+def _set_within(composed: DictConfig, words: Sequence[Word]) -> None:
+    """Sets keys of what is given as a whole, which Hydra never sees."""
+    for word in words:
+        if not word.prefix and OmegaConf.select(composed, word.key) is None:
+            raise UserError(f"{word.key}: no such config path; a new one is +{word}")
+        OmegaConf.update(composed, word.key, value_of(str(word)), merge=False, force_add=True)
+
+
+def _readable(error: Exception, sources: Mapping[Word, Path] | None = None) -> str:
+    """One line for Hydra's errors: the override, what is wrong with it, and what there is instead.
+
+    sources: the files of experiment= and sweep=, which Hydra knows by other names.
+    """
     text = str(error)
+    for word, path in (sources or {}).items():
+        if f"{word.key}/{_name_of(word)}'" in text:
+            key = found[1] if (found := re.search(r"full_key: (\S+)", text)) else ""
+            said = text.partition("\n")[2].strip().partition("\n")[0] or text
+            if key and "not in" in said:
+                return f"{path}: {key}: no such config path{close(key, known_keys())}"
+            said = re.sub("^In '[^']*': ", "", said)
+            return f"{path}: {key}: {said}" if key else f"{path}: {said}"
     if found := re.search(r"Could not find '(\S+)/(\S+)'", text):
         return _unknown(*found.groups())
     if found := re.search(r"Could not override '([^']+)'", text):
@@ -197,7 +272,8 @@ def _readable(error: Exception) -> str:
         return f"{found[1]}: no such config path{close(found[1], known_keys())}"
     if found := re.search(r"Ambiguous value for argument '(.*?)'", text):
         key, _, value = found[1].partition("=")
-        return f"{found[1]}: several values: `fer train -m` runs one after another; a list is '{key}=[{value}]'"
+        as_list = "" if key in group_names() else f"; a list is '{key}=[{value}]'"
+        return f"{found[1]}: several values: `fer train -m` runs one after another{as_list}"
     if text.startswith("Error merging override") and error.__cause__ is not None:
         return f"{text.removeprefix('Error merging override ')}: {_said(error.__cause__)}"
     if isinstance(error, OmegaConfBaseException):

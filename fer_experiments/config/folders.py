@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from fer_experiments.errors import UserError
+from fer_experiments.errors import UserError, first_line
 
 # For ${ in what is plain: OmegaConf parses what follows that, and stops where it is no reference. The first character
 # that Unicode leaves to programs.
@@ -109,3 +109,25 @@ def yaml_of(group: str, name: str) -> dict[str, Any]:
     if name not in options(group):
         return {}
     return read_yaml((config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def expanded(given: str, key: str) -> Path:
+    """A path as it was given, with ~ as the folder that it stands for.
+
+    Raises:
+        UserError: no such user, or no system takes so long a name.
+    """
+    try:
+        path = Path(given).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(f"{key}={given}: is no path ({first_line(error).rstrip('.')}); mend it") from error
+    return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; of a name that is too long there is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

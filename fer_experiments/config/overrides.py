@@ -80,11 +80,11 @@ def _refuse_expanded_braces(words: list[Word]) -> None:
         values = [word.value for word in words if word.key == key]
         if len(values) > 1 and ":" in values[0] and not _is_literal(key):
             whole = f"{key}={{{','.join(values)}}}"
-            if isinstance(_value(whole), dict):
+            if isinstance(value_of(whole), dict):
                 raise UserError(f"{key}={values[0]}: the shell has taken the braces apart; quote it: '{whole}'")
 
 
-def _value(word: str) -> Any:
+def value_of(word: str) -> Any:
     """The value that Hydra reads, None where it cannot."""
     try:
         return OverridesParser.create().parse_override(word).value()
@@ -108,7 +108,7 @@ def literal(word: Word) -> str | None:
     if value == "null":
         return None
     if re.fullmatch(r"(['\"]).*\1", value, re.DOTALL) and not _exists(value):
-        unquoted = _value(str(word))
+        unquoted = value_of(str(word))
         return unquoted if isinstance(unquoted, str) else value
     return value
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fer_experiments.config.folders import project_root
+from fer_experiments.config.folders import expanded, project_root
 from fer_experiments.config.marks import BUDGET, FITTED, PLACE, PREPARED
 from fer_experiments.config.schema import EVERY, Config
 
@@ -52,9 +52,9 @@ def decides_results(path: str) -> bool:
 
 def mlruns_dir(config: Config) -> Path:
     """paths.mlruns as an absolute path."""
-    return (project_root() / Path(config.paths.mlruns).expanduser()).resolve()
+    return (project_root() / expanded(config.paths.mlruns, "paths.mlruns")).resolve()
 
 
 def cache_dir(config: Config) -> Path:
     """paths.cache as an absolute path."""
-    return (project_root() / Path(config.paths.cache).expanduser()).resolve()
+    return (project_root() / expanded(config.paths.cache, "paths.cache")).resolve()

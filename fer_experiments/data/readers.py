@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from fer_experiments.config import DataConfig, project_root
 from fer_experiments.config.commands import get_data_command
+from fer_experiments.config.folders import expanded
 from fer_experiments.data.archives import Container, is_archive, open_container, open_unpacked
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.folders import read_plain, walk
@@ -41,7 +42,7 @@ def find_source(cfg: DataConfig) -> Path | None:
         return None
     if cfg.path is None and cfg.source != "fer2013":
         raise UserError(f"data.path: data={cfg.name} needs the path of a folder or an archive of class folders")
-    path = Path(cfg.path).expanduser() if cfg.path is not None else find_fer2013()
+    path = expanded(cfg.path, "data.path") if cfg.path is not None else find_fer2013()
     if path is None:
         raise UserError(
             f"FER2013 is not at hand: run `{get_data_command()}`, or give its path as $FER2013 or data.path"
@@ -58,7 +59,7 @@ def find_fer2013() -> Path | None:
     $FER2013 is set and nothing is there.
     """
     if given := os.environ.get("FER2013"):
-        path = Path(given).expanduser()
+        path = expanded(given, "$FER2013")
         if not path.exists():
             raise UserError(f"$FER2013: no file or folder {path}; mend or unset it")
         return path

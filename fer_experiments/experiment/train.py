@@ -8,7 +8,7 @@ from typing import Any
 
 from fer_experiments import tracking
 from fer_experiments.backbones.networks import Backbone, seen_near_twins
-from fer_experiments.config import Config, flatten, recorded
+from fer_experiments.config import Config, flatten, mlruns_dir, recorded
 from fer_experiments.data import Dataset
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.finetune import REFIT, fine_tune_live, fit_digest, unfrozen
@@ -78,6 +78,10 @@ def train_many(configs: Sequence[Config], echo: Echo = say) -> None:
     Raises:
         UserError: after the last job, naming those that failed; at once for what would fail every job.
     """
+    if len({(config.tracking.uri, mlruns_dir(config), config.data.task) for config in configs}) > 1:
+        raise UserError(
+            "the jobs of a multirun are under one run: give them one data.task, paths.mlruns and tracking.uri"
+        )
     failed: list[int] = []
     with tracking.start_run(
         tracking.connect(configs[0]),

@@ -16,6 +16,7 @@ from fer_experiments.data import load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment import record
 from fer_experiments.experiment.record import open_sealed_test
+from fer_experiments.experiment.train import train_many
 
 PACKAGE = Path(fer_experiments.__file__).parent
 
@@ -70,3 +71,11 @@ def test_data_that_changed_meanwhile_are_refused_in_a_line(config: Config):
     other = load_dataset(compose(["data=demo", "data.demo_size=320"]).data)
     with pytest.raises(UserError, match=r"data=demo: changed while this command ran"), opening as run:
         open_sealed_test(run, config, other)
+
+
+@pytest.mark.parametrize("other", ["paths.mlruns=elsewhere", "data.task=other", "tracking.uri=http://127.0.0.1:9"])
+def test_a_multirun_is_in_one_place(other: str, config: Config) -> None:
+    elsewhere = compose(["data=demo", f"paths.mlruns={config.paths.mlruns}", other])
+    with pytest.raises(UserError, match=r"^the jobs of a multirun are under one run: give them one data\.task"):
+        train_many([config, elsewhere])
+    assert not Path(config.paths.mlruns).exists()

@@ -1,0 +1,127 @@
+"""What is typed beside a file of experiment=, and what no YAML or value is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fer_experiments.config import cache_dir, mlruns_dir, to_dict, to_yaml
+from fer_experiments.config.compose import compose
+from fer_experiments.errors import UserError
+
+TOO_LONG = "x" * 300
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> str:
+    """What a run records, as an override."""
+    recorded = to_dict(compose(["data=demo", "backbone=pocket", "head=linear", "training.epochs=3"]))
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml({name: section for name, section in recorded.items() if section is not None}))
+    return f"experiment={path}"
+
+
+@pytest.mark.parametrize(
+    "typed", ["data=fer2013_seven", "backbone=facenet", "head=conv", "training=finetune", "data=fer2013 head=pooled"]
+)
+def test_a_group_that_is_typed_holds_against_a_record(record: str, typed: str) -> None:
+    groups = typed.split()
+    chosen, got, before = (to_dict(compose(words)) for words in (groups, [record, *groups], [record]))
+    sections = {group.partition("=")[0] for group in groups}
+    for name, section in got.items():
+        assert section == (chosen if name in sections else before)[name]
+
+
+def test_what_a_file_changes_of_a_group_holds_for_another_that_is_typed(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("head: {l2: 0.25}\n")
+    head = compose([f"experiment={tmp_path}/mine.yaml", "head=pooled"]).head
+    assert (head.name, head.l2) == ("pooled", 0.25)
+
+
+@pytest.mark.parametrize("file", ["defaults: [override /data: demo]\n", "data: {name: demo, source: demo}\n"])
+def test_a_group_that_a_command_implies_yields_to_a_file_and_to_what_is_typed(file: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(file)
+    implied = ["data=fer2013_seven"]
+    assert compose([f"experiment={tmp_path}/mine.yaml"], implied).data.source == "demo"
+    assert compose([], implied).data.name == "fer2013_seven"
+    assert compose(["data=demo"], implied).data.name == "demo"
+
+
+def test_a_key_that_is_typed_holds_in_a_whole(record: str) -> None:
+    whole = "data.classes={a:[happy],b:[sad]}"
+    assert compose(["data=demo", whole, "+data.classes.c=[fear]"]).data.classes == {
+        "a": ["happy"],
+        "b": ["sad"],
+        "c": ["fear"],
+    }
+    assert compose(["data=demo", whole, "data.classes.a=[fear]"]).data.classes == {"a": ["fear"], "b": ["sad"]}
+    with pytest.raises(
+        UserError, match=r"data\.classes\.d: no such config path; a new one is \+data\.classes\.d=\[sad\]"
+    ):
+        compose(["data=demo", whole, "data.classes.d=[sad]"])
+    assert compose([record, "data.classes.negative=[angry]"]).data.classes["negative"] == ["angry"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("group", ["data", "head", "training", "compute", "gate", "promote"])
+@pytest.mark.parametrize("value", ["null", "1", "true", "[1]", "[null]", "1.5", "{a:1}"])
+def test_what_is_no_name_chooses_nothing(group: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"^{group}=.*: no such config; choose one of "):
+        compose([f"{group}={value}"])
+
+
+def test_several_of_a_group_are_for_a_multirun() -> None:
+    with pytest.raises(UserError, match=r"^head=paper,pooled: several values: `fer train -m` runs one after another$"):
+        compose(["head=paper,pooled"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("experiment=null", "leave it out"),
+        ("features.views=[[original]]", "a list out of original, flip"),
+        ("features.views=[{a:1},original]", "a list out of original, flip"),
+        ("data.demo_size=99999999999999999999999999", "is larger than any number"),
+        ("head.dense_widths=[99999999999999999999999]", "each is larger than any number"),
+        ("head.l2=1e300", "is larger than any number"),
+        ("data.fold=1", "data.split=official has no folds"),
+        ("experiment=~nosuchuser/x.yaml", "is no path"),
+        (f"sweep={TOO_LONG}.yaml", "is no path"),
+        (f"sweep={TOO_LONG}", "no such file"),
+    ],
+)
+def test_a_value_that_none_could_use_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        compose(["data=demo", override])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("folder", ["~nosuchuser/m", TOO_LONG])
+def test_a_folder_that_cannot_be_is_one_line(folder: str) -> None:
+    config = compose(["data=demo", f"paths.mlruns={folder}", f"paths.cache={folder}"])
+    for key, where in (("mlruns", mlruns_dir), ("cache", cache_dir)):
+        with pytest.raises(UserError, match=rf"^paths\.{key}={folder}: is no path"):
+            where(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("head: {foo: 1}", r"head\.foo: no such config path"),
+        ("data: null", "data: field 'data' is not Optional"),
+        ("data: {classes: {a: happy}}", r"data\.classes\.a: Value 'happy'"),
+        ("data: {classes: {null: [sad]}}", r"data\.classes: Incompatible key type"),
+        ("head: {dense_widths: [1.5]}", r"head\.dense_widths\[0\]: Value '1\.5'"),
+        ("defaults: 5", "defaults: must be a list"),
+        ("defaults:\n  override /data: demo", "defaults: must be a list"),
+        ("null: 1", "Incompatible key type"),
+        ("defaults: [override /nosuch: demo]", "Could not override 'nosuch'"),
+        ("data: {clean: !!set {a, b}}", r"data\.clean: Value 'set'"),
+    ],
+)
+def test_a_mistake_in_a_file_names_it(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(UserError, match=f"^{path}: {said}") as refused:
+        compose([f"experiment={path}"])
+    assert "\n" not in str(refused.value)
