@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -22,6 +23,8 @@ GROUPS = ("data", "backbone", "head")
 
 # What Hydra reads as a string without quotes, if it is none of the words after it.
 WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./+-]*")
+# Of a dict's key; whatever else there is, numbers too, Hydra reads as something else, or not at all.
+KEY = re.compile(r"[A-Za-z_][ \"$%()*+,\-./0-9:<=>?@A-Z\[\\\]^_`a-z{|}]*")
 NO_WORDS = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
 
 
@@ -61,12 +64,19 @@ def written(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(written, value))}]"
     if isinstance(value, dict):
+        if not all(map(_is_hydras, value)):
+            return json.dumps(value, ensure_ascii=False)
         return f"{{{','.join(f'{_key(k)}:{written(v)}' for k, v in value.items())}}}"
     if WORD.fullmatch(value) and value.lower() not in NO_WORDS:
         return str(value)
     # Backslashes are escaped before a quote and at the end, and nowhere else (Hydra's grammar).
     escaped = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), value)
     return f'"{escaped}"'
+
+
+def _is_hydras(key: str) -> bool:
+    """Whether Hydra's grammar can write a dict's key, and reads it as a text; `compose` reads others as YAML."""
+    return bool(KEY.fullmatch(key)) and key.lower() not in NO_WORDS
 
 
 def _key(key: str) -> str:

@@ -15,7 +15,6 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString, Sweep
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -35,6 +34,7 @@ from fer_experiments.config.overrides import (
     read_words,
     unreadable,
     value_of,
+    whole_of,
 )
 from fer_experiments.config.parts import YOUNGER
 from fer_experiments.config.plain import one_line, schema
@@ -70,12 +70,12 @@ def compose(overrides: Sequence[str], implied: Sequence[str] = ()) -> Config:
         for group in {word.key for word in typed}.intersection(group_names(), node):
             if _is_whole(node, group):
                 del node[group]
-    whole = [str(word) for word in words if word.key in WHOLE and not word.prefix]
-    given = [_store(word, files[word]) if word in files else str(word) for word in words]
+    whole = [word for word in words if word.key in WHOLE and not word.prefix]
     wholes = [path for path in WHOLE if any(OmegaConf.select(f, path) is not None for f in files.values())]
-    wholes += [word.partition("=")[0] for word in whole]
+    wholes += [word.key for word in whole]
     within = [word for word in words if word.key.startswith(tuple(f"{path}." for path in wholes))]
-    given = [word for word in given if word not in (*whole, *map(str, within))]
+    hydras = [word for word in words if word not in (*whole, *within)]
+    given = [_store(word, files[word]) if word in files else str(word) for word in hydras]
     sections = {key.partition(".")[0]: key for key in (*paths, *(w.key for w in words)) if "." in key}
     try:
         composed = _composed(given)
@@ -232,12 +232,11 @@ def _name_of(word: Word) -> str:
     return f"_{hashlib.sha256(word.value.encode(errors='surrogateescape')).hexdigest()[:16]}"  # any path is a name
 
 
-def _replace_whole(composed: DictConfig, files: list[DictConfig], overrides: list[str]) -> None:
+def _replace_whole(composed: DictConfig, files: list[DictConfig], words: Sequence[Word]) -> None:
     """Sets each of WHOLE to the last one given: OmegaConf would merge the groups of two tasks into one."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
     for path in WHOLE:
         given = [value for f in files if (value := OmegaConf.select(f, path)) is not None]
-        given += [o.value() for o in parsed if o.key_or_group == path]
+        given += [whole_of(word) for word in words if word.key == path]
         if given:
             OmegaConf.update(composed, path, given[-1], merge=False, force_add=True)
 

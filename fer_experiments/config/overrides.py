@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -22,6 +23,7 @@ from fer_experiments.errors import UserError
 
 FILE_GROUPS = ("experiment", "sweep")  # take the path of a YAML file too
 NO_GROUPS = ("published",)  # folders of conf/ that no config is made of
+TEXT_KEYS = {"data.classes": "{calm: [neutral], glad: [happy]}", "data.emotions": "{1: surprise, 2: fear}"}  # such as
 OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall", "gate.slices", "gate.worse")  # of any keys
 MAY_BE_EMPTY = ("promote.note",)
 LITERAL = marked("several")  # config paths taken as they stand; whether a multirun may name several
@@ -92,6 +94,34 @@ def value_of(word: str) -> Any:
         return None
 
 
+def whole_of(word: Word) -> Any:
+    """What is typed of a dict with keys of anyone's choice, which are texts; where Hydra's grammar ends, as YAML.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        value: Any = OverridesParser.create().parse_override(str(word)).value()
+    except HydraException as error:
+        value = next(filter(_is_mapping, map(_in_yaml, (word.value, re.sub(":(?=[^ ])", ": ", word.value)))), None)
+        if value is None or word.key not in TEXT_KEYS:
+            raise UserError(unreadable(str(word), error)) from error
+    if word.key in TEXT_KEYS and isinstance(value, dict):
+        return {str(key): member for key, member in value.items()}
+    return value
+
+
+def _in_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and None not in value.values()
+
+
 def _is_literal(key: str) -> bool:
     return key in FILE_GROUPS or key in LITERAL
 
@@ -136,6 +166,8 @@ def _alternatives(word: Word) -> list[str]:
     try:
         parsed = OverridesParser.create().parse_override(str(word))
     except HydraException as error:
+        if word.key in TEXT_KEYS:
+            return [str(word)]
         raise UserError(unreadable(str(word), error)) from error
     if not parsed.is_sweep_override():
         return [str(word)]
@@ -147,6 +179,8 @@ def _alternatives(word: Word) -> list[str]:
 def unreadable(word: str, error: Exception) -> str:
     """A line for an override that Hydra's grammar does not take."""
     key, _, value = word.partition("=")
+    if key in TEXT_KEYS:
+        return f"{word}: says no keys and values; say it as '{key}={TEXT_KEYS[key]}'"
     why = " ".join(str(error).partition("\nSee ")[0].split())
     return f"{word}: cannot be read ({why}); a text is quoted twice, once for the shell: '{key}=\"{value}\"'"
 

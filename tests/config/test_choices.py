@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
-from fer_experiments.config import cache_dir, mlruns_dir, to_dict, to_yaml
+from fer_experiments.config import cache_dir, mlruns_dir, recorded, to_dict, to_yaml, with_values
+from fer_experiments.config.commands import train_command
 from fer_experiments.config.compose import compose
+from fer_experiments.config.overrides import split_multirun
 from fer_experiments.errors import UserError
 
 TOO_LONG = "x" * 300
@@ -125,3 +128,30 @@ def test_a_mistake_in_a_file_names_it(text: str, said: str, tmp_path: Path) -> N
     with pytest.raises(UserError, match=f"^{path}: {said}") as refused:
         compose([f"experiment={path}"])
     assert "\n" not in str(refused.value)
+
+
+NAMES = ["愤怒", "é", "a'b", 'a"b', "a#b", "a;b", "a&b", "a!b", "~a", "1", "1e5", "true", "null", "a b"]
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_names_in_any_script_and_of_any_signs_are_typed_and_printed(key: str) -> None:
+    base = compose(["data=image_folder", "data.path=/x"])
+    for path, value in (("data.classes", {key: ["happy"], "z": [key]}), ("data.emotions", {key: "happy", "2": key})):
+        config = with_values(base, {path: value})
+        _, _, *words = shlex.split(train_command(recorded(config)))
+        again = compose(words)
+        assert getattr(again.data, path.partition(".")[2]) == value
+        assert split_multirun(words) == [words]
+
+
+def test_braces_need_no_blanks_and_numbers_are_names() -> None:
+    assert compose(["data.emotions={愤怒:angry,2:fear}"]).data.emotions == {"愤怒": "angry", "2": "fear"}
+    assert compose(["data.classes={1:[happy],2:[sad]}"]).data.classes == {"1": ["happy"], "2": ["sad"]}
+
+
+@pytest.mark.parametrize("key", ["data.classes", "data.emotions"])
+@pytest.mark.parametrize("text", ["愤怒", "{a:[happy", "{愤怒:}"])
+def test_what_says_no_keys_and_values_is_refused_with_what_does(key: str, text: str) -> None:
+    with pytest.raises(UserError, match=rf"^{key}=.*: says no keys and values; say it as '(.*)'$") as refused:
+        compose([f"{key}={text}"])
+    compose([str(refused.value).split("'")[1]])
