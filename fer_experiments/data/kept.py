@@ -21,7 +21,7 @@ from fer_experiments.data.faces import Faces
 from fer_experiments.data.folders import walk
 from fer_experiments.files import digest, write_atomically, write_json
 
-VERSION = 1  # raise it when other faces come to be read from the same files
+VERSION = 2  # raise it when other faces come to be read from the same files
 ARRAYS = ("images", "emotion", "usage", "ids", "digests")
 LAST = "converted.json"
 

@@ -30,7 +30,8 @@ def pictures(container: Container) -> list[str]:
 def read_tree(container: Container, names: list[str], naming: Naming) -> Faces:
     """Read the pictures `names`, in that order; a name's prefix Training_, PublicTest_ or PrivateTest_ is its Usage.
 
-    Raises UserError naming the file or folder that is out of line, by what most are like.
+    In a split folder it may only tell PublicTest from PrivateTest. Raises UserError naming the file or folder that is
+    out of line, by what most are like.
     """
     if not names:
         raise UserError(f"{container.path}: {_nothing(container)}")
@@ -79,7 +80,8 @@ def _places(container: Container, names: list[str]) -> list[tuple[str, ...]]:
 
 
 def _usages(container: Container, names: list[str], places: list[tuple[str, ...]]) -> list[str]:
-    usage = [_usage(place) for place in places]
+    usage = [_prefix(place) or (split_named(place[0]) if len(place) == 3 else "") for place in places]
+    _refuse_contradictions(container, names, places)
     without = usage.count("")
     if without in (0, len(usage)):
         return usage
@@ -94,11 +96,25 @@ def _usages(container: Container, names: list[str], places: list[tuple[str, ...]
     )
 
 
-def _usage(place: tuple[str, ...]) -> str:
-    prefix = place[-1].partition("_")[0]
-    if prefix in USAGES:
-        return prefix
-    return split_named(place[0]) if len(place) == 3 else ""
+def _prefix(place: tuple[str, ...]) -> str:
+    prefix, underscore, _ = place[-1].partition("_")
+    return prefix if underscore and prefix in USAGES else ""
+
+
+def _refuse_contradictions(container: Container, names: list[str], places: list[tuple[str, ...]]) -> None:
+    """Refuse a file whose prefix is of another split than its folder: one that was moved may come to train from test.
+
+    FER2013's packings with train and test alone have PublicTest and PrivateTest in test.
+    """
+    said = [(split_named(place[0]), _prefix(place)) if len(place) == 3 else ("", "") for place in places]
+    both = {("PrivateTest", "PublicTest"), ("PrivateTest", "PrivateTest")}
+    refined = both if both <= {*said} and "PublicTest" not in {folder for folder, _ in said} else set()
+    for name, (folder, prefix) in zip(names, said, strict=True):
+        if folder and prefix and folder != prefix and (folder, prefix) not in refined:
+            raise UserError(
+                f"{container.path}: {name} is of {prefix} by its prefix, and of {folder} by its folder; rename it and "
+                "its like where the folders hold, or move them"
+            )
 
 
 def _usual(values: Iterable[T]) -> T:

@@ -108,6 +108,31 @@ def test_the_file_that_is_out_of_line_with_most_is_named(tmp_path: Path, usual: 
     assert refusal(tmp_path, {stray: FACE} | files).startswith(f"{stray} ")
 
 
+@pytest.mark.parametrize(
+    ("usual", "stray"),
+    [
+        (
+            ["train/{}/Training_{}.png", "test/{}/PrivateTest_{}.png", "test/{}/PublicTest_{}.png"],
+            "test/sad/Training_9.png",
+        ),
+        (["train/{}/Training_{}.png", "test/{}/PrivateTest_{}.png"], "train/sad/PublicTest_9.png"),
+        (["train/{}/Training_{}.png", "test/{}/{}.png"], "train/sad/PrivateTest_9.png"),
+        (["train/{}/Training_{}.png", "val/{}/PublicTest_{}.png"], "val/sad/PrivateTest_9.png"),
+        (["train/{}/{}.png", "val/{}/{}.png"], "val/sad/Training_9.png"),
+        (["train/{}/Training_{}.png", "val/{}/{}.png", "test/{}/PrivateTest_{}.png"], "test/sad/PublicTest_9.png"),
+        (["train/{}/Training_{}.png", "test/{}/{}.png"], "test/sad/PublicTest_9.png"),
+    ],
+)
+def test_a_file_whose_prefix_contradicts_its_split_folder_is_named(
+    tmp_path: Path, usual: list[str], stray: str
+) -> None:
+    files = {place.format(name, number): FACE for place in usual for name in ("happy", "sad") for number in range(3)}
+    assert set(read_faces(write_folder(tmp_path / "agreeing", files)).usage) > {"Training"}
+    said = refusal(tmp_path / "resplit", {stray: FACE} | files)
+    assert said.startswith(f"{stray} is of {Path(stray).name.partition('_')[0]} by its prefix, and of ")
+    assert said.endswith("; rename it and its like where the folders hold, or move them")
+
+
 def test_an_empty_class_folder_says_what_it_holds_instead(tmp_path: Path) -> None:
     said = refusal(tmp_path, {"happy/1.png": FACE, "angry/1.png": FACE, "sad/1.xyz": b"x"})
     assert said == "class folder sad holds no image but 1.xyz; fill or remove it"
