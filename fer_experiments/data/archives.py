@@ -149,7 +149,7 @@ def _folder(path: Path) -> Container:
             with open_plain(path / name) as file:
                 yield file
         except OSError as error:
-            refuse(OSError(error.errno, _nowhere(path / name) or error.strerror, str(path / name)))
+            refuse(OSError(error.errno, error.strerror, str(path / name)))
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend or remove it") from error
@@ -162,11 +162,6 @@ def _folder(path: Path) -> Container:
         folders += [prefix + name for name in inner]
         files += [prefix + name for name in names]
     return Container(path, tuple(files), tuple(folders), opened)
-
-
-def _nowhere(path: Path) -> str:
-    """Say where a link leads that leads nowhere, "" of anything else."""
-    return f"a link to {path.readlink()}, which is not there" if path.is_symlink() and not path.exists() else ""
 
 
 def _is_zip(path: Path) -> bool:

@@ -21,7 +21,8 @@ def walk(top: Path, refuse: Callable[[OSError], None]) -> Iterator[tuple[str, li
     """Yield (folder, names of its folders, names of its files) from `top` down, in natural order, through links.
 
     A link to a folder above is no way down: it is listed among the files, which no one can read as one. refuse: takes
-    what cannot be listed, and a folder that is reached a second time by a link.
+    what cannot be listed, a folder that is reached a second time by a link, and a link to nowhere, which may have been
+    a folder.
     """
     seen: dict[str, str] = {}
     waiting: list[tuple[str, tuple[str, ...]]] = [(str(top), ())]
@@ -38,8 +39,13 @@ def walk(top: Path, refuse: Callable[[OSError], None]) -> Iterator[tuple[str, li
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if not is_hidden(entry.name):
-                        (folders if entry.is_dir() and not _leads_up(entry, above) else files).append(entry.name)
+                    if is_hidden(entry.name):
+                        continue
+                    if entry.is_symlink() and not Path(entry.path).exists():
+                        said = f"a link to {Path(entry.path).readlink()}, which is not there"
+                        refuse(OSError(errno.ENOENT, said, entry.path))
+                        continue
+                    (folders if entry.is_dir() and not _leads_up(entry, above) else files).append(entry.name)
         except OSError as error:
             refuse(error)
             continue

@@ -62,12 +62,11 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
     assert sorted(read_faces(tmp_path / "data").emotion) == ["happy", "sad"]
 
 
-def test_a_picture_that_is_a_link_to_nowhere_is_said_to_be_one(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"happy/1.png": FACE})
-    (tmp_path / "happy" / "2.png").symlink_to("/nowhere/x.png")
-    with pytest.raises(
-        UserError, match=r"happy/2\.png: cannot be read \(a link to /nowhere/x\.png, which is not there"
-    ):
+@pytest.mark.parametrize("name", ["happy/2.png", "angry", "happy/notes"])
+def test_a_link_to_nowhere_is_said_to_be_one_whatever_its_name(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path, {"happy/1.png": FACE, "sad/1.png": FACE})
+    (tmp_path / name).symlink_to("/nowhere/x.png")
+    with pytest.raises(UserError, match=rf"{name}: cannot be read \(a link to /nowhere/x\.png, which is not there"):
         read_faces(tmp_path)
 
 
