@@ -58,6 +58,9 @@ def read_table(name: str, opened: Callable[[], AbstractContextManager[IO[bytes]]
         columns = _columns(header)
         if missing := {"emotion", "pixels"} - set(columns):
             raise UserError(_no_column(name, header, sorted(missing)))
+        titles = Counter(map(fold, header))
+        if twice := [title for title in TITLES if titles[title] > 1]:
+            raise UserError(f"{name}: line 1 names {titles[twice[0]]} columns {twice[0]}; remove or rename all but one")
         pixels = bytearray()
         lengths: list[tuple[int, int]] = []
         emotions: dict[int, str] = {}

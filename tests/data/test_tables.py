@@ -92,6 +92,8 @@ def test_contempt_of_other_tables_is_refused_until_it_is_named(tmp_path: Path) -
         (with_pixels(lambda pixels: pixels[:6000]).encode(), r"row 2: \d+ pixels, not a square.*20 other rows"),
         (with_labels(lambda code: code).replace("\n3,", "\n,").encode(), "unknown emotion ''"),
         (b"Usage,Image name,neutral,happiness,surprise,sadness,anger\n", "labels without pixels, as FER. gives them"),
+        (TEXT.replace("Usage", "Emotion", 1).encode(), "line 1 names 2 columns emotion; remove or rename all but one"),
+        (TEXT.replace("emotion,", "pixels,", 1).encode(), "line 1 names no column emotion"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(60), "a 7z archive, which is not read; unpack it"),
         (b"Rar!\x1a\x07\x01\x00" + bytes(60), "a RAR archive, which is not read; unpack it"),
         (b"PAR1" + bytes(60), "a Parquet file, which is not read; save it as CSV"),
