@@ -13,7 +13,7 @@ from fer_experiments.data.archives import Container, is_archive, open_container,
 from fer_experiments.data.faces import Faces
 from fer_experiments.data.folders import read_plain, walk
 from fer_experiments.data.images import HEAD, begins_picture
-from fer_experiments.data.names import Naming
+from fer_experiments.data.names import KNOWN, Naming, emotion_named
 from fer_experiments.data.tables import has_faces, read_table
 from fer_experiments.data.trees import pictures, read_tree
 from fer_experiments.errors import UserError
@@ -123,16 +123,19 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _table(container: Container, images: list[str]) -> str | None:
-    """Return the CSV to read: one with the competition's name, or where there are no images the only one with faces."""
-    by_name = {PurePosixPath(name).name.lower(): name for name in container.files}
-    for name in COMPETITION_FILES:
-        if name in by_name:
-            return by_name[name]
+    """Return the CSV to read: one with the competition's name, or the only one with faces; None for class folders.
+
+    Raises UserError for several sources of labels, which may say different things.
+    """
     tables = [name for name in container.files if name.lower().endswith(".csv")]
-    if not tables or images:
-        return None
-    if len(tables) > 1:
-        tables = [name for name in tables if has_faces(container.read(name, LINE))] or tables
-    if len(tables) > 1:
-        raise UserError(f"{container.path}: several CSV files ({', '.join(tables)}); give one of them as data.path")
-    return tables[0]
+    found = [name for name in tables if PurePosixPath(name).name.lower() in COMPETITION_FILES]
+    found = found or [name for name in tables if has_faces(container.read(name, LINE))] or ([] if images else tables)
+    if len(found) > 1:
+        raise UserError(f"{container.path}: several CSV files ({', '.join(found)}); give one of them as data.path")
+    folders = {PurePosixPath(name).parent.name for name in images} - {""}
+    if found and (len(folders) > 1 or any(emotion_named(folder) in KNOWN for folder in folders)):
+        raise UserError(
+            f"{container.path}: faces in {found[0]} and pictures in folders ({images[0]}); give the CSV as data.path, "
+            "or move it away"
+        )
+    return found[0] if found else None

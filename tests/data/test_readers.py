@@ -150,6 +150,37 @@ def test_the_competition_file_is_chosen_among_several(tmp_path: Path, faces: Fac
         read_faces(write_zip(tmp_path / "challenge.zip", files))
 
 
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize(
+    "names", [("a/fer2013.csv", "b/fer2013.csv"), ("fer2013.csv", "icml_face_data.csv"), ("a.csv", "happy/b.csv")]
+)
+def test_of_several_tables_of_faces_none_is_taken(
+    tmp_path: Path, faces: Faces, names: tuple[str, ...], form: str
+) -> None:
+    path = WRITERS[form](tmp_path / "packed", {name: csv_text(faces).encode() for name in names})
+    with pytest.raises(UserError, match=rf"several CSV files \({', '.join(names)}\); give one of them as data\.path"):
+        read_faces(path)
+
+
+@pytest.mark.parametrize("table", ["old/fer2013.csv", "fer2013.csv", "happy/faces.csv"])
+@pytest.mark.parametrize(
+    "pictures", [("happy/1.png",), ("joyous/1.png", "1/1.png"), ("a/train/x/1.png", "a/test/y/1.png")]
+)
+def test_a_table_of_faces_among_class_folders_is_refused_with_both_names(
+    tmp_path: Path, faces: Faces, table: str, pictures: tuple[str, ...]
+) -> None:
+    files = {table: csv_text(faces).encode()} | dict.fromkeys(pictures, png(faces.images[0]))
+    with pytest.raises(UserError) as caught:
+        read_faces(write_folder(tmp_path, files))
+    assert f"faces in {table} and pictures in folders ({sorted(pictures)[0]}); give the CSV as" in str(caught.value)
+
+
+@pytest.mark.parametrize("picture", ["preview.png", "docs/matrix.png", "fer2013/1.png"])
+def test_a_table_beside_pictures_that_are_no_class_is_read(tmp_path: Path, faces: Faces, picture: str) -> None:
+    files = {"fer2013/fer2013.csv": csv_text(faces).encode(), "test.csv": b"pixels\n", picture: png(faces.images[0])}
+    assert same(read_faces(write_folder(tmp_path, files)), faces)
+
+
 def test_split_folders_give_the_usage_and_a_common_folder_above_is_no_matter(tmp_path: Path) -> None:
     image = png(np.arange(2304, dtype=np.uint8).reshape(48, 48))
     files = {f"top/{split}/Happy/{split}.png": image for split in ("train", "Validation", "test")}
