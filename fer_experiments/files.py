@@ -67,7 +67,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file that is there in full or not at all, whatever is killed or full."""
+    """Writes a file that is there in full or not at all, whatever is killed or full; the OSError then names it."""
     temporary = path.with_name(f"{path.name}.tmp")  # the lock sees to it that there is one writer
     try:
         with temporary.open("wb") as file:
@@ -75,8 +75,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import resource
 import subprocess
 import sys
 from importlib import import_module
@@ -15,6 +16,9 @@ from forked import run as fer
 from stores import store_in
 
 from fer_experiments.cli import VERBS, main
+from fer_experiments.config.compose import compose
+from fer_experiments.experiment.look import show_data
+from fer_experiments.files import write_atomically
 from fer_experiments.search.space import ORACLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,6 +160,23 @@ def test_a_file_in_utf8_is_read_whatever_the_locale(tmp_path: Path):
         "data", f"experiment={path}", "data.path=nowhere-ä", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"
     )
     assert "nowhere-ä: no such file" in refused(done)
+
+
+def test_what_does_not_fit_on_the_disk_is_named_and_not_half_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = compose(["data=demo", "data.demo_size=300", f"paths.cache={tmp_path}"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        show_data(config)
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_atomically(tmp_path / "a.bin", lambda file: file.write(bytes(9000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"sample faces: not written, {tmp_path}/data: File too large" in capsys.readouterr().out
+    assert caught.value.filename == str(tmp_path / "a.bin")
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {"lock"}
 
 
 def test_data_are_shown_where_the_cache_cannot_be_written(tmp_path: Path):

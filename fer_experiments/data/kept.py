@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ def kept_faces(path: Path, said: Sequence[object], cache: Path, read: Callable[[
                 write_atomically(folder / f"{name}.npy", partial(np.save, arr=array))
             write_json(folder / LAST, dict(faces.converted))
     except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
         return faces, digests
     return _opened(folder) or (faces, digests)
 

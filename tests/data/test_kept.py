@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from dataclasses import replace
@@ -126,6 +127,20 @@ def test_a_cache_that_cannot_be_written_keeps_nothing(folder: Path, reads: list[
     (folder.parent / "cache").write_text("a file")
     assert [load(folder).fingerprint for _ in range(2)] == [before.fingerprint] * 2
     assert len(reads) == 3
+
+
+@pytest.mark.parametrize("last", ["images.npy", "digests.npy", "converted.json"])
+def test_a_disk_that_is_full_before_the_end_keeps_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, last: str):
+    replaced = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if target.name == last:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replaced(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    load(folder)
+    assert not list((folder.parent / "cache" / "faces").iterdir())
 
 
 def test_drawn_faces_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
