@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def clean_steps(clean: Any) -> tuple[str, ...]:
         return STEPS
     if clean in ("none", None):
         return ()
-    given = list(clean) if isinstance(clean, Iterable) and not isinstance(clean, str) else [clean]
+    given = clean if isinstance(clean, (list, tuple)) else [clean]
     for step in given:
         if step not in STEPS:
             raise UserError(f"data.clean: unknown step {step!r}; give all, none or a list out of {', '.join(STEPS)}")

@@ -93,7 +93,7 @@ def test_clean_is_all_none_or_a_list(given: str | list[str], steps: tuple[str, .
     assert clean_steps(given) == steps
 
 
-@pytest.mark.parametrize("given", ["some", ["constant", "twins"], 3, True])
+@pytest.mark.parametrize("given", ["some", ["constant", "twins"], 3, True, {"constant": False}])
 def test_an_unknown_step_is_refused_with_the_options(given: object) -> None:
     with pytest.raises(
         UserError, match=r"data\.clean: .* all, none or a list out of constant, conflicting, duplicates"
