@@ -193,7 +193,8 @@ def _pixels(where: str, text: str) -> bytes:
     try:
         return bytes(map(PIXEL.__getitem__, text.split()))
     except KeyError:
-        return _odd_pixels(where, re.sub(r"[\[\],;]", " ", text).split())
+        bare = re.sub(r"(?<!\S)0+(?=[0-9])", "", re.sub(r"[\[\],;]", " ", text))
+        return _odd_pixels(where, bare.split())
 
 
 def _plain(text: str) -> bytes | None:
@@ -211,7 +212,7 @@ def _plain(text: str) -> bytes | None:
 
 
 def _odd_pixels(where: str, texts: list[str]) -> bytes:
-    """Those that other signs than spaces part."""
+    """Those that other signs than spaces part, or that had leading zeros."""
     if strange := next((text for text in texts if text not in PIXEL), None):
         raise UserError(f"{where}: pixel {strange[:20]!r} is no whole number from 0 to 255; mend the row")
     return bytes(map(PIXEL.__getitem__, texts))

@@ -45,6 +45,7 @@ FORMS: dict[str, bytes] = {
     "commas between pixels": with_pixels(lambda pixels: pixels.replace(" ", ", ")).encode(),
     "pixels as a list": with_pixels(lambda pixels: f"[{pixels.replace(' ', ', ')}]").encode(),
     "pixels with a point": with_pixels(lambda pixels: pixels.replace(" ", ".0 ") + ".0").encode(),
+    "pixels of three digits": with_pixels(lambda pixels: " ".join(f"{pixel:>03}" for pixel in pixels.split())).encode(),
     "an index before": "\n".join(f"{i},{row}" if i else f",{row}" for i, row in enumerate(TEXT.splitlines())).encode(),
     "UTF-16": TEXT.encode("utf-16"),
     "gzip": gzip.compress(TEXT.encode()),
