@@ -103,7 +103,10 @@ class Naming:
         return fold(said) in map(fold, self.emotions)
 
     def unknown(self, said: str) -> str:
-        """Return what there is to say of something that FER2013 does not have."""
+        """Return what there is to say of something that FER2013 does not have, or that is no name."""
+        name = self.name(said)
+        if self.source != "fer2013" and not (name and name.isprintable()):
+            return f"{name!r:.30} can be no class (empty, or not to be shown); rename it, or name it in data.emotions"
         known = ", ".join(f"{code} {emotion}" for code, emotion in enumerate(EMOTIONS))
         seven = "7 is contempt in CK+'s tables ('data.emotions={7:contempt}'), neutral in RAF-DB, where all differ; "
         seven = seven if fold(said) == "7" else ""
@@ -125,7 +128,7 @@ class Naming:
             raise UserError(f"data.emotions: the source says no {strange[0]!r}; it says {shown}")
         names: dict[str, str] = {}
         for word in count:
-            if (name := self.name(word)) is None or not name.isprintable():
+            if not (name := self.name(word)) or not name.isprintable():
                 raise refuse(word)
             names[word] = name
         spellings = Counter(names.values())

@@ -86,7 +86,7 @@ def test_only_the_first_bytes_are_read_where_no_more_are_wanted(tmp_path: Path) 
     assert (read_plain(tmp_path / "a", 2), read_plain(tmp_path / "a")) == (b"ab", b"abcdef")
 
 
-@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "\u202eabc"])
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "\u202eabc", " "])
 def test_a_class_that_cannot_be_shown_is_refused_and_a_file_is_shown_by_codes(tmp_path: Path, name: str) -> None:
     write_folder(tmp_path / "classes", {f"{name}/1.png": FACE, "sad/1.png": FACE})
     write_folder(tmp_path / "files", {f"happy/{name}.png": FACE[:99], "sad/1.png": FACE})
@@ -94,3 +94,4 @@ def test_a_class_that_cannot_be_shown_is_refused_and_a_file_is_shown_by_codes(tm
         with pytest.raises(UserError) as caught:
             read_faces(tmp_path / folder, Naming("mine"))
         assert str(caught.value).isprintable()
+        assert folder == "files" or "can be no class (empty, or not to be shown); rename it" in str(caught.value)
