@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,7 +26,9 @@ def finish(axes: Axes) -> None:
 def png(figure: Figure) -> bytes:
     """The picture as a file, drawn once: `savefig` draws all of it one time more where a figure has a layout."""
     file = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a class in Chinese is drawn as boxes
+        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
     return file.getvalue()
 
 

@@ -1,7 +1,10 @@
+import warnings
+
 import numpy as np
 from test_figures import texts
 
 from fer_experiments.evaluation import faces
+from fer_experiments.evaluation.style import png
 
 CLASSES = ("negative", "happy")
 
@@ -34,3 +37,8 @@ def test_a_probability_is_never_rounded_up_to_certainty():
 
 def test_a_result_without_mistakes_says_so():
     assert sheet([0.9, 0.2], [1, 0], ["happy", "sad"]) == ["no mistake in 2 images"]
+
+
+def test_a_class_that_the_font_cannot_write_is_no_warning():
+    with warnings.catch_warnings(action="error"):
+        assert png(faces.face_sheet(np.zeros((1, 48, 48), np.uint8), ["愤怒"])).startswith(b"\x89PNG")
