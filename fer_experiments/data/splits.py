@@ -122,12 +122,7 @@ def _official(faces: Faces, labels: np.ndarray, groups: np.ndarray, cfg: DataCon
         drawn = allocate(labels[train], groups[train], [1 - share, share], rng)
         rows["train"], rows[part] = train[drawn == 0], train[drawn == 1]
     elif empty := [usage for part, usage in OFFICIAL.items() if len(rows[part]) == 0]:
-        another = (
-            ", or data=image_folder, which draws it from Training" if len(empty) == 1 and len(rows["train"]) else ""
-        )
-        raise UserError(
-            f"data.split=official: the source has no {' and no '.join(empty)}; use stratified or kfold{another}"
-        )
+        raise UserError(f"data.split=official: the source has no {' and no '.join(empty)}; use stratified or kfold")
     return rows
 
 
