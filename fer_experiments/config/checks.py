@@ -122,6 +122,10 @@ def check_data(data: DataConfig) -> None:
     emotions = data.emotions
     if emotions is not None and not (isinstance(emotions, dict) and all(isinstance(e, str) for e in emotions.values())):
         raise UserError(f"data.emotions={emotions}: must say what labels mean, as {{1: surprise, 2: fear}}, or be null")
+    if data.source == "demo" and (given := [key for key in ("path", "emotions") if getattr(data, key) is not None]):
+        raise UserError(
+            f"data.{given[0]}={getattr(data, given[0])}: data=demo draws its faces; leave out data.{given[0]}"
+        )
     if data.fold != ALL_FOLDS and (type(data.fold) is not int or data.fold >= data.folds):
         raise UserError(f"data.fold={data.fold}: must be in 0..{data.folds - 1} (data.folds={data.folds}), or all")
     if data.fold not in (0, ALL_FOLDS) and data.split != "kfold":

@@ -175,6 +175,11 @@ def test_nothing_to_allocate_is_no_error() -> None:
         ({"seed": -1}, r"data\.seed"),
         ({"limit": 0}, r"data\.limit"),
         ({"balance": "undersample", "per_class": 0}, r"data\.per_class"),
+        (
+            {"source": "demo", "path": "faces.zip"},
+            r"data\.path=faces\.zip: data=demo draws its faces; leave out data\.path",
+        ),
+        ({"source": "demo", "emotions": {"1": "sad"}}, r"data\.emotions=.*: data=demo draws its faces; leave out"),
         ({"per_class": 10}, r"data\.per_class: needs data\.balance=undersample, not none"),
     ],
 )
