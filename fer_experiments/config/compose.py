@@ -65,7 +65,7 @@ def compose(overrides: Sequence[str], implied: Sequence[str] = ()) -> Config:
             raise UserError(_unknown(word.key, word.value))
     sources = {word: path for word in words if (path := _file_of(word))}
     files = {word: _load_yaml(word, path) for word, path in sources.items()}
-    words = [word for word in words if word in typed or not any(_chosen(f, word.key) for f in files.values())]
+    words = [w for w in words if w in typed or not any(_chosen(f, w.key) for other, f in files.items() if other != w)]
     for node in files.values():
         for group in {word.key for word in typed}.intersection(group_names(), node):
             if _is_whole(node, group):

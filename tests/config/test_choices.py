@@ -51,6 +51,12 @@ def test_a_group_that_a_command_implies_yields_to_a_file_and_to_what_is_typed(fi
     assert compose(["data=demo"], implied).data.name == "demo"
 
 
+def test_a_sweep_that_is_implied_is_there_beside_what_is_typed() -> None:
+    config = compose(["head=linear", "sweep.max_trials=2"], ["sweep=quick"])
+    assert config.sweep is not None and (config.sweep.name, config.sweep.max_trials) == ("quick", 2)
+    assert (config.data.name, config.head.name) == ("demo", "linear")
+
+
 def test_a_key_that_is_typed_holds_in_a_whole(record: str) -> None:
     whole = "data.classes={a:[happy],b:[sad]}"
     assert compose(["data=demo", whole, "+data.classes.c=[fear]"]).data.classes == {
