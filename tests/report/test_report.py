@@ -128,7 +128,7 @@ def test_the_command_composes_to_the_config_of_the_best_trial(recorded: tuple[Co
     ],
 )
 def test_any_config_becomes_a_command_that_composes_to_it(path: str, value: Any):
-    container = to_dict(compose(["data=demo", "head=conv"]))
+    container = to_dict(compose(["data=fer2013", "head=conv"]))
     section, key = path.split(".")
     container[section][key] = value
     assert to_dict(compose(shlex.split(train_command(container))[2:])) == container

@@ -23,7 +23,7 @@ TAGS = {"fer.dataset": "d", "fer.backbone": "b", "fer.features": "f"}
         (["sweep=facenet", "sweep.oracle=hyperband"], "facenet-52cf7c87"),
         (["sweep=quick", "head=linear"], "quick-d370c44c"),
         (["sweep=quick", "head=conv", "training.smoke=true"], "quick-bcf40c78"),
-        (["sweep=quick", "data.emotions={1:sad}"], "quick-838da7a9"),
+        (["sweep=quick", "data=fer2013", "data.emotions={1:sad}"], "quick-0c5f0752"),
         (["sweep=quick", "data.clean=[constant,conflicting,duplicates]"], "quick-754bd4d1"),
         (["sweep=quick", "gate=strict", "promote=default"], "quick-9e839a36"),
         (["sweep=quick", "gate=strict", "promote=default", "promote.corruptions=7"], "quick-9e839a36"),
@@ -48,10 +48,11 @@ def test_a_sweep_has_the_id_that_it_had(overrides: list[str], sweep: str, tmp_pa
     ],
 )
 def test_place_speed_and_budget_make_no_other_sweep(elsewhere: list[str]):
-    same = identity_of(compose(["sweep=quick"]), TAGS)
-    assert identity_of(compose(["sweep=quick", *elsewhere]), TAGS) == same
-    assert identity_of(compose(["sweep=quick", "sweep.max_trial_minutes=3"]), TAGS) != same
-    assert identity_of(compose(["sweep=quick", "sweep.repeats=2"]), TAGS) != same
+    this = ["sweep=quick", "data=fer2013"]
+    same = identity_of(compose(this), TAGS)
+    assert identity_of(compose([*this, *elsewhere]), TAGS) == same
+    assert identity_of(compose([*this, "sweep.max_trial_minutes=3"]), TAGS) != same
+    assert identity_of(compose([*this, "sweep.repeats=2"]), TAGS) != same
 
 
 def test_a_sweep_over_backbones_has_exact_features_unless_it_says_otherwise():
