@@ -147,8 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _said(name, str(error), 2)
     except Refused as error:
         return _said(name, str(error), 3)
-    except KeyboardInterrupt:
-        return _said(name, "stopped" if name in ("fer serve", "fer ui") else "stopped; the same command goes on", 130)
+    except KeyboardInterrupt as error:
+        on = "" if name in ("fer serve", "fer ui") else f"; {error if error.args else 'the same command goes on'}"
+        return _said(name, f"stopped{on}", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -284,8 +285,7 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
     port = named.get("port", "0")
     if not port.isdecimal() or int(port) > 65535:
         raise UserError(f"port={port}: must be a number up to 65535")
-    given = {key for key, equals, _ in words if equals}
-    chosen = [word for word in verb.chosen if word.partition("=")[0] not in given]
+    chosen = [word for word in verb.chosen if (word.partition("=")[0], "=") not in [given[:2] for given in words]]
     if "sweep=" in chosen:
         from fer_experiments.data.download import default_sweep
 

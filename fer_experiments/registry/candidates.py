@@ -107,7 +107,9 @@ def _candidate(
     if tags.get("fer.kind") not in KINDS or run.status != "FINISHED" or text is None or "head.name" not in run.params:
         what = f"{tags.get('fer.kind', 'no')} run, {run.status.lower()}"
         if tags.get("fer.kind") == "sweep":
-            what = f"sweep's run: say sweep={run_id}, or choose one of its trials"
+            what = (
+                f"sweep's run: name one of its trials, or give `{command('promote', f'sweep={run_id}', config=config)}`"
+            )
         raise UserError(f"run={run_id}: a {what}; only a finished trial or `fer train` run with a head can be promoted")
     # Its place and what is done with it are this command's.
     made = from_dict({**to_dict(config), **experiment(read_yaml(text))})

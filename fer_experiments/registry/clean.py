@@ -15,7 +15,7 @@ from fer_experiments.config.checks import kept_of
 from fer_experiments.errors import UserError
 from fer_experiments.files import is_held
 from fer_experiments.search import keep
-from fer_experiments.search.leaderboard import NOTHING_MORE
+from fer_experiments.search.budget import NOTHING_MORE
 from fer_experiments.search.recorded import readable_sweeps
 from fer_experiments.search.space import ORACLES
 from fer_experiments.search.state import State, is_locked

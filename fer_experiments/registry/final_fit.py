@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import replace
 from typing import Any
@@ -79,7 +78,6 @@ def best_epochs(store: tracking.Store, refitted: Refitted) -> list[int]:
     """The best epochs, from 1, of a config's refits: of every seed, and of every fold that it was fitted on."""
     best: list[float] = []
     for run_id in refitted.runs.values():
-        several = tracking.artifact_text(store, run_id, "metrics/fits.json")
-        fits = json.loads(several) if several else [tracking.Run(store, run_id).metrics]
+        fits = tracking.artifact_json(store, run_id, "metrics/fits.json") or [tracking.Run(store, run_id).metrics]
         best += [fit["best_epoch"] for fit in fits]
     return [int(epoch) + 1 for epoch in best]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -114,5 +113,4 @@ def recorded_probabilities(store: tracking.Store, run_id: str, test: TestSplit) 
 def recorded_table(store: tracking.Store, run_id: str) -> pd.DataFrame | None:
     """What the model of a promotion said of the test split, a row an image: id, label, probability_<class> of each
     class; None when it is not on record."""
-    text = tracking.artifact_text(store, run_id, PROBABILITIES)
-    return None if text is None else pd.read_csv(io.StringIO(text), dtype={"id": str})
+    return tracking.artifact_table(store, run_id, PROBABILITIES)

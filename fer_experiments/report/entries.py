@@ -17,10 +17,10 @@ from fer_experiments.evaluation.seeds import Spread, spread
 from fer_experiments.experiment.record import FITTED, IMAGES, PREDICTIONS
 from fer_experiments.registry.sealed import recorded_table
 from fer_experiments.report.published import GROUP, published, published_names
-from fer_experiments.report.record import INPUTS, read_json, read_table, same_but_seed
+from fer_experiments.report.record import INPUTS, same_but_seed
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.trials import RUN_ID
-from fer_experiments.tracking import FoundRun, Store, models
+from fer_experiments.tracking import FoundRun, Store, artifact_json, artifact_table, models
 
 ACCURACY = "final/val_accuracy"
 
@@ -145,9 +145,9 @@ def _of_run(store: Store, run: FoundRun) -> Entry:
         remedy = "; name the promotion that it was for" if kind == "refit" else ""
         raise UserError(f"run {run.run_id}: a {kind} run, {run.status.lower()}, without a {split} accuracy{remedy}")
     suffix = "" if split == "val" else "_test"
-    matrix = read_json(store, run.run_id, f"metrics/confusion_matrix{suffix}.json")
+    matrix = artifact_json(store, run.run_id, f"metrics/confusion_matrix{suffix}.json")
     validated, fit = fit.tags.get(IMAGES["val"]), _final(store, run, fit)
-    history = read_table(store, fit.run_id, "metrics/history.csv")
+    history = artifact_table(store, fit.run_id, "metrics/history.csv")
     return Entry(
         name=" ".join(filter(None, (run.params.get("backbone.name"), run.params.get("head.name")))) or run.name,
         split=f"{'validation' if split == 'val' else 'test'}, {run.params.get('data.split', 'not recorded')}",
@@ -174,21 +174,21 @@ def _of_run(store: Store, run: FoundRun) -> Entry:
 
 def _taken(store: Store, promotion: FoundRun) -> FoundRun:
     """The refit whose head a promotion took; the promotion itself where that is not on record."""
-    refits, seed = read_json(store, promotion.run_id, "refits.json"), promotion.params.get("training.seed")
+    refits, seed = artifact_json(store, promotion.run_id, "refits.json"), promotion.params.get("training.seed")
     run_id = refits[0]["runs"].get(seed) if refits else None
     return (tracking.find_run(store, run_id) if run_id else None) or promotion
 
 
 def _final(store: Store, run: FoundRun, refit: FoundRun) -> FoundRun:
     """The fit on training and validation images that a promotion has made of a refit, or else the refit."""
-    fits = read_json(store, run.run_id, "final_fits.json") if FITTED in run.tags else []
+    fits = artifact_json(store, run.run_id, "final_fits.json") if FITTED in run.tags else []
     run_id = next((fit["run_id"] for fit in fits or [] if fit["of"] == refit.run_id), None)
     return (tracking.find_run(store, run_id) if run_id else None) or refit
 
 
 def _training_s(store: Store, run: FoundRun, fit: FoundRun) -> float | None:
     """Seconds of all fits that answer in a model: several, where a promotion averages heads."""
-    tried = read_json(store, run.run_id, "ensemble.json")
+    tried = artifact_json(store, run.run_id, "ensemble.json")
     chosen = [tracking.find_run(store, name) for name in tried[0]["runs"]] if tried else [fit]
     fits = [found and _final(store, run, found) for found in chosen]
     times = [found.metrics["time/fit_s"] for found in fits if found and "time/fit_s" in found.metrics]
@@ -230,7 +230,7 @@ def over_seeds(store: Store, run: FoundRun) -> Spread | None:
 def _hardware(store: Store, run: FoundRun) -> str | None:
     """Of the machine that a run was on; one that is nested has it from the run above it, if on the same machine."""
     ids = filter(None, (run.run_id, run.tags.get("mlflow.parentRunId")))
-    machine = next(filter(None, (read_json(store, i, "environment/hardware.json") for i in ids)), None)
+    machine = next(filter(None, (artifact_json(store, i, "environment/hardware.json") for i in ids)), None)
     if not machine:
         return None
     gpus = ", ".join(gpu["name"] for gpu in machine.get("gpus", []))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from fer_experiments.config import SweepConfig, decides_results, read_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.search.spread import taken
 from fer_experiments.search.state import State, status_of
-from fer_experiments.tracking import FoundRun, Store, artifact_text, find_run, find_runs
+from fer_experiments.tracking import FoundRun, Store, artifact_json, artifact_table, artifact_text, find_run, find_runs
 
 CURVES, MATRICES = 6, 3  # of the best runs
 INPUTS = ("fer.dataset", "fer.features")  # tags; where trials differ in these, their sweep's run does not have them
@@ -56,8 +54,8 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
     parent = _parent_run(store, state)
     runs = find_runs(store, {"fer.sweep_id": state.id, "fer.kind": "trial"})
     best = {t.number: t.run_id for t in state.ranked() if t.run_id}
-    tables = {n: read_table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
-    grids = {n: read_json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
+    tables = {n: artifact_table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
+    grids = {n: artifact_json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
     chosen = taken(state)
     config = artifact_text(store, best[chosen.number], "config.yaml") if chosen and chosen.number in best else None
     return Record(
@@ -65,9 +63,9 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
         sweep=sweep,
         run_id=parent.run_id,
         status=status_of(state, folder),
-        counts=read_table(store, parent.run_id, "data/counts.csv"),
-        cleaning=read_json(store, parent.run_id, "data/cleaning.json"),
-        hardware=read_json(store, parent.run_id, "environment/hardware.json"),
+        counts=artifact_table(store, parent.run_id, "data/counts.csv"),
+        cleaning=artifact_json(store, parent.run_id, "data/cleaning.json"),
+        hardware=artifact_json(store, parent.run_id, "environment/hardware.json"),
         best_config=read_yaml(config) if config else None,
         times=_times(runs),
         curves={n: table for n, table in tables.items() if table is not None},
@@ -120,15 +118,3 @@ def _seeds(store: Store, parent: FoundRun, trials: list[FoundRun], state: State,
         if numbers and len(group) > 1:
             rows.append([int(numbers[0]), len(group), scores.mean(), scores.std(), scores.min(), scores.max()])
     return pd.DataFrame(rows, columns=["trial", "runs", "mean", "std", "low", "high"])
-
-
-def read_json(store: Store, run_id: str, path: str) -> Any:
-    """What a run's artifact says as JSON, or None when the run does not have it."""
-    text = artifact_text(store, run_id, path)
-    return json.loads(text) if text else None
-
-
-def read_table(store: Store, run_id: str, path: str) -> pd.DataFrame | None:
-    """A run's artifact in CSV, or None when the run does not have it."""
-    text = artifact_text(store, run_id, path)
-    return pd.read_csv(io.StringIO(text)) if text else None

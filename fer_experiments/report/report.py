@@ -15,7 +15,7 @@ from fer_experiments.report.page import page
 from fer_experiments.report.record import read_record
 from fer_experiments.report.versus import side_by_side
 from fer_experiments.search.recorded import find_sweep
-from fer_experiments.search.state import State
+from fer_experiments.search.state import State, is_of
 from fer_experiments.terminal import Echo, say
 from fer_experiments.tracking import Store
 
@@ -61,7 +61,8 @@ def _found(sweeps: Path, names: str | None) -> list[tuple[State, Path]]:
     Raises:
         UserError: what `find_sweep` raises; one of them twice; objectives that have no axis in common.
     """
-    found = [find_sweep(sweeps, name) for name in (names.split(",") if names else [None])]
+    whole = names is None or any(folder.name == names or is_of(folder.name, names) for folder in sweeps.glob("*"))
+    found = [find_sweep(sweeps, name) for name in ([names] if whole else str(names).split(","))]
     first, *others = (state for state, _ in found)
     for place, state in enumerate(others, start=1):
         if state.id in (known.id for known, _ in found[:place]):

@@ -41,8 +41,19 @@ class Sweep:
     since: float = field(default_factory=time.monotonic)
     trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
     ahead: dict[int, tracking.FoundRun] = field(default_factory=dict)  # trials that its store has, and its state not
+    best: Trial | None = None  # the one that its run shows
     heads: keep.Heads | None = None  # what is known of its trials' heads, once that matters
     request: str | None = None  # why it is to stop, of one who asked for that
+
+    @property
+    def command(self) -> str:
+        """The command that goes on with it, whatever began it."""
+        return leaderboard.going_on(self.state, self.config)
+
+    @property
+    def again(self) -> str:
+        """What to do to go on with it; the same command would begin another where it says sweep.fresh=true."""
+        return f"give `{self.command}`" if self.sweep.fresh else "give the same command again"
 
     def clock(self) -> None:
         """Counts the time that has passed."""
@@ -71,7 +82,7 @@ def conclude(sweep: Sweep, oracle: Any, number: int, done: Outcome, parent: trac
         tell(oracle, sweep.trials.pop(number), trial.score)
         state.order.append(number)  # until here a signal leaves it in flight, and its record is found again
     sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
-    leaderboard.log_progress(parent, state, trial, sweep.sweep)
+    sweep.best = leaderboard.log_progress(parent, state, trial, sweep.sweep, sweep.best)
     sweep.heads = keep.drop(sweep.heads, sweep.store, state, sweep.sweep, sweep.echo)
     sweep.recent.append(trial)
     last = [t for t in sweep.recent if not t.impossible][-MAX_CONSECUTIVE_FAILURES:]
@@ -80,7 +91,7 @@ def conclude(sweep: Sweep, oracle: Any, number: int, done: Outcome, parent: trac
         numbers = ", ".join(str(t.number) for t in last)
         raise UserError(
             f"sweep {state.id}: {len(last)} trials failed in a row ({numbers}), the last with {last[-1].error}; "
-            "mend the cause and give the same command again to go on"
+            f"mend the cause and {sweep.again} to go on"
         )
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Any
+
 from fer_experiments.config import SweepConfig
 from fer_experiments.evaluation.metrics import cost
+from fer_experiments.search.space import ORACLES
 from fer_experiments.search.spread import unmoved
 from fer_experiments.search.state import State
 
+NOTHING_MORE = "which has nothing more to try"  # how a sweep ends whose oracle is exhausted
+COLLISIONS = 20  # suggestions one after the other that had been tried: KerasTuner's own oracles give up then
+
 
 def over(state: State, sweep: SweepConfig) -> str | None:
-    """The part of the budget that is spent, in words, or None: max_trials, max_hours, patience or target."""
-    if sweep.max_trials is not None and len(state.trials) >= sweep.max_trials:
+    """The part of the budget that is spent, in words, or None: max_trials, max_hours, patience or target.
+
+    Trials that were not run, as another had the very same values, cost nothing and say nothing; an oracle that suggests
+    nothing else any more has nothing more to try.
+    """
+    last = state.trials[-COLLISIONS:]
+    if not ORACLES[sweep.oracle].ends and len([t for t in last if t.status == "repeated"]) == COLLISIONS:
+        return f"the {sweep.oracle} oracle, whose last {COLLISIONS} suggestions had been tried, {NOTHING_MORE}"
+    if sweep.max_trials is not None and state.ran >= sweep.max_trials:
         return f"sweep.max_trials={sweep.max_trials}"
     if sweep.max_hours is not None and state.seconds >= sweep.max_hours * 3600:
         return f"sweep.max_hours={sweep.max_hours:g}"
@@ -27,6 +42,17 @@ def over(state: State, sweep: SweepConfig) -> str | None:
     return None
 
 
+def more(state: State, sweep: SweepConfig) -> dict[str, Any]:
+    """What a sweep whose budget is spent needs to go on, by config path: twice as much, and no target."""
+    needed: dict[str, Any] = {}
+    while (spent := (over(state, sweep) or "").partition("=")[0]).startswith("sweep."):
+        key = spent.removeprefix("sweep.")
+        limit, used = getattr(sweep, key), {"max_trials": state.ran, "max_hours": math.ceil(state.seconds / 36) / 100}
+        needed[spent] = None if key == "target" else 2 * max(limit, used.get(key, 0))
+        sweep = replace(sweep, **{key: needed[spent]})
+    return needed
+
+
 def per_hour(state: State) -> float | None:
     """Trials that ran, by the hours in which the sweep was at work; None before the first."""
     ran = sum(trial.status != "repeated" for trial in state.ended)
@@ -38,7 +64,7 @@ def hours_left(state: State, sweep: SweepConfig) -> float | None:
     speed = per_hour(state)
     left = []
     if sweep.max_trials is not None and speed:
-        left.append(max(0, sweep.max_trials - len(state.ended)) / speed)
+        left.append(max(0, sweep.max_trials - state.ran + len(state.in_flight)) / speed)
     if sweep.max_hours is not None:
         left.append(max(0.0, sweep.max_hours - state.seconds / 3600))
     return min(left, default=None)

@@ -27,6 +27,16 @@ def trial_config(config: Config, trial: Trial) -> Config:
     return replace(apply(config, {**extra, **trial.values}), sweep=None)
 
 
+def sections(config: Config) -> dict[str, dict[str, dict[str, Any]]]:
+    """By group that is searched as a whole, the section of a trial's config that each of its values makes."""
+    assert config.sweep is not None
+    searched = {path: entry["values"] for path, entry in config.sweep.space.items() if path in GROUPS}
+    return {
+        group: {str(name): to_dict(apply(config, {group: name}))[group] for name in names}
+        for group, names in searched.items()
+    }
+
+
 def of_all_trials(config: Config) -> dict[str, Any]:
     """The config, flat, without what trials differ in and without the budget, which a later start may change."""
     assert config.sweep is not None

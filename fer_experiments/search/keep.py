@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 from fer_experiments import tracking
@@ -29,13 +28,19 @@ class Heads:
 def look(store: tracking.Store, sweep_id: str) -> Heads:
     """What is known of the heads of a sweep's trials, from its store."""
     trials = tracking.find_runs(store, {"fer.sweep_id": sweep_id, "fer.kind": "trial"}, deleted=True)
-    heads = Heads({run.run_id for run in trials}, {run.run_id for run in trials if tracking.HEAD in run.tags})
+    gone = {run.run_id for run in trials if tracking.HEAD in run.tags}
+    return Heads({run.run_id for run in trials}, gone, promoted(store, sweep_id))
+
+
+def promoted(store: tracking.Store, sweep_id: str) -> set[str]:
+    """The runs that were promoted of a sweep's trials, and others."""
+    found: set[str] = set()
     for run in tracking.find_runs(store, {"fer.kind": "promotion"}, deleted=True):
         if run.tags.get("fer.sweep_id", "") not in ("", sweep_id):  # "": of a run alone, which may be a trial's
             continue
-        refits = tracking.artifact_text(store, run.run_id, "refits.json")
-        heads.promoted |= {row["run_id"] for row in json.loads(refits or "[]")}
-    return heads
+        refits = tracking.artifact_json(store, run.run_id, "refits.json")
+        found |= {row["run_id"] for row in refits or []}
+    return found
 
 
 def to_drop(heads: Heads, state: State, keep: str) -> list[str]:
@@ -57,6 +62,10 @@ def drop(heads: Heads | None, store: tracking.Store, state: State, sweep: SweepC
     if sweep.keep == "all" or ORACLES[sweep.oracle].grants:
         return heads
     heads = heads or look(store, state.id)
+    if to_drop(heads, state, sweep.keep):
+        if tracking.find_runs(store, {"fer.kind": "promotion"}, "RUNNING"):
+            return heads  # it may take any; the next trial that ends asks again
+        heads.promoted = promoted(store, state.id)
     for run_id in to_drop(heads, state, sweep.keep):
         heads.gone.add(run_id)
         try:

@@ -13,7 +13,7 @@ import pandas as pd
 from fer_experiments import tracking
 from fer_experiments.config import Config, SweepConfig, experiment, mlruns_dir, to_dict, to_yaml, without_password
 from fer_experiments.config.commands import command, ui_command
-from fer_experiments.config.parts import BUDGET_PATHS
+from fer_experiments.search import budget
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.spread import PREFERENCES, taken, tied
@@ -24,7 +24,6 @@ from fer_experiments.terminal import markdown, number, shown
 from fer_experiments.tracking import Run
 from fer_experiments.training.pruning import REASONS
 
-NOTHING_MORE = "which has nothing more to try"  # how a sweep ends whose oracle is exhausted
 NAMED = 8  # trials named in a line
 ABSENT = "absent"  # the value of a key whose condition (`when`) did not hold
 
@@ -35,7 +34,7 @@ def written(value: Any) -> str:
 
 
 def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
-    """Trials, the best first and the failed last: rank, trial, the objective, the space's paths, what it took.
+    """Trials as they are standing (`State.standing`): rank, trial, the objective, the space's paths, what it took.
 
     At a path a list or null is its JSON, and a key that was absent has no value.
     Where trials have several fits, besides: std, of the objective; tied, "best", or "yes" of those that cannot be told
@@ -56,16 +55,13 @@ def table(state: State, sweep: SweepConfig) -> pd.DataFrame:
             "status": trial.status,
             "run_id": trial.run_id,
         }
-        for trial in state.ended
+        for trial in state.standing()
     ]
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
     whole = [name for name in ("parameters", "epochs", "best_epoch") if name in frame]
     frame = frame.astype(dict.fromkeys(whole, "Int64"))  # failed trials have none
-    frame = frame.sort_values(
-        sweep.objective, ascending=sweep.direction == "min", na_position="last", kind="stable", ignore_index=True
-    )
     frame.insert(0, "rank", range(1, len(frame) + 1))
     return frame
 
@@ -153,8 +149,8 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
         "train the best again": command("train", f"experiment={shown(folder / 'best.yaml')}", config=config),
         "put it to use": command("promote", f"sweep={state.id}", config=config),
     }
-    if not (state.reason or "").endswith(NOTHING_MORE):
-        commands["go on searching"] = _again(state, config)
+    if not (state.reason or "").endswith(budget.NOTHING_MORE) and not config.training.smoke:
+        commands["go on searching"] = going_on(state, config)
     return "\n".join(
         [
             "",
@@ -186,17 +182,19 @@ def write(state: State, config: Config, folder: Path) -> None:
         (folder / "best.yaml").write_text(head + to_yaml(container), encoding="utf-8")
 
 
-def log_progress(parent: Run, state: State, last: Trial, sweep: SweepConfig) -> None:
-    """The objective of the trial that ended last and the best so far, as series over trials on the parent run.
+def log_progress(parent: Run, state: State, last: Trial, sweep: SweepConfig, told: Trial | None) -> Trial | None:
+    """The objective of the trial that ended last and the best so far, as series on the parent run; returns the best.
 
-    What the best had stands beside its metrics as tags and in the run's description: a param could not change.
+    A step is a trial that has ended, in the order of ending, so that the last one shows what is so now. What the best
+    has stands beside its metrics as tags and in the run's description, unless it was `told` there: a param could not
+    change.
     """
     best = state.best()
     values = {} if last.score is None else {"sweep/objective": last.score}
     if best is not None and best.score is not None:
         values |= {"sweep/best": best.score, **best.metrics}
-    parent.log_metrics(values, step=last.number)
-    if best is last:
+    parent.log_metrics(values, step=len(state.told) - 1)
+    if best is not None and best is not told:
         had = {path: written(best.values[path]) if path in best.values else ABSENT for path in sweep.space}
         parent.set_tags({"fer.best_trial": best.number, **{f"fer.best.{path}": text for path, text in had.items()}})
         lines = [f"| {path} | {text} |" for path, text in had.items()]
@@ -204,6 +202,7 @@ def log_progress(parent: Run, state: State, last: Trial, sweep: SweepConfig) -> 
             f"Best so far: trial {best.number}, {sweep.objective} {best.score:.4f}\n\n"
             + "\n".join(["| searched | in the best trial |", "|---|---|", *lines])
         )
+    return best
 
 
 def log(parent: Run, folder: Path) -> None:
@@ -224,14 +223,14 @@ def _short(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def _again(state: State, config: Config) -> str:
-    """The command that goes on, with the arguments that make a sweep this one: all but its budget."""
-    stopped = state.status == "running" and state.reason  # by a request: its budget is not spent
-    more = [] if stopped else [f"sweep.max_trials={2 * len(state.trials)}"]
+def going_on(state: State, config: Config) -> str:
+    """The command that goes on with a sweep, by as much of each part of its budget that is spent."""
+    assert config.sweep is not None
+    more = [f"{path}={written(value)}" for path, value in budget.more(state, config.sweep).items()]
     if sys.argv[1:2] != ["sweep"]:
         return command("sweep", f"sweep={state.name}", *more, config=config)
-    left_out = {"compute.address", *(["sweep.fresh"] if stopped else BUDGET_PATHS)} - {"sweep.prefer"}
-    said = [without_password(a) for a in sys.argv[2:] if a.partition("=")[0] not in left_out]
-    if not any(a.startswith("sweep=") for a in said):
+    left_out = {"compute.address", "sweep.fresh", *(each.partition("=")[0] for each in more)}
+    said = [without_password(a) for a in sys.argv[2:] if a.partition("=")[0].lstrip("+") not in left_out]
+    if not any(a.startswith(("sweep=", "sweep.name=", "experiment=")) for a in said):
         said.insert(0, f"sweep={state.name}")
     return command("sweep", *said, *more)

@@ -9,16 +9,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments import tracking
-from fer_experiments.config import recorded, to_yaml, without_password
+from fer_experiments.config import Config, recorded, to_yaml, without_password
+from fer_experiments.config.parts import YOUNGER
 from fer_experiments.errors import UserError
-from fer_experiments.search.identity import trial_config
+from fer_experiments.search.identity import sections, trial_config
 from fer_experiments.search.space import ORACLES, is_prepared_per_trial
+from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
 from fer_experiments.tracking import FoundRun, Store, sqlite
 
 if TYPE_CHECKING:
     from fer_experiments.search.bookkeeping import Sweep
 
+ABSENT = object()  # no value
 AGAIN = "fer.recorded_again"  # tag of a run that was made of the sweep's state
 
 
@@ -42,6 +45,11 @@ def check_store(sweep: Sweep) -> None:
             f"sweep {sweep.state.id}: its runs are in {own}, and this is {now}; name that store, or say "
             "sweep.fresh=true for a new sweep here"
         )
+
+
+def is_recorded(store: Store, sweep_id: str) -> bool:
+    """Whether a store has runs of a sweep with this id, deleted ones too."""
+    return bool(tracking.find_runs(store, {"fer.sweep_id": sweep_id}, deleted=True))
 
 
 def of_sweep(sweep: Sweep) -> dict[str, FoundRun]:
@@ -107,6 +115,41 @@ def _record(sweep: Sweep, trial: Trial) -> str:
 def prepared_key(values: Mapping[str, Any]) -> str:
     """What a trial is prepared of that others are not: the key of `State.prepared`."""
     return json.dumps({path: value for path, value in values.items() if is_prepared_per_trial([path])}, sort_keys=True)
+
+
+def check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
+    """Refuses fingerprints that differ from those of earlier trials; what all trials share is the sweep's identity.
+
+    Raises:
+        UserError: naming both.
+    """
+    values = sweep.state.trials[number].values
+    own = {path: value for path, value in values.items() if is_prepared_per_trial([path])}
+    known = sweep.state.prepared.setdefault(prepared_key(values), tags) if own else tags
+    if changed := [tag.removeprefix("fer.") for tag in tags if tags[tag] != known.get(tag)]:
+        what = ", ".join(f"{path}={value}" for path, value in own.items())
+        raise UserError(
+            f"sweep {sweep.state.id}: {what}: its {' and '.join(changed)} changed since its first trials; bring back "
+            "what it was, or say sweep.fresh=true"
+        )
+
+
+def unchanged_sections(state: State, config: Config) -> dict[str, dict[str, dict[str, Any]]]:
+    """What each value of a group that is searched as a whole stands for, as `State.sections` has it.
+
+    Raises:
+        UserError: it is another by now than it was for the first trials, which a leaderboard would not tell.
+    """
+    now = sections(config)
+    for group, known in state.sections.items():
+        for name, then in known.items():
+            then = {**{key: value for key, value in now[group][name].items() if f"{group}.{key}" in YOUNGER}, **then}
+            if keys := [key for key, value in now[group][name].items() if then.get(key, ABSENT) != value]:
+                raise UserError(
+                    f"sweep {state.id}: {group}={name}: its YAML has another {', '.join(keys)} than for its trials; "
+                    "bring back what it was, or say sweep.fresh=true"
+                )
+    return now
 
 
 def ahead(sweep: Sweep, runs: dict[str, FoundRun]) -> dict[int, FoundRun]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import shlex
 import sys
 import time
@@ -22,24 +24,28 @@ from fer_experiments.terminal import fit, say, table
 MOST_NAMED = 8  # sweeps in an error message
 
 
-def find_state(sweeps: Path, name: str, identity: dict[str, Any], *, fresh: bool) -> tuple[State, Path, str]:
+def find_state(
+    sweeps: Path, name: str, identity: dict[str, Any], *, fresh: bool, known: Callable[[str], bool] = lambda id: False
+) -> tuple[State, Path, str]:
     """The state of this very sweep if there is one, else a new one; its folder; and a line that says which it is.
 
-    sweeps: the folder of all sweeps. The line names the keys in which a new one differs from the last of its name.
+    sweeps: the folder of all sweeps. known: whether a store has runs of a sweep with this id, which one that is to be
+    fresh does not take up. The line names the keys in which a new one differs from the last of its name.
     """
-    begun = _same(sweeps, name, identity)
-    if begun and not fresh:
-        state = load_state(begun[-1])
-        if state is not None:
-            said = "" if state.status == "finished" else f"sweep {state.id}: going on after {len(state.ended)} trials"
-            return state, begun[-1], said
+    if begun := [] if fresh else _same(sweeps, name, identity):
+        state, folder = begun[-1]
+        said = "" if state.status == "finished" else f"sweep {state.id}: going on after {len(state.ended)} trials"
+        return state, folder, said
     own = f"{name}-{digest_of(identity)}"
-    ids = [own, *(f"{own}-{number}" for number in range(2, len(begun) + 2))]
-    new = State(id=next(i for i in ids if not (sweeps / i).exists()), name=name, identity=identity)
+    ids = itertools.chain([own], (f"{own}-{number}" for number in itertools.count(2)))
+    # A folder without a state is of one that another process is about to begin, or that was never begun.
+    own_file = "" if fresh else "state.json"
+    free = (i for i in ids if not (sweeps / i / own_file).exists() and not (fresh and known(i)))
+    new = State(id=next(free), name=name, identity=identity)
     said = f"sweep {new.id}: a new one"
-    others = sorted((path.parent for path in sweeps.glob(f"{name}-*/state.json")), key=_age, reverse=True)
-    last = None if begun else next((other for other, _ in _readable(others, _passed_over)), None)
-    if last:
+    folders = [path.parent for path in sweeps.glob(f"{glob.escape(name)}-*/state.json")]
+    if others := [] if sweeps / own in folders else _latest(_readable(folders, _passed_over)):
+        last, _ = others[-1]
         said += f", {last.id} differs in {', '.join(differing(identity, last.identity))}"
         if would_help(identity, last):
             said += f"; {shlex.quote(f'sweep.warm_start={last.id}')} begins with what that one knows"
@@ -52,10 +58,27 @@ def is_begun(config: Config, sweeps: Path, tags: dict[str, str]) -> bool:
     return not config.sweep.fresh and bool(_same(sweeps, config.sweep.name, identity_of(config, tags)))
 
 
-def _same(sweeps: Path, name: str, identity: dict[str, Any]) -> list[Path]:
-    """The folders of the sweeps of this very name and identity, the last active one last."""
-    found = sweeps.glob(f"{name}-{digest_of(identity)}*")
-    return sorted((folder for folder in found if is_of(folder.name, name)), key=_age)
+def _same(sweeps: Path, name: str, identity: dict[str, Any]) -> list[tuple[State, Path]]:
+    """The sweeps of this very name and identity with their folders, the last active one last.
+
+    Raises:
+        UserError: the state of one cannot be read, and none was begun after it.
+    """
+    found = (
+        folder for folder in sweeps.glob(f"{glob.escape(name)}-{digest_of(identity)}*") if is_of(folder.name, name)
+    )
+    damaged: dict[Path, UserError] = {}
+    same = _latest(_readable(found, damaged.__setitem__))
+    begun = lambda folder: (len(folder.name), folder.name)  # noqa: E731  in the order of their numbers
+    for folder, error in damaged.items():
+        if not any(begun(folder) < begun(other) for _, other in same):
+            raise error
+    return same
+
+
+def _latest(found: Iterable[tuple[State, Path]]) -> list[tuple[State, Path]]:
+    """The last active one last; a folder's own time also changes with a report that is written there."""
+    return sorted(found, key=lambda pair: pair[0].updated)
 
 
 def find_sweep(sweeps: Path, name: str | None = None) -> tuple[State, Path]:
@@ -85,13 +108,15 @@ def find_sweep(sweeps: Path, name: str | None = None) -> tuple[State, Path]:
             raise error
         _passed_over(folder, error)
     if not found:
-        latest = sorted(folders, key=lambda i: folders[i].joinpath("state.json").stat().st_mtime, reverse=True)
+        latest = [
+            folder.name for _, folder in reversed(_latest(_readable(folders.values(), lambda folder, error: None)))
+        ]
         names = [i.rpartition("-")[0] for i in latest]
         others = f"; there are {', '.join(latest[:MOST_NAMED])}" + (", ..." if len(latest) > MOST_NAMED else "")
         raise UserError(
             f"sweep={name}: no such sweep in {sweeps}{close(str(name), dict.fromkeys([*latest, *names])) or others}"
         )
-    return max(found, key=lambda pair: pair[0].updated)
+    return _latest(found)[-1]
 
 
 def readable_sweeps(sweeps: Path) -> Iterator[tuple[State, Path]]:
@@ -125,7 +150,7 @@ def list_sweeps(config: Config) -> str:
     damaged: dict[Path, UserError] = {}
     states = _readable((path.parent for path in sweeps.glob("*/state.json")), damaged.__setitem__)
     rows = [["sweep", "state", "trials", "best", "last activity"]]
-    for state, folder in sorted(states, key=lambda pair: pair[0].updated, reverse=True):
+    for state, folder in reversed(_latest(states)):
         best = state.best()
         score = f"{best.score:.4f} {state.identity['sweep.objective']}" if best else "none"
         rows.append([state.id, status_of(state, folder), str(len(state.ended)), score, _ago(state.updated)])
@@ -141,7 +166,3 @@ def _ago(moment: str) -> str:
     minutes = (time.time() - then.timestamp()) / 60
     passed = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h" if minutes < 2880 else ""
     return f"{then.astimezone():%Y-%m-%d %H:%M}" + (f" ({passed} ago)" if passed else "")
-
-
-def _age(path: Path) -> float:
-    return path.stat().st_mtime

@@ -52,8 +52,12 @@ def differ(state: State, one: Trial, other: Trial) -> bool:
 
 
 def unmoved(state: State, trials: int) -> Trial | None:
-    """The best trial, if it cannot be told from the best before the last so many trials; failed ones do not count."""
-    scored = [state.trials[number] for number in state.told if state.trials[number].score is not None]
+    """The best trial, if it cannot be told from the best before the last so many trials.
+
+    Trials that failed do not count, nor those that were not run, as another had had their values.
+    """
+    ended = (state.trials[number] for number in state.told)
+    scored = [trial for trial in ended if trial.score is not None and trial.status != "repeated"]
     before = {trial.number for trial in scored[:-trials]}
     ranked = state.ranked()
     earlier = next((trial for trial in ranked if trial.number in before), None)

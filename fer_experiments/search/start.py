@@ -20,9 +20,10 @@ from fer_experiments.config import Config, SweepConfig, close, mlruns_dir
 from fer_experiments.data import find_source
 from fer_experiments.data.cleaning import clean_steps
 from fer_experiments.errors import UserError
+from fer_experiments.search.checks import check_space
 from fer_experiments.search.identity import seed_of
 from fer_experiments.search.recorded import find_sweep
-from fer_experiments.search.space import ORACLES, active, check_space, searched_backbones
+from fer_experiments.search.space import ORACLES, active, searched_backbones
 from fer_experiments.search.state import State
 from fer_experiments.search.transfer import as_asked, as_raw, differing, known_of, refusal
 

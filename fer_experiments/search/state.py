@@ -31,8 +31,9 @@ class State:
     from the best.
 
     trials: by number. prepared: the fingerprints of data and features by the values that decide them, where trials
-    differ in these. queue: raw values of the trials that its oracle asks for first. warm: raw values and score of each
-    trial that its oracle was told at the beginning, of the sweep with the id warm_from.
+    differ in these. sections: by group that is searched as a whole, what each of its values stands for; {} where an
+    older version wrote it. queue: raw values of the trials that its oracle asks for first. warm: raw values and score
+    of each trial that its oracle was told at the beginning, of the sweep with the id warm_from.
     """
 
     id: str
@@ -45,6 +46,7 @@ class State:
     trials: list[Trial] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     prepared: dict[str, dict[str, str]] = field(default_factory=dict)
+    sections: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     prefer: str = "best"
     queue: list[dict[str, Any]] = field(default_factory=list)
     warm: list[dict[str, Any]] = field(default_factory=list)
@@ -89,6 +91,25 @@ class State:
         scores = {t.number: t.score for t in self.trials if t.finished and t.score is not None}
         ranked = sorted(scores, key=lambda number: cost(scores[number], self.identity["sweep.direction"]))
         return [self.trials[number] for number in ranked]
+
+    def standing(self) -> list[Trial]:
+        """The ended trials as a leaderboard has them: those that may be the best, pruned ones, and failed ones.
+
+        Each kind by score, the earlier one of two equals first; one that repeats another is of that one's kind.
+        """
+
+        def place(trial: Trial) -> tuple[int, float]:
+            if trial.score is None:
+                return 2, 0.0
+            first = trial if trial.of is None else self.trials[trial.of]
+            return int(not first.finished), cost(trial.score, self.identity["sweep.direction"])
+
+        return sorted(self.ended, key=place)
+
+    @property
+    def ran(self) -> int:
+        """How many trials were begun, or will be: all but those that were answered by another's score."""
+        return sum(trial.status != "repeated" for trial in self.trials)
 
     def best(self) -> Trial | None:
         """The first of `ranked`, if there is any."""

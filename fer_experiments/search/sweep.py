@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fer_experiments import termination, tracking
@@ -49,12 +50,18 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
             exact_for_all(config), lambda each: is_begun(each, sweeps, tags_of_all(each, preparations))
         )
         tags = tags_of_all(config, preparations)
-        state, folder, said = find_state(sweeps, settings.name, identity_of(config, tags), fresh=settings.fresh)
+        known = partial(mending.is_recorded, store)
+        state, folder, said = find_state(
+            sweeps, settings.name, identity_of(config, tags), fresh=settings.fresh, known=known
+        )
         begins = begin(state, folder, config)
         if not is_prepared_per_trial(settings.space):
             preparations.of(config)
         with only_one(folder, state.id):
             state = load_state(folder) or state  # what a process has written that held the lock until now
+            state.sections = mending.unchanged_sections(state, config)
+            if not (folder / "state.json").exists():
+                state.save(folder)  # who gives the same command now finds it
             for line in filter(None, (said, *begins)):
                 echo(line)
             sweep = Sweep(config, settings, store, state, folder, preparations, echo)
@@ -63,7 +70,11 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
             if over and not (_to_retry(sweep) or mending.lost(sweep, mending.of_sweep(sweep))):
                 echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
             else:
-                _go(sweep, executor, tags)
+                try:
+                    _go(sweep, executor, tags)
+                except KeyboardInterrupt as error:
+                    error.args = (f"`{sweep.command}` goes on",) if settings.fresh else ()
+                    raise
             echo(leaderboard.text(state, config, folder))
     return state
 
@@ -74,7 +85,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     mending.check_store(sweep)
     with (
         on_end(sweep),
-        said_in_a_line(sweep.store, f"sweep {state.id}: "),
+        said_in_a_line(sweep.store, f"sweep {state.id}: ", sweep.again),
         tracking.start_run(
             sweep.store,
             "sweep",
@@ -159,7 +170,7 @@ def _ask(sweep: Sweep, oracle: Any, flying: bool) -> tuple[int | None, str | Non
     if trial.status == "IDLE" and flying:
         return None, None
     if trial.status != "RUNNING":
-        return None, f"the {sweep.sweep.oracle} oracle, {leaderboard.NOTHING_MORE}"
+        return None, f"the {sweep.sweep.oracle} oracle, {budget.NOTHING_MORE}"
     raw = dict(trial.hyperparameters.values)
     values = decode(sweep.sweep.space, raw)
     state.trials.append(Trial(number=number, trial_id=trial.trial_id, values=values, raw=raw))
@@ -182,21 +193,8 @@ def _start(sweep: Sweep, executor: Executor, number: int) -> concurrent.futures.
         if tracking.is_lost(error):
             raise
         return Inline().submit(impossible_trial, job, error)
-    _check_unchanged(sweep, number, sweep.preparations.of(job.config).tags)
+    mending.check_unchanged(sweep, number, sweep.preparations.of(job.config).tags)
     return executor.submit(run_trial, shared, job)
-
-
-def _check_unchanged(sweep: Sweep, number: int, tags: dict[str, str]) -> None:
-    """Refuses fingerprints that differ from those of earlier trials; what all trials share is the sweep's identity."""
-    values = sweep.state.trials[number].values
-    own = {path: value for path, value in values.items() if is_prepared_per_trial([path])}
-    known = sweep.state.prepared.setdefault(mending.prepared_key(values), tags) if own else tags
-    if changed := [tag.removeprefix("fer.") for tag in tags if tags[tag] != known.get(tag)]:
-        what = ", ".join(f"{path}={value}" for path, value in own.items())
-        raise UserError(
-            f"sweep {sweep.state.id}: {what}: its {' and '.join(changed)} changed since its first trials; bring back "
-            "what it was, or say sweep.fresh=true"
-        )
 
 
 def _bring_back(sweep: Sweep) -> Any:

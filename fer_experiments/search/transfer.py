@@ -10,10 +10,9 @@ from typing import Any
 from fer_experiments.config.parts import YOUNGER
 from fer_experiments.search.space import GROUPS, ORACLES, active, plain
 from fer_experiments.search.state import State
-from fer_experiments.search.trials import Trial, conforms
+from fer_experiments.search.trials import Trial, conforms, is_within
 
 ABSENT = object()  # no value, or none that is known
-SLACK = 1e-9  # of rounding, by the size of a range
 
 
 def as_raw(entry: Mapping[str, Any], value: Any) -> Any:
@@ -24,15 +23,17 @@ def as_raw(entry: Mapping[str, Any], value: Any) -> Any:
         own = [each for each in entry["values"] if each == value and (type(each) is bool) == (type(value) is bool)]
         return (own[0] if plain(entry["values"]) else json.dumps(own[0])) if own else None
     kind = float if entry["type"] == "float" else int
-    return kind(value) if conforms(value, kind) and _is_on_scale(entry, value) else None
+    if not conforms(value, kind) or not is_within(entry, value):
+        return None
+    # A step's rounding is KerasTuner's.
+    linear = entry.get("step") and (entry.get("sampling") or "linear") == "linear"
+    kept = value if linear else min(max(value, entry["min"]), entry["max"])
+    return kind(kept) if _is_on_scale(entry, kept) else None
 
 
 def _is_on_scale(entry: Mapping[str, Any], value: float) -> bool:
-    """Whether a number lies in a range, and on one of its steps where it has some."""
+    """Whether a number of a range is on one of its steps, where it has some."""
     low, high, step = entry["min"], entry["max"], entry.get("step")
-    slack = SLACK * (abs(low) + abs(high))
-    if not low - slack <= value <= high + slack:
-        return False
     if not step:
         return True
     if (entry.get("sampling") or "linear") == "linear":

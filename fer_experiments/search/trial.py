@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fer_experiments import termination, tracking
 from fer_experiments.config import Config, SweepConfig, recorded, to_yaml
 from fer_experiments.errors import UserError
+from fer_experiments.evaluation.metrics import OF_A_FIT, recorded_as
 from fer_experiments.executors.executor import Lost, Shared
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import describe_run
@@ -50,9 +51,10 @@ class Job:
 def limits(sweep: SweepConfig, ended: Sequence[Trial]) -> list[float]:
     """What a sweep's pruner asks of a trial that begins now, by epoch; ended: the trials whose scores are known."""
     if sweep.pruner == "median":
-        return medians([trial.curve for trial in ended if trial.finished], sweep.direction)
+        return medians([trial.compared(sweep.objective) for trial in ended if trial.finished], sweep.direction)
     if sweep.pruner == "asha":
-        return rungs([trial.curve for trial in ended], sweep.direction, sweep.min_epochs, sweep.factor)
+        curves = [trial.compared(sweep.objective) for trial in ended]
+        return rungs(curves, sweep.direction, sweep.min_epochs, sweep.factor)
     return []
 
 
@@ -119,8 +121,7 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
     with _open_run(job, prepared.tags) as run:
         done.run_id = run.id
         describe_run(run, prepared.dataset, recorded(config), sheets=False)
-        monitor = "val_loss" if job.objective == "final/val_loss" else "val_accuracy"
-        pruning = Pruning(job.pruner, monitor, job.direction, job.limits) if job.pruner != "none" else None
+        pruning = _pruning(prepared, job) if job.pruner != "none" else None
         ending = Ending(pruning, job.max_seconds, job.repeats * len(prepared.parts))
         fits, final = fit_and_record(
             run,
@@ -145,11 +146,18 @@ def _fit_and_record(prepared: Prepared, job: Job, done: Outcome, started: float)
         run.log_json(done.json(), tracking.RECORD)  # the last thing: a sweep that dies now takes it from here
 
 
+def _pruning(prepared: Prepared, job: Job) -> Pruning:
+    """Of the trial's first fit."""
+    part = prepared.parts[0]
+    metric = next(name for name in OF_A_FIT if job.objective == f"final/val_{recorded_as(name)}")
+    return Pruning(job.pruner, metric, part.labels[part.val], job.direction, job.limits)
+
+
 def _note_ending(run: tracking.Run, ending: Ending, done: Outcome) -> None:
     """Whether its fits were ended before their time, on the run and in what its sweep keeps."""
     pruning = ending.pruning
     if pruning is not None:
-        done.curve = pruning.curve
+        done.objectives = pruning.curve
         if pruning.epoch is not None:
             done.status = "pruned"
             run.set_tags({"fer.pruned": f"{REASONS[pruning.pruner]} after epoch {pruning.epoch}"})

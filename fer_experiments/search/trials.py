@@ -16,6 +16,7 @@ from fer_experiments.search.space import decode, plain
 
 STATUSES = ("asked", "finished", "pruned", "repeated", "failed")
 RUN_ID = re.compile("[0-9a-f]{32}")
+SLACK = 1e-9  # of rounding, relative
 LARGEST = 2**53  # whole numbers up to here are no nonsense
 T = TypeVar("T")
 
@@ -60,12 +61,18 @@ class Outcome:
     of: int | None = None  # the number of the trial that it repeats
     impossible: bool = False  # nothing could be made of its values: many of them in a row stop no sweep
     out_of_time: bool = False  # ended by sweep.max_trial_minutes
-    curve: list[float] = field(default_factory=list)  # the objective after each epoch, where a pruner compares it
+    objectives: list[float] = field(default_factory=list)  # after each epoch, where a pruner compares them
+    curve: list[float] = field(default_factory=list)  # the same of older versions: of val_accuracy, or of what was
+    # minimised, whatever the objective
 
     @property
     def std(self) -> float | None:
         """The standard deviation of the objective over its fits; None of one."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+
+    def compared(self, objective: str) -> list[float]:
+        """The objective after each epoch, as far as it is known."""
+        return self.objectives or (self.curve if objective == "final/val_accuracy" else [])
 
     def json(self) -> dict[str, Any]:
         """As plain containers; what is not known, or does not hold, is absent."""
@@ -165,12 +172,17 @@ def _is_among(entry: Mapping[str, Any], value: Any) -> bool:
         return type(value) is bool
     if entry["type"] == "choice":
         return value in (entry["values"] if plain(entry["values"]) else [json.dumps(v) for v in entry["values"]])
-    low, high, slack = entry["min"], entry["max"], 1e-9  # of rounding, and a step's (oracle.hyperparameters)
-    # KerasTuner: Int.prob_to_value(1.0) with log sampling is max_value + 1, which older versions took.
-    more = slack * (abs(high) + (entry.get("step") or 0)) + (entry["type"] == "int")
-    return (
-        conforms(value, float if entry["type"] == "float" else int) and low - slack * abs(low) <= value <= high + more
-    )
+    # A step's rounding is KerasTuner's (oracle.hyperparameters), and Int.prob_to_value(1.0) with log sampling is
+    # max_value + 1, which older versions took.
+    more = SLACK * (entry.get("step") or 0) + (entry["type"] == "int")
+    return conforms(value, float if entry["type"] == "float" else int) and is_within(entry, value, more)
+
+
+def is_within(entry: Mapping[str, Any], value: float, more: float = 0) -> bool:
+    """Whether a number lies in a range of a space, but for rounding; more: by which it may be above."""
+    low, high = entry["min"], entry["max"]
+    least = abs(low) if low > 0 else max(abs(low), abs(high))  # of what a range's lower end is rounded
+    return low - SLACK * least <= value <= high + SLACK * abs(high) + more
 
 
 def read_trial(record: Any) -> Trial:

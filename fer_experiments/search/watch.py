@@ -80,7 +80,8 @@ def text(view: View) -> str:
     doing = "running" if view.running else f"{'stopped' if state.status == 'running' else 'ended'}"
     doing += f" by {state.reason}" if state.reason and not view.running else ""
     of = f" of {sweep.max_trials}" if sweep.max_trials else ""
-    told = [f"sweep {state.id}: {doing}", f"{len(state.ended)}{of} trials", f"{state.seconds / 3600:.2f} h"]
+    ran = state.ran - len(state.in_flight)
+    told = [f"sweep {state.id}: {doing}", f"{ran}{of} trials", f"{state.seconds / 3600:.2f} h"]
     told += [f"{speed:,.1f} trials/h"] if speed else []
     told += [f"about {_duration(hours)} left"] if view.running and hours is not None else []
     lines = [", ".join(told), "best so far: none" if best is None else f"best {leaderboard.trial_line(best, sweep)}"]

@@ -16,18 +16,18 @@ class StoreLost(RuntimeError):
 
 
 @contextmanager
-def said_in_a_line(store: Store, subject: str = "") -> Iterator[None]:
+def said_in_a_line(store: Store, subject: str = "", again: str = "give the same command again") -> Iterator[None]:
     """A store or a disk that is lost in the block ends in one line; every other exception is left alone.
 
     Raises:
-        UserError: beginning with `subject`.
+        UserError: beginning with `subject`, and saying to do what is in `again`.
     """
     try:
         yield
     except Exception as error:
         if not isinstance(error, StoreLost) and not is_lost(error):
             raise
-        raise UserError(f"{subject}{what_is_lost(store, error)}, and give the same command again to go on") from error
+        raise UserError(f"{subject}{what_is_lost(store, error)}, and {again} to go on") from error
 
 
 def what_is_lost(store: Store, error: Exception) -> str:

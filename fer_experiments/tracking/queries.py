@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer_experiments.terminal import say
 from fer_experiments.tracking.moved import is_moved, present
 from fer_experiments.tracking.outages import is_lost
 from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.entities import Run
 
 OPENED = "fer.test_opened"  # tag of a run that read the sealed test split of the dataset with this fingerprint
@@ -113,6 +119,29 @@ def artifact_text(store: Store, run_id: str, path: str) -> str | None:
     try:
         return None if content is None else content.decode()
     except UnicodeDecodeError:
+        return None
+
+
+def artifact_json(store: Store, run_id: str, path: str) -> Any:
+    """What an artifact says as JSON, or None when the run does not have it; of one that is cut a line is said."""
+    return _read(store, run_id, path, json.loads)
+
+
+def artifact_table(store: Store, run_id: str, path: str) -> pd.DataFrame | None:
+    """The same of one in CSV, whose column `id` is text."""
+    import pandas as pd
+
+    read = partial(pd.read_csv, dtype={"id": str})
+    table: pd.DataFrame | None = _read(store, run_id, path, lambda text: read(io.StringIO(text)))
+    return table
+
+
+def _read(store: Store, run_id: str, path: str, reader: Callable[[str], Any]) -> Any:
+    text = artifact_text(store, run_id, path)
+    try:
+        return None if text is None else reader(text)
+    except ValueError as error:
+        say(f"run {run_id}: {path} cannot be read ({error}), and is passed over", sys.stderr)
         return None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.terminal import Echo, fit
 from fer_experiments.tracking.processes import is_alive
-from fer_experiments.tracking.queries import FoundRun, artifact, find_runs
+from fer_experiments.tracking.queries import FoundRun, artifact, artifact_text, find_runs
 from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
@@ -57,15 +57,20 @@ def _close(store: Store, run: FoundRun, status: str, reason: str) -> None:
 
 
 def ended_trial(store: Store, sweep_id: str, number: int) -> dict[str, Any] | None:
-    """The record of a trial whose run came to its end, or None: its sweep may have died before it heard of it."""
+    """The record of a trial whose run came to its end, or None: its sweep may have died before it heard of it.
+
+    Raises:
+        ValueError: the run has no such record, or one that is cut.
+    """
     tags = {"fer.sweep_id": sweep_id, "fer.kind": "trial", "fer.trial_number": str(number)}
     # A trial that failed may have been run again.
     for run in sorted(find_runs(store, tags), key=lambda run: run.status != "FINISHED"):
         if run.status == "FINISHED":
-            with tempfile.TemporaryDirectory() as folder:
-                path = artifact(store, run.run_id, RECORD, folder)
-                record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                return record
+            text = artifact_text(store, run.run_id, RECORD)
+            if text is None:
+                raise ValueError(f"{RECORD} is gone, or no text")
+            record: dict[str, Any] = json.loads(text)
+            return record
         if run.status == "FAILED":
             error = run.tags.get("fer.error", "")
             return {"status": "failed", "score": None, "run_id": run.run_id, "error": error, "seconds": 0.0}

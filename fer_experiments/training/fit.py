@@ -52,7 +52,8 @@ def fit_head(
         moments: `feature_moments` of the training split, when a head that normalises shares them with others.
         initial_epoch: where to go on, of training.epochs (Hyperband's later rounds).
         initial_weights: as `get_weights` gives them, to start from.
-        callbacks: of Keras, besides its own; they may end the fit.
+        callbacks: of Keras, besides its own; they may end the fit. Among an epoch's logs are val_probabilities, of
+            the validation images as they are, float32 [rows, classes].
         on_epoch: hears of each epoch, from 0, and its row of the history.
         description: of the progress bar.
 
@@ -78,7 +79,7 @@ def fit_head(
     progress = EpochProgress(training.epochs - initial_epoch, description)
     stopping = [] if val is None else [_early_stopping(training)]
     ending = keras.callbacks.CallbackList(
-        [keras.callbacks.TerminateOnNaN(), *stopping, progress, *callbacks], model=model
+        [keras.callbacks.TerminateOnNaN(), *stopping, progress, *callbacks], model=model, epochs=training.epochs
     )
     started = time.perf_counter()
     ending.on_train_begin()
@@ -86,7 +87,7 @@ def fit_head(
     shares = np.random.default_rng([training.seed, 1])
     for epoch in range(initial_epoch, training.epochs):
         ending.on_epoch_begin(epoch)
-        logs = {"loss": math.nan, "accuracy": math.nan}
+        logs: dict[str, Any] = {"loss": math.nan, "accuracy": math.nan}
         others = [labels[dataset.train], weights[dataset.train]]
         if training.mixup:
             others.append(_shares(training.mixup, len(train), shares))
@@ -95,7 +96,11 @@ def fit_head(
                 ending.on_train_batch_end(number, logs)
                 if model.stop_training:
                     break
-        ending.on_epoch_end(epoch, logs | (passes.evaluate(val, labels[dataset.val]) if val else {}))
+        if val is not None:
+            outputs = passes.predict(val)
+            logs |= passes.evaluate(outputs, labels[dataset.val])
+            logs["val_probabilities"] = _probabilities([outputs])
+        ending.on_epoch_end(epoch, logs)
         on_epoch(epoch, progress.rows[-1])
         if model.stop_training:
             break

@@ -74,9 +74,8 @@ class Passes:
         ]
         return np.concatenate(parts).reshape(batches.size, -1)[: len(places)]
 
-    def evaluate(self, rows: Rows, labels: np.ndarray) -> dict[str, float]:
-        """Loss, the model's penalties included, and accuracy on the rows as they are."""
-        outputs = self.predict(rows)
+    def evaluate(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Loss, the model's penalties included, and accuracy of what `predict` gave."""
         plain = type(self._loss)()  # labels that are smoothed are for training
         loss = sum(map(float, self.model.losses), float(ops.convert_to_numpy(plain(labels, outputs))))
         return {"val_loss": loss, "val_accuracy": float(ops.mean(self._right(labels, outputs)))}

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from fer_experiments.evaluation.metrics import scores
 from fer_experiments.training.pruning import WARMUP, hopeless
 
 
@@ -28,19 +30,22 @@ class Deadline(keras.callbacks.Callback):
 class Pruning(keras.callbacks.Callback):
     """Ends a fit that is hopeless beside the other trials (see `pruning`); `epoch` is the last one then.
 
-    monitor: a key of Keras' logs, val_accuracy or val_loss. curve: its values.
+    metric: one of `metrics.METRICS`, of the validation images as they are after each epoch, whose values are the curve.
+    labels: of these images.
     """
 
-    def __init__(self, pruner: str, monitor: str, direction: str, limits: Sequence[float]) -> None:
+    def __init__(self, pruner: str, metric: str, labels: np.ndarray, direction: str, limits: Sequence[float]) -> None:
         super().__init__()
-        self.pruner, self.monitor, self.direction, self.limits = pruner, monitor, direction, limits
+        self.pruner, self.metric, self.labels, self.direction, self.limits = pruner, metric, labels, direction, limits
         self.curve: list[float] = []
         self.epoch: int | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Compares the curve so far."""
-        self.curve.append(float((logs or {})[self.monitor]))
-        if hopeless(self.curve, self.limits, self.direction, WARMUP[self.pruner]):
+        """Compares the curve so far; a fit that ends with this epoch anyway is ended by nothing else."""
+        probabilities = (logs or {})["val_probabilities"]
+        self.curve.append(scores(self.labels, probabilities, [self.metric])[self.metric])
+        ends = self.model.stop_training or epoch + 1 >= self.params["epochs"]
+        if not ends and hopeless(self.curve, self.limits, self.direction, WARMUP[self.pruner]):
             self.epoch = epoch
             self.model.stop_training = True
 

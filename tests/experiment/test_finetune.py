@@ -20,8 +20,8 @@ from fer_experiments.errors import UserError
 from fer_experiments.experiment.finetune import fit_digest, unfrozen
 from fer_experiments.experiment.train import train
 from fer_experiments.registry.promote import promote
+from fer_experiments.search.checks import check_space
 from fer_experiments.search.identity import identity_of
-from fer_experiments.search.space import check_space
 from fer_experiments.serving.loading import load_model
 from fer_experiments.tracking import find_runs, load_head
 

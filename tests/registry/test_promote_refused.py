@@ -133,7 +133,10 @@ def test_a_champion_that_another_machine_has_made_meanwhile_is_not_overwritten(r
 
 
 def test_what_cannot_be_promoted_is_named(room: Room):
-    for run, said in (("0" * 32, "no such run"), (room.state.run_id, "a sweep's run: say sweep=")):
+    for run, said in (
+        ("0" * 32, "no such run"),
+        (room.state.run_id, "a sweep's run: name one of its trials, or give `"),
+    ):
         with pytest.raises(UserError, match=said):
             promote(room.config(), run_id=run, echo=lambda line: None)
     with pytest.raises(UserError, match="sweep=quik: no such sweep"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fer_experiments.config import SweepConfig
-from fer_experiments.search.budget import over
+from fer_experiments.search.budget import COLLISIONS, NOTHING_MORE, more, over
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
 
@@ -79,6 +80,48 @@ def test_failed_trials_try_no_patience():
     found = told(state([0.8, 0.7, 0.7]))
     found.trials[2].score, found.trials[2].status = None, "failed"
     assert over(found, sweep(max_trials=9, patience=2)) is None
+
+
+def not_run(found: State, *numbers: int) -> State:
+    """With these trials answered by the score of another that had their values."""
+    for number in numbers:
+        found.trials[number].status, found.trials[number].of = "repeated", 0
+    return found
+
+
+def test_trials_that_were_not_run_cost_nothing_and_try_no_patience():
+    assert over(not_run(state([0.8, 0.8, 0.7]), 1), sweep(max_trials=3)) is None
+    assert over(not_run(state([0.8, 0.8, 0.7, 0.6]), 1), sweep(max_trials=3)) == "sweep.max_trials=3"
+    assert over(told(not_run(state([0.8, 0.8, 0.8]), 1, 2)), sweep(max_trials=9, patience=2)) is None
+
+
+def test_an_oracle_that_suggests_what_was_tried_and_nothing_else_has_nothing_more():
+    count = COLLISIONS + 1
+    found = not_run(state([0.8] * count), *range(1, count))
+    reason = over(found, sweep(oracle="tpe", max_trials=99))
+    assert reason is not None and reason.startswith("the tpe oracle, whose last") and reason.endswith(NOTHING_MORE)
+    assert over(found, sweep(oracle="grid", max_trials=99)) is None, "it tries every value, and ends by itself"
+    found.trials[3].status = "finished"
+    assert over(found, sweep(oracle="tpe", max_trials=99)) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "budget", "needed"),
+    [
+        (state([0.1, 0.2]), sweep(), {}),
+        (state([0.1, 0.2, 0.3]), sweep(), {"sweep.max_trials": 6}),
+        (not_run(state([0.1, 0.1, 0.3]), 1), sweep(max_trials=2), {"sweep.max_trials": 4}),
+        (state([0.1], seconds=9000), sweep(max_hours=1.0), {"sweep.max_hours": 5.0}),
+        (state([0.1]), sweep(max_hours=1e-7), None),
+        (state([0.9]), sweep(target=0.9), {"sweep.target": None}),
+        (state([0.9] * 3), sweep(target=0.9), {"sweep.max_trials": 6, "sweep.target": None}),
+        (told(state([0.8, 0.7, 0.7])), sweep(max_trials=9, patience=1), {"sweep.patience": 4}),
+    ],
+)
+def test_what_a_sweep_needs_to_go_on_is_enough(found: State, budget: SweepConfig, needed: dict[str, Any] | None):
+    given = more(found, budget)
+    assert needed is None or given == needed
+    assert over(found, replace(budget, **{key.removeprefix("sweep."): value for key, value in given.items()})) is None
 
 
 def test_a_target_of_the_other_direction_is_not_reached():

@@ -70,6 +70,25 @@ def test_what_was_promoted_stays_whatever_is_kept(tmp_path: Path):
     assert keep.look(store, state.id).promoted == {"a", "b"}
 
 
+def test_what_is_promoted_while_the_sweep_runs_stays(tmp_path: Path):
+    sweep = compose(["sweep=quick", "sweep.keep=none"]).sweep
+    assert sweep is not None
+    store = tracking.connect(config_in(tmp_path / "mlruns"))
+    state = State("s-01234567", "s", {"sweep.direction": "max"})
+    for number in range(2):
+        with start(store, kind="trial", tags={"fer.sweep_id": state.id}) as run:
+            run.log_text("a head", "model/data/model.keras")
+        state.trials.append(ended(number, 0.9))
+        state.trials[-1].run_id = run.id
+        state.order += [number, number]
+    known = keep.look(store, state.id)
+    with start(store, kind="promotion", tags={"fer.sweep_id": state.id}) as promotion:
+        assert keep.drop(known, store, state, sweep, print) is known and not known.gone, "it may take any"
+        promotion.log_json([{"run_id": state.trials[0].run_id}], "refits.json")
+    keep.drop(known, store, state, sweep, print)
+    assert known.gone == {state.trials[1].run_id}
+
+
 def test_an_oracle_that_goes_on_with_heads_keeps_all():
     state = State("s-01234567", "s", {"sweep.direction": "max"}, order=[0, 0], trials=[ended(0, 0.9)])
     sweep = compose(["sweep=quick", "sweep.oracle=hyperband", "sweep.keep=none"]).sweep

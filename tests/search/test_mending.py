@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,12 @@ from stores import store_in
 
 from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
+from fer_experiments.config.parts import YOUNGER
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.registry.candidates import check_inputs, choose
+from fer_experiments.search.identity import sections
+from fer_experiments.search.mending import unchanged_sections
 from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import FoundRun, find_runs
@@ -107,6 +112,64 @@ def test_trials_that_an_older_state_has_never_heard_of_are_not_run_again(copy: t
         (t.values, t.run_id, t.score) for t in before.trials
     ]
     assert [run.status for run in children(folder, state)] == ["FINISHED"] * 4
+
+
+@pytest.mark.parametrize("content", [None, "{", ""])
+def test_what_a_trial_kept_that_is_gone_or_cut_is_a_line_and_it_is_run_again(
+    copy: tuple[Path, State], content: str | None
+):
+    folder, before = copy
+    (folder / "m" / "old.json").replace(folder / "m" / "sweeps" / before.id / "state.json")
+    (kept,) = (folder / "m" / "artifacts").rglob(f"{before.trials[1].run_id}/artifacts/trial.json")
+    kept.unlink() if content is None else kept.write_text(content)
+    state, said = run(folder, 3)
+    assert said.count("trial 1: what its run kept cannot be read (") == 1 and "it is run again" in said
+    assert [(t.values, t.status) for t in state.trials] == [(t.values, "finished") for t in before.trials]
+    assert state.trials[1].run_id != before.trials[1].run_id and state.trials[2].run_id == before.trials[2].run_id
+
+
+def test_a_fresh_sweep_takes_no_runs_of_one_whose_folder_was_removed(copy: tuple[Path, State]):
+    folder, before = copy
+    shutil.rmtree(folder / "m" / "sweeps" / before.id)
+    state, _ = run(folder, 2, "sweep.fresh=true")
+    assert state.id == f"{before.id}-2" and len(children(folder, state)) == 2
+    assert not {t.run_id for t in state.trials} & {t.run_id for t in before.trials}
+
+
+def test_a_yaml_that_was_changed_between_two_starts_is_named(tmp_path: Path):
+    """What each value of a searched group stood for is in the state; an older one did not have it."""
+    (tmp_path / "one.yaml").write_text(
+        "defaults:\n  - override /data: demo\n  - override /backbone: pocket\n  - override /head: pooled\n"
+        "sweep:\n  oracle: grid\n  max_trials: 1\n  space:\n    head: {type: choice, values: [linear, pooled]}\n"
+    )
+    own = [f"sweep={tmp_path}/one.yaml", *SMALL, f"paths.cache={tmp_path}/c", f"paths.mlruns={tmp_path}/m"]
+    state = run_sweep(compose(own), lambda line: None)
+    file = tmp_path / "m" / "sweeps" / state.id / "state.json"
+    record = json.loads(file.read_text())
+    assert record["sections"]["head"]["pooled"]["dense_widths"] == compose(["head=pooled"]).head.dense_widths
+    then = {name: {**section, "l2": 0.125} for name, section in record["sections"]["head"].items()}
+    file.write_text(json.dumps({**record, "sections": {"head": then}}))
+    with pytest.raises(
+        UserError, match=r"head=linear: its YAML has another l2 than for its trials; .*sweep\.fresh=true"
+    ):
+        run_sweep(compose([*own, "sweep.max_trials=2"]), lambda line: None)
+    for older in (record["sections"], {}):
+        file.write_text(json.dumps({**record, "sections": older}))
+        found = run_sweep(compose([*own, "sweep.max_trials=2"]), lambda line: None)
+        assert (found.id, len(found.trials), found.sections) == (state.id, 2, record["sections"])
+
+
+def test_what_an_older_version_did_not_know_of_a_yaml_is_no_change():
+    config = compose(["sweep=quick"])
+    assert config.sweep is not None
+    space = {"backbone": {"type": "choice", "values": ["pocket", "facenet"]}}
+    config = replace(config, sweep=replace(config.sweep, space=space))
+    known = sections(config)
+    younger = {path.removeprefix("backbone.") for path in YOUNGER if path.startswith("backbone.")}
+    old = {name: {k: v for k, v in section.items() if k not in younger} for name, section in known["backbone"].items()}
+    assert younger and old != known["backbone"]
+    state = State("s-01234567", "s", {}, sections={"backbone": old})
+    assert unchanged_sections(state, config) == known
 
 
 def test_a_trial_deleted_in_the_ui_is_no_lost_one(copy: tuple[Path, State]):

@@ -10,7 +10,8 @@ import pytest
 from fer_experiments.config import Config
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
-from fer_experiments.search.space import ORACLES, apply, check_space, decode, searched_backbones
+from fer_experiments.search.checks import check_space
+from fer_experiments.search.space import ORACLES, apply, decode, searched_backbones
 
 BASE = compose(["sweep=quick"])
 
@@ -31,6 +32,10 @@ def with_sweep(**changes: Any) -> Config:
         ("head.l2", {"type": "float", "min": 0.0, "max": 1.0, "values": [1]}, "values: no key of a float"),
         ("head.l2", {"type": "number"}, "type: number: choose one of float, int, choice, bool"),
         ("head.l2", 3, "choose one of float"),
+        ("head.l2", {"type": ["float"], "min": 0, "max": 1}, "type: ['float']: choose one of float"),
+        ("head.l2", {"type": "float", "min": 0.0, "max": 1.0, 3: 4, None: 1}, "3, None: no key of a float"),
+        ("training.batch_size", {"type": "float", "min": 1.0, "max": 64.0}, "training.batch_size"),
+        ("training.batch_size", {"type": "float", "min": 1.0, "max": 64.0, "step": 0.5}, "training.batch_size"),
         ("head.l2", {"type": "float", "min": "a", "max": 1.0}, "min: a is not a number"),
         ("training.epochs", {"type": "int", "min": 0.5, "max": 2}, "min: 0.5 is not a whole number"),
         ("head.l2", {"type": "float", "min": 0.0, "max": 1.0, "step": 0}, "step 0 must be greater than 0"),
@@ -135,6 +140,10 @@ def test_a_value_that_no_combination_can_have_is_refused_and_one_that_some_can_i
             "head.l2: when: head: linear: not among its values ['conv', 'pooled']",
         ),
         ({"head": choice("conv", "pooled"), "head.l2": choice(0.1, 0.2, when="conv")}, "head.l2: when: conv: say {"),
+        (
+            {"head": choice("conv", "pooled"), "head.l2": choice(0.1, 0.2, when={"head": []})},
+            "head.l2: when: head: []: name one of its values",
+        ),
     ],
 )
 def test_a_bad_group_or_condition_is_refused(space: dict[str, Any], message: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from fer_experiments.config import Config, PathsConfig
 from fer_experiments.errors import UserError
+from fer_experiments.search.leaderboard import table
 from fer_experiments.search.recorded import find_state, find_sweep, list_sweeps
 from fer_experiments.search.state import State, digest_of, is_locked, load_state, only_one
 from fer_experiments.search.trials import Trial
@@ -89,6 +91,46 @@ def test_the_same_identity_finds_the_state_again_and_another_says_what_differs(t
     assert other.id != first.id and said.endswith(f"a new one, {first.id} differs in head.l2")
     fresh, _, _ = find_state(tmp_path, "quick", IDENTITY, fresh=True)
     assert fresh.id == f"{first.id}-2"
+
+
+def test_the_last_active_one_is_told_by_its_state_and_not_by_the_time_of_its_folder(tmp_path: Path):
+    """A report is written into the folder of the older one."""
+    older, newer = state(), state()
+    newer.id += "-2"
+    for each in (older, newer):
+        each.save(tmp_path / each.id)
+    record = json.loads((tmp_path / older.id / "state.json").read_text())
+    (tmp_path / older.id / "state.json").write_text(json.dumps({**record, "updated": "2020-01-01T00:00:00+00:00"}))
+    os.utime(tmp_path / newer.id, (0, 0))
+    assert find_state(tmp_path, "quick", IDENTITY, fresh=False)[0].id == newer.id == find_sweep(tmp_path)[0].id
+
+
+def test_two_processes_that_begin_a_sweep_at_once_mean_the_same_one(tmp_path: Path):
+    """The first has its lock, and no state yet."""
+    first, folder, _ = find_state(tmp_path, "quick", IDENTITY, fresh=False)
+    with only_one(folder, first.id):
+        second, same, _ = find_state(tmp_path, "quick", IDENTITY, fresh=False)
+        assert (second.id, same) == (first.id, folder)
+        assert find_state(tmp_path, "quick", IDENTITY, fresh=True)[0].id == f"{first.id}-2"
+
+
+def test_a_fresh_one_takes_no_id_that_a_store_knows(tmp_path: Path):
+    own = find_state(tmp_path, "quick", IDENTITY, fresh=False)[0].id
+    known = {own, f"{own}-2"}
+    assert find_state(tmp_path, "quick", IDENTITY, fresh=True, known=known.__contains__)[0].id == f"{own}-3"
+    assert find_state(tmp_path, "quick", IDENTITY, fresh=False, known=known.__contains__)[0].id == own
+
+
+@pytest.mark.parametrize(("direction", "order"), [("max", [2, 4, 5, 0, 1, 6, 3]), ("min", [0, 2, 4, 5, 1, 6, 3])])
+def test_a_leaderboard_ends_with_what_cannot_be_the_best(direction: str, order: list[int]):
+    trials = [trial(0, 0.5), trial(1, 0.9, "pruned"), trial(2, 0.7), trial(3, None, "failed"), trial(4, 0.7)]
+    trials += [trial(5, 0.7, "repeated"), trial(6, 0.9, "repeated")]
+    trials[5].of, trials[6].of = 2, 1
+    found = state(trials=trials, identity={**IDENTITY, "sweep.direction": direction, "sweep.name": "quick"})
+    found.order = [number for each in trials for number in (each.number, each.number)]
+    best, rows = found.best(), table(found, found.settings)
+    assert best is not None and rows["trial"].tolist() == order and rows["rank"].tolist() == list(range(1, 8))
+    assert rows["trial"][0] == best.number and rows["status"].tolist()[-1] == "failed"
 
 
 def test_the_best_is_a_finished_trial_in_the_right_direction():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_sweeps import quick, run, runs_of, with_space
 
+from fer_experiments.config.compose import compose
 from fer_experiments.report.report import write_report
+from fer_experiments.search.leaderboard import going_on
+from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
+from fer_experiments.search.trials import Trial
 from fer_experiments.training.pruning import REASONS
 
 
@@ -43,6 +48,44 @@ def test_max_trial_minutes_keeps_the_epoch_in_which_time_ran_out(paths: list[str
     assert any("1 epoch in" in line and "out of time" in line for line in said)
     (child,) = runs_of(config, sweep_id=state.id, kind="trial")
     assert child.tags["fer.out_of_time"] == "sweep.max_trial_minutes=1e-09"
+
+
+def test_a_fresh_sweep_that_is_stopped_names_the_command_that_goes_on(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    config = quick(paths, "sweep.seed=27", "sweep.max_trials=2", "sweep.fresh=true")
+    words = ["sweep.seed=27", "sweep.max_trials=2", "sweep.fresh=true"]
+    monkeypatch.setattr("sys.argv", ["fer", "sweep", "sweep=quick", *words])
+
+    def stopping(line: str) -> None:
+        if line.startswith("trial "):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run_sweep(config, stopping)
+    assert str(stopped.value).endswith("fer sweep sweep=quick sweep.seed=27 sweep.max_trials=2` goes on")
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run_sweep(quick(paths, "sweep.seed=27", "sweep.max_trials=3"), stopping)
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (["sweep=quick"], ["sweep=quick", "sweep.max_trials=2"]),
+        (["head=linear"], ["sweep=mine", "head=linear", "sweep.max_trials=2"]),
+        (["sweep.name=mine"], ["sweep.name=mine", "sweep.max_trials=2"]),
+        (["experiment=mine.yaml"], ["experiment=mine.yaml", "sweep.max_trials=2"]),
+        (["sweep=quick", "sweep.fresh=true", "sweep.max_trials=1"], ["sweep=quick", "sweep.max_trials=2"]),
+        (["sweep=quick", "sweep.target=0.1"], ["sweep=quick", "sweep.target=0.1", "sweep.max_trials=2"]),
+    ],
+)
+def test_the_command_that_goes_on_is_what_was_typed_with_more(
+    words: list[str], printed: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sys.argv", ["fer", "sweep", *words])
+    config = compose(["sweep=quick", "sweep.max_trials=1"])
+    state = State("mine-01234567", "mine", {"sweep.direction": "max"}, trials=[Trial(number=0)], order=[0])
+    assert going_on(state, config).endswith(shlex.join(["fer", "sweep", *printed]))
 
 
 @pytest.mark.parametrize(("pruner", "least"), [("median", 3), ("asha", 2)])
@@ -82,6 +125,6 @@ def test_a_sweep_that_is_stopped_after_each_trial_prunes_the_same(paths: list[st
         with pytest.raises(KeyboardInterrupt):
             run_sweep(elsewhere, stopping)
     resumed, _ = run(elsewhere)
-    assert [(t.status, t.curve, t.score) for t in resumed.trials] == [
-        (t.status, t.curve, t.score) for t in whole.trials
+    assert whole.trials[0].objectives and [(t.status, t.objectives, t.score) for t in resumed.trials] == [
+        (t.status, t.objectives, t.score) for t in whole.trials
     ]

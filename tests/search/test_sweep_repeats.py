@@ -18,7 +18,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.data import load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.registry.candidates import choose
-from fer_experiments.search.space import check_space
+from fer_experiments.search.checks import check_space
 from fer_experiments.search.spread import taken
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
@@ -119,7 +119,7 @@ def test_repeats_that_cannot_be_are_refused_in_a_line(override: str, said: str):
 
 
 def test_a_trial_whose_first_fit_is_hopeless_is_fitted_no_more():
-    ending = Ending(Pruning("median", "val_accuracy", "max", [0.5, 0.5, 0.5, 0.5]), None, fits=3)
+    ending = Ending(Pruning("median", "accuracy", np.zeros(2, int), "max", [0.5, 0.5, 0.5, 0.5]), None, fits=3)
     first = ending.callbacks(0)
     assert first == [ending.pruning] and ending.callbacks(1) == []
     ending.pruning.epoch = 3  # type: ignore[union-attr]

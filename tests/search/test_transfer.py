@@ -11,6 +11,7 @@ from fer_experiments.search.oracle import hyperparameters
 from fer_experiments.search.oracles import count, level
 from fer_experiments.search.recorded import find_state
 from fer_experiments.search.state import State, digest_of
+from fer_experiments.search.tpe import place
 from fer_experiments.search.transfer import as_asked, as_raw, known_of, refusal, would_help
 from fer_experiments.search.trials import Trial, check_raw
 
@@ -44,6 +45,11 @@ STEPS: list[dict[str, Any]] = [
         ({"type": "int", "min": 1, "max": 4}, 4, 4),
         ({"type": "int", "min": 1, "max": 4}, 5, None),
         ({"type": "int", "min": 1, "max": 4}, 2.0, None),
+        ({"type": "float", "min": 1e-9, "max": 1.0, "sampling": "log"}, 0, None),
+        ({"type": "float", "min": 1e-9, "max": 1.0, "sampling": "log"}, 1 + 1e-12, 1.0),
+        ({"type": "float", "min": 1e-9, "max": 1.0, "sampling": "reverse_log"}, 1 + 1e-12, 1.0),
+        ({"type": "float", "min": 0.0, "max": 1.0}, -1e-12, 0.0),
+        ({"type": "float", "min": -1.0, "max": 0.0}, 1e-12, None),
         (STEPS[0], 0.25, None),
         (STEPS[1], 100, None),
         (STEPS[3], 4, None),
@@ -52,6 +58,29 @@ STEPS: list[dict[str, Any]] = [
 def test_a_value_is_what_the_oracle_would_ask_or_outside_the_space(entry: dict[str, Any], value: Any, raw: Any):
     made = as_raw(entry, value)
     assert (made, type(made)) == (raw, type(raw))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"type": "float", "min": low, "max": high, "sampling": sampling}
+        for low, high in ((1e-9, 1.0), (1e-3, 1e3), (0.5, 0.9))
+        for sampling in ("linear", "log", "reverse_log")
+    ]
+    + [{"type": "float", "min": 0.0, "max": 0.7}, {"type": "float", "min": -0.3, "max": 0.3}, STEPS[0]],
+)
+def test_what_is_taken_is_what_a_state_may_have(entry: dict[str, Any]):
+    """Values at and about the ends of ranges, of which some are outside."""
+    low, high = entry["min"], entry["max"]
+    taken = 0
+    for end in (low, high):
+        for by in (0, 1e-13, -1e-13, 1e-10, -1e-10, 1e-8, -1e-8, 0.1, -0.1):
+            for value in (end + by, end * (1 + by)):
+                if (raw := as_raw(entry, value)) is not None:
+                    check_raw({"x": entry}, {"x": raw})
+                    place(hyperparameters({"x": entry}).space[0], raw)
+                    taken += 1
+    assert taken
 
 
 @pytest.mark.parametrize("entry", STEPS)

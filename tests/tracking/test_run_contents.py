@@ -12,7 +12,11 @@ import pandas as pd
 import pytest
 from small_runs import artifacts, recorded, start
 
-from fer_experiments.tracking import this_process
+from fer_experiments.config import SweepConfig
+from fer_experiments.search.leaderboard import log_progress
+from fer_experiments.search.state import State
+from fer_experiments.search.trials import Trial
+from fer_experiments.tracking import artifact_json, artifact_table, this_process
 
 
 def test_epochs_are_series_from_their_first_epoch(store):
@@ -29,6 +33,53 @@ def test_epochs_are_series_from_their_first_epoch(store):
     assert [(m.step, m.value) for m in series] == list(history["val/loss"].items())
     assert recorded(store, run.id).data.metrics.keys() == set(columns)
     assert np.isnan(recorded(store, run.id).data.metrics["train/loss"])
+
+
+def test_an_artifact_that_is_gone_or_cut_is_none(store, capsys):
+    with start(store) as run:
+        for name, text in (
+            ("cut.json", '{"a": [1, '),
+            ("none.json", ""),
+            ("cut.csv", ""),
+            ("one.csv", "id,a\n007,1\n"),
+        ):
+            run.log_text(text, name)
+        run.log_json({"a": 1}, "whole.json")
+    assert artifact_json(store, run.id, "gone.json") is artifact_table(store, run.id, "gone.csv") is None
+    assert capsys.readouterr().err == ""
+    for name in ("cut.json", "none.json"):
+        assert artifact_json(store, run.id, name) is None
+        assert capsys.readouterr().err.startswith(f"run {run.id}: {name} cannot be read (")
+    assert artifact_table(store, run.id, "cut.csv") is None
+    assert capsys.readouterr().err.count("\n") == 1
+    assert artifact_json(store, run.id, "whole.json") == {"a": 1}
+    table = artifact_table(store, run.id, "one.csv")
+    assert table is not None and table["id"].tolist() == ["007"]
+
+
+def test_the_last_step_of_a_sweep_shows_what_is_so_now(store):
+    """A failed trial that runs again ends after those of higher numbers."""
+    sweep = SweepConfig(name="s", space={"head.l2": {"type": "float", "min": 0.1, "max": 1.0}})
+    trials = [Trial(number=n, status="finished", score=s, values={"head.l2": s}) for n, s in enumerate((0.9, 0.5, 0.6))]
+    state, told = State("s-01234567", "s", {"sweep.direction": "max"}, trials=[*trials]), None
+    trials[0].status, trials[0].score = "failed", None
+    with start(store, kind="sweep") as run:
+        for trial in trials:
+            state.order += [trial.number, trial.number]
+            told = log_progress(run, state, trial, sweep, told)
+        assert told is trials[2]
+        trials[0].status, trials[0].score = "finished", 0.9
+        told = log_progress(run, state, trials[0], sweep, told)
+        found = recorded(store, run.id).data
+        assert (found.metrics["sweep/best"], found.tags["fer.best_trial"]) == (0.9, "0")
+        trials[0].score = 0.1  # run once more, where a store had lost it
+        assert log_progress(run, state, trials[0], sweep, told) is trials[2]
+    found = recorded(store, run.id).data
+    assert (found.metrics["sweep/best"], found.metrics["sweep/objective"], found.tags["fer.best_trial"]) == (
+        0.6,
+        0.1,
+        "2",
+    )
 
 
 def test_artifacts_land_under_their_paths(store, mlruns, tmp_path):

@@ -37,6 +37,33 @@ def test_a_head_learns_and_its_history_is_named_as_it_is_logged():
     assert (fit.val_probabilities.argmax(axis=1) == dataset.labels[dataset.val]).mean() > 0.8
 
 
+class Heard(keras.callbacks.Callback):
+    """The validation probabilities after each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[np.ndarray] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.heard.append((logs or {})["val_probabilities"])
+        self.last = epoch + 1 == self.params["epochs"]
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_callbacks_hear_the_probabilities_of_the_validation_images_and_whether_an_epoch_is_the_last(classes: int):
+    """From which a loss without penalties can be told."""
+    features, dataset = blobs(classes)
+    single, heard = replace(features, arrays={"original": features.arrays["original"]}), Heard()
+    fit = fit_head(single, dataset, replace(LINEAR, l2=0.1), replace(FAST, monitor="val_accuracy"), callbacks=[heard])
+    assert [said.shape for said in heard.heard] == [(100, classes)] * 6 and heard.last
+    np.testing.assert_allclose(heard.heard[fit.best_epoch], fit.val_probabilities, atol=1e-5)
+    labels = dataset.labels[dataset.val]
+    accuracies = [float((said.argmax(axis=1) == labels).mean()) for said in heard.heard]
+    assert accuracies == pytest.approx(fit.history["val/accuracy"].tolist(), abs=1e-6)
+    losses = [-np.log(np.take_along_axis(said, labels[:, None], axis=1)).mean() for said in heard.heard]
+    assert all(loss + 0.01 < whole for loss, whole in zip(losses, fit.history["val/loss"], strict=True))
+
+
 def test_seven_classes_give_seven_probabilities():
     features, dataset = blobs(7)
     fit = fit_head(features, dataset, LINEAR, FAST)

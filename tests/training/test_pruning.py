@@ -8,7 +8,49 @@ import numpy as np
 import optuna
 import pytest
 
+from fer_experiments.evaluation.metrics import scores
 from fer_experiments.training.pruning import best_so_far, hopeless, medians, rungs
+from fer_experiments.training.stopping import Pruning
+
+LABELS = np.array([0, 0, 1, 1])
+# After each epoch: the loss gets worse, the accuracy better.
+EPOCHS = [
+    np.array([[0.6, 0.4], [0.4, 0.6], [0.4, 0.6], [0.6, 0.4]]),
+    np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.99, 0.01]]),
+]
+
+
+class Fit:
+    """What a callback sees of a model."""
+
+    stop_training = False
+
+
+def pruned(metric: str, direction: str, limits: list[float], epochs: int = 9, stopping: bool = False) -> Pruning:
+    """After fits of two epochs; stopping: early stopping ends them with the last one."""
+    pruning = Pruning("asha", metric, LABELS, direction, limits)
+    pruning.set_params({"epochs": epochs})
+    pruning.set_model(Fit())
+    for epoch, probabilities in enumerate(EPOCHS):
+        pruning.model.stop_training = stopping and epoch == 1
+        pruning.on_epoch_end(epoch, {"val_probabilities": probabilities, "val_loss": 99.0, "val_accuracy": 0.0})
+    return pruning
+
+
+def test_what_is_compared_is_the_objective_and_nothing_else():
+    for metric, direction in (("accuracy", "max"), ("f1", "max"), ("roc_auc", "max"), ("log_loss", "min")):
+        wanted = [scores(LABELS, said, [metric])[metric] for said in EPOCHS]
+        assert pruned(metric, direction, []).curve == wanted
+        sign = 1 if direction == "max" else -1
+        assert pruned(metric, direction, [math.nan, max(wanted) + sign]).epoch == 1
+    assert pruned("accuracy", "max", [math.nan, 0.75]).epoch is None
+    assert pruned("accuracy", "max", [math.nan, 0.76]).epoch == 1
+
+
+@pytest.mark.parametrize(("epochs", "stopping"), [(2, False), (9, True)])
+def test_a_fit_that_ends_anyway_is_not_pruned(epochs: int, stopping: bool):
+    assert pruned("accuracy", "max", [math.nan, 0.99], epochs, stopping).epoch is None
+
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
