@@ -52,13 +52,11 @@ class Verb:
 
 # fmt: off
 VERBS = {
-    "data": Verb(
-        "count, clean and split the faces, and draw a sheet of them", "fer data data.split=stratified",
+    "data": Verb("count, clean and split the faces, and draw a sheet of them", "fer data data.split=stratified",
         "experiment.look:show_data", needs="data"),
     "download": Verb(
         "get FER2013 into data/ through kagglehub, and check it", "fer download", "data.download:fetch", prints=True),
-    "features": Verb(
-        "forward all images through the frozen backbone, once", "fer features backbone=facenet",
+    "features": Verb("forward all images through the frozen backbone, once", "fer features backbone=facenet",
         "experiment.prepare:prepare_features", needs="backbone", backend=True),
     "probe": Verb(
         "say what features are worth, by nearest neighbours and logistic regression; several values are compared",
@@ -241,10 +239,12 @@ def _run(parsed: argparse.Namespace) -> int:
             raise UserError(f"{parsed.overrides[0]}: download takes no overrides")
         return _hand_over(VERBS["download"])
     from fer_experiments.config.compose import compose
-    from fer_experiments.config.overrides import split_multirun
+    from fer_experiments.config.overrides import check_recorded, split_multirun
 
     own, implied, words = _own(verb, parsed)
     configs = [compose(job, implied) for job in (split_multirun(words) if multirun or verb.several else [words])]
+    if "run" in verb.own:
+        check_recorded(words)
     if verb.needs:
         from fer_experiments.search.start import check_needs
 

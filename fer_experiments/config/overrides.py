@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 
 from fer_experiments.config.checks import EMPTY
 from fer_experiments.config.folders import config_dir
-from fer_experiments.config.parts import DECLARED_PATHS, marked
+from fer_experiments.config.parts import DECLARED_PATHS, EXPERIMENT_SECTIONS, marked
 from fer_experiments.config.plain import close, flatten, to_dict
 from fer_experiments.config.schema import EVERY
 from fer_experiments.errors import UserError
@@ -148,6 +148,20 @@ def _exists(path: str) -> bool:
         return Path(path).expanduser().exists()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
         return False
+
+
+def check_recorded(words: Sequence[str]) -> None:
+    """Refuses overrides of what a command takes from the record of a sweep or a run, and would leave unread.
+
+    Raises:
+        UserError: naming it.
+    """
+    for word in words:
+        key = word.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] in (*EXPERIMENT_SECTIONS, "experiment") and key != "data.path":
+            raise UserError(
+                f"{word}: the experiment is what is on record; leave it out (data.path may be another today)"
+            )
 
 
 def split_multirun(words: Sequence[str]) -> list[list[str]]:

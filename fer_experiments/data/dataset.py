@@ -16,7 +16,7 @@ import numpy as np
 
 from fer_experiments.config import DataConfig, check_data
 from fer_experiments.data.cleaning import canonical_order, clean_rows, clean_steps, identical_groups
-from fer_experiments.data.faces import EMOTIONS, Faces
+from fer_experiments.data.faces import EMOTIONS, Faces, images_digest
 from fer_experiments.data.folds import Fold, class_weight, each_fold, fold_notes, together
 from fer_experiments.data.kept import kept_faces
 from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
@@ -49,6 +49,7 @@ class Dataset:
     the data lay, nor on container or file order. twins: some near twins, to look at. near_training: bool [n], of images
     that have a near twin in the source's Training part, where cleaning has removed it; None where none were sought.
     folds: with data.fold=all, the splits that are fitted on (`parts`); train and val are what is in any of them, then.
+    test_digest: the test split's `images_digest`, which no choice of training or validation images changes.
     """
 
     images: np.ndarray
@@ -69,6 +70,7 @@ class Dataset:
     twins: TwinSample | None = None
     near_training: np.ndarray | None = None
     folds: tuple[Fold, ...] = ()
+    test_digest: str = ""
 
     def parts(self) -> list[Dataset]:
         """Return what a config is fitted on: of data.fold=all a dataset a fold, else this one."""
@@ -80,7 +82,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class TestSplit:
-    """The sealed part, opened. Rows as in Dataset; fingerprint is the Dataset's. near_training: as there."""
+    """The sealed part, opened. Rows as in Dataset; fingerprint is the Dataset's. near_training: as there.
+
+    digest: the Dataset's test_digest.
+    """
 
     __test__ = False  # pytest: no test class
 
@@ -92,6 +97,7 @@ class TestSplit:
     classes: tuple[str, ...]
     fingerprint: str
     near_training: np.ndarray | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,7 @@ def load_dataset(cfg: DataConfig, *, smoke: bool = False, cache: Path | None = N
         twins=parts.twins,
         near_training=None if parts.near_training is None else parts.near_training[rows],
         folds=tuple(folds) if len(folds) > 1 else (),
+        test_digest=_test_digest(parts),
     )
 
 
@@ -150,7 +157,12 @@ def open_test_split(cfg: DataConfig, *, smoke: bool = False, cache: Path | None 
     faces = parts.faces.take(rows)
     near = None if parts.near_training is None else parts.near_training[rows]
     told = (faces.images, parts.labels[rows], faces.emotion, faces.ids, faces.usage, parts.classes)
-    return TestSplit(*told, fingerprint=parts.fingerprint, near_training=near)
+    return TestSplit(*told, fingerprint=parts.fingerprint, near_training=near, digest=_test_digest(parts))
+
+
+def _test_digest(parts: _Parts) -> str:
+    rows = parts.rows["test"]
+    return images_digest(parts.faces.images[rows], parts.labels[rows], parts.classes)
 
 
 def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Callable, Sequence
@@ -15,20 +14,20 @@ from matplotlib.figure import Figure
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, cache_dir, to_yaml
-from fer_experiments.data import Dataset, TestSplit, open_test_split
+from fer_experiments.data import Dataset, TestSplit, images_digest, open_test_split
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import accuracy_interval
 from fer_experiments.evaluation.faces import counts_table, near_twins, sample_faces
 from fer_experiments.evaluation.style import png
 from fer_experiments.terminal import Echo
+from fer_experiments.tracking import IMAGES
 from fer_experiments.training.result import TrainingResult, averaged, trainable_parameters
 
 LIVE_S = 5.0  # between two entries of epochs while a fit goes on: an entry takes some 10 ms
 
 PREDICTIONS = "metrics/val_predictions.npz"  # probabilities float32 [n, classes] and labels int64 [n], validation rows
 FITTED = "fer.fitted"  # tag of a promotion whose heads are fitted on more than the training split
-IMAGES = {split: f"fer.{split}_images" for split in ("train", "val", "test")}  # tags: `images_digest` of a split
 
 
 def describe_run(run: tracking.Run, dataset: Dataset, container: dict[str, Any], *, sheets: bool = True) -> None:
@@ -134,14 +133,6 @@ def _log_predictions(run: tracking.Run, dataset: Dataset, probabilities: np.ndar
     run.log_bytes(predictions.getvalue(), PREDICTIONS)
 
 
-def images_digest(images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
-    """What two results have in common whose images, row by row, and labels are the same: sha256 (hex)."""
-    digest = hashlib.sha256(repr((images.shape, tuple(classes))).encode())
-    for array in (images, labels.astype("int64")):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 def log_scores(
     run: tracking.Run,
     split: str,
@@ -182,14 +173,14 @@ def log_confusion(
 
 
 def open_sealed_test(run: tracking.Run, config: Config, dataset: Dataset) -> TestSplit:
-    """The sealed test split; the run is on record as having opened it before any of it is read. The only door.
+    """The sealed test split; the run is on record as having opened it before any of it is told. The only door.
 
     dataset: the training and validation splits of the same data, whose fingerprint covers the test split.
 
     Raises:
         UserError: the data are others by now.
     """
-    run.set_tags({tracking.OPENED: dataset.fingerprint})
+    run.set_tags({tracking.OPENED: dataset.fingerprint, IMAGES["test"]: dataset.test_digest})
     test = open_test_split(config.data, smoke=config.training.smoke, cache=cache_dir(config))
     if test.fingerprint != dataset.fingerprint:
         raise UserError(

@@ -8,13 +8,14 @@ from typing import Any
 
 from fer_experiments import tracking
 from fer_experiments.config import TRAIN_VAL
-from fer_experiments.data import train_and_val
+from fer_experiments.data import images_digest, train_and_val
 from fer_experiments.errors import FitError, UserError
 from fer_experiments.experiment.prepare import Preparations, Prepared
-from fer_experiments.experiment.record import FITTED, IMAGES, images_digest
+from fer_experiments.experiment.record import FITTED
 from fer_experiments.registry.assembly import Ensemble
 from fer_experiments.registry.candidates import Refitted, refit
 from fer_experiments.terminal import Echo
+from fer_experiments.tracking import IMAGES
 
 
 def fit_on_both(

@@ -125,7 +125,7 @@ def _promote(
         rival = rival_of(store, before, tested)
         parts = find_weaknesses(run, config.promote, tested, classifier.probabilities, rival, echo)
         conditions = _ask_gate(config, tested, mb, median, rival, parts, run, echo)
-        failed = [f"{c.asked} (it is {c.found})" for c in conditions if not c.holds]
+        failed = [f"{c.asked}: {c.found}" for c in conditions if not c.holds]
         subject = Subject(
             name, taken, prepared.dataset, choice, refits, seed, tested, parts, conditions, mb, median, options,
             calibration,
@@ -177,7 +177,7 @@ def _record_choice(refits: list[Refitted], choice: Choice, seed: int, run: track
 
 
 def _show_test(tested: Outcome, echo: Echo) -> None:
-    echo(f"test split of dataset {tested.test.fingerprint[:8]}: opening number {tested.openings} on record")
+    echo(f"test split {tested.test.digest[:8]}: opening number {tested.openings} on record")
     for metric, score in tested.scores.items():
         echo(f"  {score_line(metric, score)}")
     for _, row in tested.emotions.iterrows():

@@ -15,7 +15,7 @@ from fer_experiments.data import Dataset, TestSplit
 from fer_experiments.evaluation import curves, figures, metrics
 from fer_experiments.evaluation.bootstrap import Interval, evaluate
 from fer_experiments.evaluation.faces import worst_mistakes
-from fer_experiments.experiment.record import IMAGES, images_digest, log_confusion, open_sealed_test
+from fer_experiments.experiment.record import log_confusion, open_sealed_test
 
 PROBABILITIES = "metrics/test_probabilities.csv"
 
@@ -25,7 +25,7 @@ class Outcome:
     """What a model came to on the test split.
 
     probabilities: float32 [n, classes]. scores: by name, see `bootstrap.evaluate`. recall: by class. emotions: see
-    `metrics.emotion_errors`. openings: how often the split of this dataset was opened, this time included;
+    `metrics.emotion_errors`. openings: how often these images were opened, this time included;
     ledger: by which runs, the oldest first.
     """
 
@@ -53,7 +53,7 @@ def open_and_test(
     """
     assert config.promote is not None
     test = open_sealed_test(run, config, dataset)
-    ledger = tracking.openings(run.store, dataset.fingerprint)
+    ledger = tracking.openings(run.store, dataset.fingerprint, dataset.test_digest)
     check_part_not_seen(config.backbone, config.data.source, test.images, test.usage, "test")
     probabilities = predict(test.images)
     tested = Outcome(
@@ -95,7 +95,6 @@ def _record(run: tracking.Run, tested: Outcome) -> None:
     run.log_csv(tested.emotions, "metrics/emotion_errors_test.csv")
     columns = {f"probability_{name}": probabilities[:, i] for i, name in enumerate(test.classes)}
     run.log_csv(pd.DataFrame({"id": test.ids, "label": test.labels, **columns}), PROBABILITIES)
-    run.set_tags({IMAGES["test"]: images_digest(test.images, test.labels, test.classes)})
 
 
 def recorded_probabilities(store: tracking.Store, run_id: str, test: TestSplit) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -58,18 +59,23 @@ def rollback(config: Config, number: str | None = None) -> str:
         target = models.find_version(store, name, number or PREVIOUS)
         if number and target is None:
             raise UserError(f"version={number}: {name} has no such version; `{listed}` lists them")
-        if before is None and target is None:
-            raise UserError(
-                f"{name}: nothing is registered in {store}; `{command('promote', config=config)}` comes first"
-            )
         if target is None:
-            raise UserError(f"{name}: version {before.number} is the first champion; there is nothing to go back to")  # type: ignore[union-attr]
+            raise UserError(f"{name}: {_nothing_previous(config, store, models.versions(store, name))}")
         if before is not None and target.number == before.number:
             raise UserError(f"{name}: version {target.number} is the champion already; `{listed}` lists the others")
         _check_loads(store, target)
         crown(store, target, before)
     was = f", version {before.number} is previous" if before else ""
     return f"{name}: version {target.number} is the champion again{was}; restart what serves it"
+
+
+def _nothing_previous(config: Config, store: Store, known: Sequence[Version]) -> str:
+    """Why there is no previous model to go back to, and what to do."""
+    if not known:
+        return f"nothing is registered in {store}; `{command('promote', config=config)}` comes first"
+    if len(known) == 1:
+        return f"version {known[0].number} is the only one; there is nothing to go back to"
+    return f"no version has the alias {PREVIOUS}; choose with version=, it has {models.told(known)}"
 
 
 def _trust(config: Config, number: str | None) -> str:
@@ -81,8 +87,10 @@ def _trust(config: Config, number: str | None) -> str:
     store = tracking.connect_existing(config, write=True)
     name, listed = models.model_name(config.data), command("models", config=config)
     version = models.find_version(store, name, number) if number else None
-    if version is None:
+    if number is None:
         raise UserError(f"models trust: say version=<number or alias> and data.task=<its task>; `{listed}` lists them")
+    if version is None:
+        raise UserError(f"version={number}: {name} has no such version; `{listed}` lists them")
     with tempfile.TemporaryDirectory() as folder:
         found = models.trust(store, version, Path(folder))
     run = tracking.find_run(store, version.run_id)

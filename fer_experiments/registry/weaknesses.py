@@ -32,7 +32,9 @@ def rival_of(store: Store, champion: Version | None, tested: Outcome) -> Rival |
     """The champion to compare with, None where there is none yet; only on the same test split it has probabilities."""
     if champion is None:
         return None
-    same = champion.tags.get("fer.dataset") == tested.test.fingerprint
+    run = tracking.find_run(store, champion.run_id)
+    digest = run.tags.get(tracking.IMAGES["test"]) if run else None
+    same = digest == tested.test.digest if digest else champion.tags.get("fer.dataset") == tested.test.fingerprint
     theirs = recorded_probabilities(store, champion.run_id, tested.test) if same else None
     return Rival(f"version {champion.number}", theirs, champion)
 

@@ -14,13 +14,13 @@ from fer_experiments.config import Config, close, mlruns_dir
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.bootstrap import binomial_interval
 from fer_experiments.evaluation.seeds import Spread, spread
-from fer_experiments.experiment.record import FITTED, IMAGES, PREDICTIONS
+from fer_experiments.experiment.record import FITTED, PREDICTIONS
 from fer_experiments.registry.sealed import recorded_table
 from fer_experiments.report.published import GROUP, published, published_names
 from fer_experiments.report.record import INPUTS, same_but_seed
 from fer_experiments.search.recorded import find_sweep
 from fer_experiments.search.trials import RUN_ID
-from fer_experiments.tracking import FoundRun, Store, artifact_json, artifact_table, models
+from fer_experiments.tracking import IMAGES, FoundRun, Store, artifact_json, artifact_table, models
 
 ACCURACY = "final/val_accuracy"
 
@@ -208,7 +208,7 @@ def _chosen(store: Store, run: FoundRun) -> str:
     kind = run.tags.get("fer.kind")
     if kind != "promotion":
         return "epoch and config" if kind == "trial" else "epoch"
-    count = len(tracking.openings(store, run.tags.get("fer.dataset", "")))
+    count = len(tracking.openings(store, run.tags.get("fer.dataset", ""), run.tags.get(IMAGES["test"], "")))
     also = f"; fitted on {run.tags[FITTED]}" if FITTED in run.tags else ""
     return f"nothing; opened {count} time{'s'[: count != 1]}{also}"
 

@@ -147,10 +147,11 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
     commands = {
         "compare the runs": ui_command(config, tracking.address(config)),
         "train the best again": command("train", f"experiment={shown(folder / 'best.yaml')}", config=config),
-        "put it to use": command("promote", f"sweep={state.id}", config=config),
     }
-    if not (state.reason or "").endswith(budget.NOTHING_MORE) and not config.training.smoke:
-        commands["go on searching"] = going_on(state, config)
+    if not config.training.smoke:  # which is for trying a command, and cannot be promoted
+        commands["put it to use"] = command("promote", f"sweep={state.id}", config=config)
+        if not (state.reason or "").endswith(budget.NOTHING_MORE):
+            commands["go on searching"] = going_on(state, config)
     return "\n".join(
         [
             "",

@@ -81,8 +81,9 @@ def loading(config: Config, version: Version, folder: Path) -> Iterator[None]:
 def _missing(config: Config, store: Store, name: str, which: str) -> str:
     promote = command("promote", config=config)
     if known := models.versions(store, name):
-        numbers = ", ".join(" ".join([str(v.number), *(f"({alias})" for alias in v.aliases)]) for v in known[:10])
-        return f"{name} has no version {which}; it has {numbers}: choose with version=, or `{promote}` another"
+        return (
+            f"{name} has no version {which}; it has {models.told(known)}: choose with version=, or `{promote}` another"
+        )
     names = [n.removeprefix(models.PREFIX) for n in models.model_names(store) if models.versions(store, n)]
     others = f"; there are models of data.task={', '.join(names)}" if names else ""
     return f"no model {name} in {store}: `{promote}` registers one{others}"

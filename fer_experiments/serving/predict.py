@@ -222,9 +222,13 @@ def _from_stdin(stream: BinaryIO, said: _Said) -> Iterator[tuple[str, bytes]]:
             said.failure(error)
         return
     lines = itertools.chain((head + stream.readline(NAME)).splitlines(), iter(lambda: stream.readline(NAME), b""))
+    listed = False
     for name in (os.fsdecode(line.rstrip(b"\r\n")) for line in lines):
         if name.strip():
+            listed = True
             yield from _from_path(name, said)
+    if not listed:
+        said.failure(UserError(f"{STDIN}: neither a picture nor a name in it"))
 
 
 def _table(rows: Iterator[Row], classes: Sequence[str], echo: Echo) -> None:

@@ -21,6 +21,7 @@ from fer_experiments.tracking.moved import is_moved
 from fer_experiments.tracking.outages import is_lost, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.queries import (
+    IMAGES,
     OPENED,
     SEEDS,
     FoundRun,
@@ -43,6 +44,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 __all__ = [
     "HEAD",
+    "IMAGES",
     "OPENED",
     "RECORD",
     "SEEDS",

@@ -149,6 +149,11 @@ def _fetch(store: Store, version: Version, folder: Path) -> Path:
         ) from error
 
 
+def told(versions: Sequence[Version]) -> str:
+    """The first ten of these, with their aliases, on a line."""
+    return ", ".join(" ".join([str(v.number), *(f"({alias})" for alias in v.aliases)]) for v in versions[:10])
+
+
 def check_files(store: Store, version: Version, folder: Path) -> None:
     """Refuses a folder whose files are not what was registered: whoever may write there need not be whom one trusts.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 OPENED = "fer.test_opened"  # tag of a run that read the sealed test split of the dataset with this fingerprint
+IMAGES = {split: f"fer.{split}_images" for split in ("train", "val", "test")}  # tags: `images_digest` of a split
 
 SEEDS = "fer.seeds"  # tag of a run whose children repeat the run with this id over seeds
 
@@ -70,12 +71,18 @@ def find_runs(
     return [_found(run) for run in every(client.search_runs, ids, query, view, order_by=["start_time ASC"])]
 
 
-def openings(store: Store, fingerprint: str) -> list[FoundRun]:
-    """The ledger of a dataset's test split: the runs that opened it (tag OPENED), of all experiments, deleted ones too.
+def openings(store: Store, fingerprint: str, digest: str) -> list[FoundRun]:
+    """The ledger of a test split: the runs that opened it, of all experiments, deleted ones too, the oldest first.
 
-    The oldest is the first.
+    fingerprint: of a dataset that it is of. digest: of the split itself, which other choices of training images leave
+    as it is; runs of older versions, which ended before they had told it, have the fingerprint alone.
     """
-    return find_everywhere(store, f"tags.`{OPENED}` = '{fingerprint}'", deleted=True)
+    tags = {OPENED: fingerprint, **({IMAGES["test"]: digest} if digest else {})}
+    found = [
+        run for tag, value in tags.items() for run in find_everywhere(store, f"tags.`{tag}` = '{value}'", deleted=True)
+    ]
+    opened = {run.run_id: run for run in found if OPENED in run.tags}
+    return sorted(opened.values(), key=lambda run: run.started)
 
 
 def find_everywhere(store: Store, query: str, *, deleted: bool = False) -> list[FoundRun]:

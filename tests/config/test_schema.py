@@ -63,7 +63,7 @@ UNUSABLE = [
         "compute.cpus_per_trial=0",
     ],
     *["sweep.factor=1", "sweep.max_hours=nan", "sweep.target=nan", "sweep.seed=-1", "gate.alpha=0", "gate.alpha=1"],
-    *["promote.ensemble=all", "promote.abstain=1", "promote.abstain=-0.1", "promote.refit=val"],
+    *["promote.ensemble=all", "promote.abstain=1", "promote.abstain=-0.1", "promote.refit=val", "promote.resamples=39"],
     *["gate.alpha=nan", "promote.seeds=0", "pretrain.widths=[48,0,160]", "pretrain.blocks=[1]"],
     *[
         f"{key}={value}"

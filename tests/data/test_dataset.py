@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from fer_experiments.config import DataConfig
-from fer_experiments.data import Dataset, load_dataset, open_test_split
+from fer_experiments.data import Dataset, images_digest, load_dataset, open_test_split
 from fer_experiments.data.faces import EMOTIONS, Faces
 from fer_experiments.errors import UserError
 
@@ -162,6 +162,29 @@ def test_settings_that_change_the_data_change_the_fingerprint(seven: DataConfig)
     ]
     assert len({load_dataset(replace(seven, **change)).fingerprint for change in changes}) == len(changes)
     assert load_dataset(replace(seven, balance="class_weight")).fingerprint == load_dataset(seven).fingerprint
+
+
+def test_the_test_split_has_a_digest_that_no_choice_of_training_images_changes(
+    load: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    """By it the openings of the test split are counted, and models compared."""
+    faces = random_faces()
+    (tmp_path / "whole.csv").write_text(csv_text(faces))
+    cfg = DataConfig(name="test", task="test", path=str(tmp_path / "whole.csv"))
+    whole, test = load_dataset(cfg), open_test_split(cfg)
+    assert whole.test_digest == test.digest == images_digest(test.images, test.labels, test.classes)
+    for change in ({"balance": "undersample"}, {"balance": "class_weight"}, {"clean": "none"}):
+        assert load(faces, **change).test_digest == whole.test_digest
+    folds = [load(faces, split="kfold", folds=3, fold=fold) for fold in (0, 1, "all")]
+    assert {fold.test_digest for fold in folds} == {whole.test_digest} and len({f.fingerprint for f in folds}) == 3
+    for usage, same in (("Training", True), ("PublicTest", True), ("PrivateTest", False)):
+        row = int(np.flatnonzero(faces.usage == usage)[0])
+        images, emotion = faces.images.copy(), faces.emotion.copy()
+        images[row, 0, 0] ^= 1
+        emotion[row] = EMOTIONS[EMOTIONS.index(emotion[row]) - 1]
+        for changed in (load(replace(faces, images=images)), load(replace(faces, emotion=emotion))):
+            assert (changed.test_digest == whole.test_digest) == same and changed.fingerprint != whole.fingerprint
+    assert load(faces, classes=BINARY).test_digest != whole.test_digest
 
 
 def test_folds_share_their_images_so_that_features_are_computed_once(seven: DataConfig) -> None:

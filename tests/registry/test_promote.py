@@ -12,11 +12,10 @@ import pytest
 from promoted_sweep import FEW, MODEL, Room, data_of
 
 from fer_experiments import cli, tracking
-from fer_experiments.data import load_dataset, open_test_split
+from fer_experiments.data import images_digest, load_dataset, open_test_split
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import metrics
 from fer_experiments.evaluation.calibration import tempered, untempered
-from fer_experiments.experiment.record import images_digest
 from fer_experiments.features.cache import exact_features
 from fer_experiments.registry import final_fit, promote
 from fer_experiments.registry.assembly import MEASURED
@@ -47,7 +46,7 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
     version = models.find_version(room.store, MODEL, "1")
     assert version is not None
     test = open_test_split(data_of(room))
-    ledger = openings(room.store, test.fingerprint)
+    ledger = openings(room.store, test.fingerprint, test.digest)
     assert ledger[0].run_id == version.run_id and len(room.opened) == 1
     assert "opening number 1 on record" in "\n".join(room.said)
     classifier = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent")))
@@ -167,15 +166,21 @@ def test_a_version_says_what_it_is(room: Room):
     assert MODEL in list_models(room.config()) and "champion" in list_models(room.config())
 
 
+def opened(room: Room) -> int:
+    """How often the test split was."""
+    test = open_test_split(data_of(room))
+    return len(openings(room.store, test.fingerprint, test.digest))
+
+
 def test_another_run_is_promoted_the_old_champion_is_previous_and_rollback_swaps_them(room: Room, first_again: None):
     trial = room.state.trials[0].run_id
-    before = len(openings(room.store, open_test_split(data_of(room)).fingerprint))
+    before = opened(room)
     said: list[str] = []
     options = [f"run={trial}", "promote.seeds=1", "gate=none", *FEW, *room.options]
     assert cli.main(["promote", *options]) == 0
     newest = models.versions(room.store, MODEL)[0].number
     assert room.aliases() == {"champion": newest, "previous": 1}
-    assert len(openings(room.store, open_test_split(data_of(room)).fingerprint)) == before + 1
+    assert opened(room) == before + 1
     said.append(rollback(room.config("data=demo")))
     assert room.aliases() == {"champion": 1, "previous": newest}
     assert f"version 1 is the champion again, version {newest} is previous" in said[0]

@@ -49,3 +49,24 @@ def test_what_no_refit_could_give_is_refused_before_any_is_made(asked: list[str]
 
 def test_a_refusal_is_no_mistake_of_the_user():
     assert not issubclass(Refused, UserError)
+
+
+@pytest.mark.parametrize("verb", ["promote", "seeds"])
+@pytest.mark.parametrize("word", ["head.l2=1", "data=fer2013", "data.limit=9", "head=conv"])
+def test_what_is_taken_from_a_record_is_not_said_otherwise(
+    verb: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert cli.main([verb, word, f"paths.mlruns={tmp_path}/m"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said.startswith(f"fer {verb}: {word}: the experiment is what is on record; leave it out")
+        and said.count("\n") == 1
+    )
+    assert not (tmp_path / "m").exists()
+    assert cli.main([verb, "run=" + "0" * 32, "data.path=elsewhere", f"paths.mlruns={tmp_path}/m"]) == 2
+    assert "is on record; leave" not in capsys.readouterr().err
+
+
+def test_models_of_drawn_faces_share_their_name_with_no_others():
+    with pytest.raises(UserError, match=r"^data\.task=demo: its models tell drawn faces, .* name the task otherwise$"):
+        compose(["data=image_folder", "data.path=/x", "data.task=demo"])

@@ -14,10 +14,12 @@ from tiny_champion import register
 
 from fer_experiments import cli, tracking
 from fer_experiments.config import Config
+from fer_experiments.errors import UserError
 from fer_experiments.registry.versions import list_models, rollback
 from fer_experiments.serving import loading
 from fer_experiments.tracking import models
 from fer_experiments.tracking.digests import digests
+from fer_experiments.tracking.store import client_of
 
 HERS = "from pathlib import Path\nPath({!r}).write_text('as the owner')\n"
 
@@ -134,10 +136,36 @@ def test_a_network_that_brings_code_is_refused(config: Config, tmp_path: Path, c
     assert "cannot be loaded" in said and said.count("\n") == 1 and not ran.exists()
 
 
-@pytest.mark.parametrize("words", [[], ["version=7"]])
-def test_trust_names_what_it_is_not_told(config: Config, words: list[str], capfd: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "models trust: say version=<number or alias> and data.task="),
+        (["version=7"], "version=7: fer-demo has no such version; `"),
+    ],
+)
+def test_trust_names_what_it_is_not_told(
+    config: Config, words: list[str], said: str, capfd: pytest.CaptureFixture[str]
+):
     assert cli.main(["models", "trust", *words, "data=demo", *places(config)]) == 2
-    assert "models trust: say version=<number or alias> and data.task=" in capfd.readouterr().err
+    assert said in capfd.readouterr().err
+
+
+def test_rollback_without_a_previous_version_says_what_there_is(config: Config):
+    """Whatever aliases and versions were removed in MLflow's UI."""
+    store: Any = tracking.connect(config)
+    with pytest.raises(UserError, match=r"^fer-demo: version 1 is the only one; there is nothing to go back to$"):
+        rollback(config)
+    for _ in range(2):
+        models.add_version(store, "fer-demo", tracking.find_runs(store)[0].run_id, {}, {}, "")
+    with pytest.raises(UserError, match=r"no version has the alias previous; choose with .* 3, 2, 1 \(champion\)$"):
+        rollback(config)
+    client_of(store).delete_registered_model_alias("fer-demo", "champion")
+    with pytest.raises(UserError, match=r"no version has the alias previous; choose with version=, it has 3, 2, 1$"):
+        rollback(config)
+    for number in (1, 2, 3):
+        client_of(store).delete_model_version("fer-demo", str(number))
+    with pytest.raises(UserError, match=r"^fer-demo: nothing is registered in .*fer promote.* comes first$"):
+        rollback(config)
 
 
 def test_rollback_takes_no_version_that_was_changed(config: Config, tmp_path: Path):

@@ -18,8 +18,8 @@ from fer_experiments.evaluation.bootstrap import evaluate
 from fer_experiments.evaluation.corruptions import CORRUPTIONS, corrupt
 from fer_experiments.evaluation.robustness import UNCHANGED, Part
 from fer_experiments.registry.gate import Rival
-from fer_experiments.registry.sealed import Outcome
-from fer_experiments.registry.weaknesses import find_weaknesses
+from fer_experiments.registry.sealed import PROBABILITIES, Outcome
+from fer_experiments.registry.weaknesses import find_weaknesses, rival_of
 from fer_experiments.tracking import models
 
 IMAGES = np.random.default_rng(0).integers(256, size=(60, *SIZE)).astype("uint8")
@@ -81,6 +81,26 @@ def test_both_models_are_asked_about_the_same_corrupted_pictures(
     for model, accuracy in ((bright, parts[name].accuracy.value), (classifier.probabilities, parts[name].champion)):
         assert accuracy == pytest.approx(np.mean(model(pictures).argmax(axis=1) == LABELS[rows]))
     assert parts[UNCHANGED].accuracy.value == np.mean(bright(IMAGES[rows]).argmax(axis=1) == LABELS[rows])
+
+
+@pytest.mark.parametrize(
+    ("images", "dataset", "same"),
+    [("the digest", "another", True), ("another", "f" * 64, False), (None, "f" * 64, True), (None, "another", False)],
+)
+def test_a_champion_is_compared_where_it_was_tested_on_the_same_images(
+    registered: Config, images: str | None, dataset: str, same: bool
+):
+    """Whatever both were trained on; an older one is known by its whole dataset alone."""
+    store, tested = tracking.connect(registered), outcome()
+    tested = replace(tested, test=replace(tested.test, digest="the digest"))
+    with tracking.start_run(store, "promotion", "champion", system_metrics=False) as run:
+        run.set_tags({tracking.IMAGES["test"]: images} if images else {})
+        columns = {f"probability_{name}": tested.probabilities[:, i] for i, name in enumerate(CLASSES)}
+        run.log_csv(pd.DataFrame({"id": tested.test.ids, "label": LABELS, **columns}), PROBABILITIES)
+    version = models.add_version(store, "fer-compared", run.id, {}, {"fer.dataset": dataset}, "")
+    rival = rival_of(store, version, tested)
+    assert rival is not None and (rival.probabilities is not None) == same
+    assert rival_of(store, None, tested) is None
 
 
 def test_tables_and_pictures_are_on_the_run(registered: Config, beside: tuple[list[Part], list[str], str]):

@@ -18,11 +18,11 @@ from stores import config_in
 from fer_experiments import cli, tracking
 from fer_experiments.config import Config, config_dir, flatten, folders, recorded, with_values
 from fer_experiments.config.compose import compose
-from fer_experiments.data import Dataset, load_dataset
+from fer_experiments.data import Dataset, images_digest, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.bootstrap import mcnemar
 from fer_experiments.evaluation.seeds import spread
-from fer_experiments.experiment.record import IMAGES, PREDICTIONS, describe_run, images_digest, record
+from fer_experiments.experiment.record import PREDICTIONS, describe_run, record
 from fer_experiments.registry import sealed
 from fer_experiments.report.compare import COLUMNS, compare
 from fer_experiments.report.entries import entries
@@ -86,7 +86,7 @@ def log_promotion(room: Room, name: str, wrong: int, *, digest: bool = True) -> 
         named = {f"probability_{c}": said[:, i] for i, c in enumerate(room.dataset.classes)}
         run.log_csv(pd.DataFrame({"id": np.arange(30), "label": labels, **named}), sealed.PROBABILITIES)
         if digest:
-            run.set_tags({IMAGES["test"]: images_digest(images, labels, room.dataset.classes)})
+            run.set_tags({tracking.IMAGES["test"]: images_digest(images, labels, room.dataset.classes)})
     room.ids[name] = run.id
     models.set_alias(store, models.add_version(store, "fer-demo", run.id, {}, {}, ""), models.CHAMPION)
 
@@ -102,7 +102,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
     log_fit(room, "weak", with_values(config, {"head.l2": 0.4}), wrong=48)
     log_fit(room, "old", with_values(config, {"head.l2": 0.3}), wrong=10)
     store = tracking.connect(config)
-    client_of(store).delete_tag(room.ids["old"], IMAGES["val"])
+    client_of(store).delete_tag(room.ids["old"], tracking.IMAGES["val"])
     log_promotion(room, "earlier", wrong=20, digest=False)
     log_promotion(room, "promotion", wrong=3)
     return room

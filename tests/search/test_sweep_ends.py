@@ -50,6 +50,11 @@ def test_max_trial_minutes_keeps_the_epoch_in_which_time_ran_out(paths: list[str
     assert child.tags["fer.out_of_time"] == "sweep.max_trial_minutes=1e-09"
 
 
+def test_a_sweep_that_is_for_trying_names_no_command_that_cannot_work(paths: list[str]):
+    _, said = run(quick(paths, "training.smoke=true"))
+    assert "train the best again" in said[-1] and "fer promote" not in said[-1] and "go on searching" not in said[-1]
+
+
 def test_a_fresh_sweep_that_is_stopped_names_the_command_that_goes_on(
     paths: list[str], monkeypatch: pytest.MonkeyPatch
 ):

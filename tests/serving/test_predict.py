@@ -124,6 +124,15 @@ def test_stdin_is_a_list_of_files_or_a_picture(registered, faces, monkeypatch):
     assert code == 0 and row["probabilities"] == pytest.approx(json.loads(listed)[0]["probabilities"], abs=1e-6)
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\n"])
+def test_nothing_on_stdin_is_a_failure(registered, content, monkeypatch, capsys):
+    """As of `curl --fail <address> | fer predict -`."""
+    give(monkeypatch, content)
+    code, text = said(registered, ["-"], "csv")
+    assert code == 2 and len(text.splitlines()) == 1
+    assert "neither a picture nor a name" in capsys.readouterr().err
+
+
 def test_long_list_on_stdin_is_read_to_its_end(registered, faces, monkeypatch):
     path = next(iter(faces[1]))
     names = [path] * (5000 // len(path) + room.BATCH)

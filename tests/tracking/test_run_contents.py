@@ -16,7 +16,7 @@ from fer_experiments.config import SweepConfig
 from fer_experiments.search.leaderboard import log_progress
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
-from fer_experiments.tracking import artifact_json, artifact_table, this_process
+from fer_experiments.tracking import IMAGES, OPENED, artifact_json, artifact_table, openings, this_process
 
 
 def test_epochs_are_series_from_their_first_epoch(store):
@@ -55,6 +55,24 @@ def test_an_artifact_that_is_gone_or_cut_is_none(store, capsys):
     assert artifact_json(store, run.id, "whole.json") == {"a": 1}
     table = artifact_table(store, run.id, "one.csv")
     assert table is not None and table["id"].tolist() == ["007"]
+
+
+def test_the_openings_of_a_test_split_are_those_of_its_images_whatever_was_trained_on(store):
+    """An older version told the images at the end of a promotion, which may have been killed."""
+    images = IMAGES["test"]
+    runs = {}
+    for name, tags in {
+        "first": {OPENED: "a", images: "x"},
+        "other training images": {OPENED: "b", images: "x"},
+        "killed": {OPENED: "a"},
+        "other test images": {OPENED: "c", images: "y"},
+        "not opened": {images: "x"},
+    }.items():
+        with start(store, kind="promotion", name=name, tags=tags) as run:
+            runs[run.id] = name
+    assert [runs[run.run_id] for run in openings(store, "b", "x")] == ["first", "other training images"]
+    assert [runs[run.run_id] for run in openings(store, "a", "x")] == ["first", "other training images", "killed"]
+    assert [runs[run.run_id] for run in openings(store, "a", "")] == ["first", "killed"]
 
 
 def test_the_last_step_of_a_sweep_shows_what_is_so_now(store):
