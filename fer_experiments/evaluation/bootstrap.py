@@ -49,16 +49,19 @@ def evaluate(
 ) -> dict[str, Interval]:
     """Every metric of a result with its interval, all on the same resamples.
 
-    Resampling adds to the calibration error what chance does in a bin, so that its interval leans upwards and may lie
-    above the value.
+    Where all images are right, or none, the accuracy's is `binomial_interval`'s. Resampling adds to the calibration
+    error what chance does in a bin, so that its interval leans upwards and may lie above the value.
     """
     result = Result(labels, probabilities)
     values = scores(labels, probabilities)
     parts = [_values(Drawn(result, counts)) for counts in _resamples(len(labels), resamples, seed)]
-    return {
+    found = {
         name: Interval(value, *_limits(np.concatenate([part[name] for part in parts])))
         for name, value in values.items()
     }
+    if values["accuracy"] in (0, 1):
+        found["accuracy"] = Interval(values["accuracy"], *binomial_interval(values["accuracy"], len(labels)))
+    return found
 
 
 def paired_bootstrap(
@@ -114,8 +117,18 @@ def accuracy_interval(
 
 
 def binomial_interval(share: float, images: int, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """That of an accuracy on so many images."""
+    """That of an accuracy on so many images; where all are right, or none, Wilson's."""
+    if share in (0, 1):  # of which every resample says the same, however few the images
+        low, high = wilson(np.array(share, "float64"), np.array(images))
+        return float(low), float(high)
     return _limits(np.random.default_rng(seed).binomial(images, share, resamples) / images)
+
+
+def wilson(share: np.ndarray, count: np.ndarray, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's 95 % score interval of binomial shares (1927)."""
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
 
 
 def _resamples(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

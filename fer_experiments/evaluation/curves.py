@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from fer_experiments.evaluation.bootstrap import wilson
 from fer_experiments.evaluation.metrics import BINS, Drawn, Result, calibration_bins, scores
 from fer_experiments.evaluation.style import BLACK, BLUE, COLOURS, GRAY, VERMILION, counted, finish, scored_images
 
@@ -67,7 +68,7 @@ def calibration_curve(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     there = count > 0
     figure = Figure(figsize=(5.6, 6.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    low, high = _wilson(accuracy[there], count[there])
+    low, high = wilson(accuracy[there], count[there])
     spread = np.stack([accuracy[there] - low, high - accuracy[there]]).clip(0)
     top.plot([0, 1], [0, 1], ":", color=GRAY, label="as it should be")
     top.errorbar(
@@ -89,13 +90,6 @@ def calibration_curve(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     title = f"Calibration: {counted(len(labels), 'image')}, expected error {error:.4f} ({BINS} bins)"
     figure.suptitle(title, fontsize=11)
     return figure
-
-
-def _wilson(share: np.ndarray, count: np.ndarray, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's score interval of binomial shares (1927)."""
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return middle - half, middle + half
 
 
 def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:

@@ -46,6 +46,17 @@ def test_the_true_accuracy_lies_in_95_of_100_intervals():
     assert 88 <= hits <= 99
 
 
+@pytest.mark.parametrize(("right", "low", "high"), [(1, 0.8389, 1.0), (0, 0.0, 0.1611)])
+def test_where_all_images_are_right_or_none_an_accuracy_is_not_certain(right: int, low: float, high: float):
+    """Of 20 images, by Wilson's interval: 20 / (20 + 1.96 ** 2)."""
+    labels = np.arange(20) % 2
+    said = np.eye(2)[labels if right else 1 - labels]
+    for interval in (bootstrap.accuracy_interval(labels, said), bootstrap.binomial_interval(float(right), 20)):
+        assert interval == pytest.approx((low, high), abs=1e-4)
+    found = bootstrap.evaluate(labels, said, resamples=50)["accuracy"]
+    assert (found.value, found.low, found.high) == pytest.approx((right, low, high), abs=1e-4)
+
+
 def test_a_metric_without_a_meaning_has_no_interval():
     got = bootstrap.evaluate(np.ones(10, int), np.full((10, 2), 0.5), resamples=50)
     assert np.isnan([got["roc_auc"].value, got["roc_auc"].low, got["roc_auc"].high]).all()

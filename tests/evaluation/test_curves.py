@@ -3,7 +3,7 @@ import pytest
 from test_figures import SEVEN, results, texts
 
 from fer_experiments.evaluation import curves, figures, metrics
-from fer_experiments.evaluation.curves import _wilson
+from fer_experiments.evaluation.bootstrap import wilson
 
 
 def test_precision_recall_curve_of_two_classes_is_that_of_the_positive_one():
@@ -37,7 +37,7 @@ def test_calibration_shows_the_error_and_every_image(classes):
 
 def test_the_intervals_of_shares_are_wilsons():
     # Newcombe (1998), table I: 81 of 263 and 0 of 20.
-    low, high = _wilson(np.array([81 / 263, 0.0]), np.array([263, 20]))
+    low, high = wilson(np.array([81 / 263, 0.0]), np.array([263, 20]))
     np.testing.assert_allclose(low, [0.2553, 0], atol=5e-5)
     np.testing.assert_allclose(high, [0.3662, 0.1611], atol=5e-5)
 
