@@ -127,7 +127,7 @@ def check_data(data: DataConfig) -> None:
             f"data.{given[0]}={getattr(data, given[0])}: data=demo draws its faces; leave out data.{given[0]}"
         )
     if data.task == "demo" and data.source != "demo":
-        raise UserError("data.task=demo: its models tell drawn faces, of data=demo; name the task otherwise")
+        raise UserError("data.task=demo: is of drawn faces; say data=demo, or name the task otherwise")
     if data.fold != ALL_FOLDS and (type(data.fold) is not int or data.fold >= data.folds):
         raise UserError(f"data.fold={data.fold}: must be in 0..{data.folds - 1} (data.folds={data.folds}), or all")
     if data.fold not in (0, ALL_FOLDS) and data.split != "kfold":

@@ -120,7 +120,7 @@ def binomial_interval(share: float, images: int, *, resamples: int = 1000, seed:
     """That of an accuracy on so many images; where all are right, or none, Wilson's."""
     if share in (0, 1):  # of which every resample says the same, however few the images
         low, high = wilson(np.array(share, "float64"), np.array(images))
-        return float(low), float(high)
+        return max(0.0, min(float(low), share)), min(1.0, max(float(high), share))  # but for rounding
     return _limits(np.random.default_rng(seed).binomial(images, share, resamples) / images)
 
 
@@ -128,7 +128,7 @@ def wilson(share: np.ndarray, count: np.ndarray, z: float = 1.96) -> tuple[np.nd
     """Wilson's 95 % score interval of binomial shares (1927)."""
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+    return middle - half, middle + half
 
 
 def _resamples(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

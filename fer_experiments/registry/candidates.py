@@ -87,7 +87,7 @@ def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str
     if state.prefer != "best" and (chosen := taken(state)):
         best = [chosen]  # a mean of refits would choose otherwise
     if not best:
-        raise UserError(f"sweep {state.id}: no trial has finished yet; its command given again goes on with it")
+        raise UserError(f"sweep {state.id}: no trial has finished; its command, without sweep.fresh, goes on")
     candidates = [_candidate(config, store, t.run_id, f"trial {t.number}", t.values) for t in best if t.run_id]
     return Choice(f"sweep {state.id}", candidates, objective, direction, state.id)
 

@@ -88,7 +88,8 @@ def _trust(config: Config, number: str | None) -> str:
     name, listed = models.model_name(config.data), command("models", config=config)
     version = models.find_version(store, name, number) if number else None
     if number is None:
-        raise UserError(f"models trust: say version=<number or alias> and data.task=<its task>; `{listed}` lists them")
+        which = "version=<number or alias> and data.task=<its task> (of demo faces data=demo)"
+        raise UserError(f"models trust: say {which}; `{listed}` lists them")
     if version is None:
         raise UserError(f"version={number}: {name} has no such version; `{listed}` lists them")
     with tempfile.TemporaryDirectory() as folder:

@@ -76,7 +76,9 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
 
 
 def _parent_run(store: Store, state: State) -> FoundRun:
-    run = find_run(store, state.run_id) if state.run_id else None
+    if state.run_id is None:
+        raise UserError(f"sweep {state.id}: nothing of it has run; its command, without sweep.fresh, goes on")
+    run = find_run(store, state.run_id)
     if run is None:
         where = "say tracking=... and tracking.uri=... as for the sweep itself"
         raise UserError(f"sweep {state.id}: its run {state.run_id} is not in {store}; {where}")

@@ -13,18 +13,18 @@ from fer_experiments.search.spread import unmoved
 from fer_experiments.search.state import State
 
 NOTHING_MORE = "which has nothing more to try"  # how a sweep ends whose oracle is exhausted
-COLLISIONS = 20  # suggestions one after the other that had been tried: KerasTuner's own oracles give up then
+COLLISIONS = 100  # suggestions one after the other that had been tried
 
 
 def over(state: State, sweep: SweepConfig) -> str | None:
     """The part of the budget that is spent, in words, or None: max_trials, max_hours, patience or target.
 
     Trials that were not run, as another had the very same values, cost nothing and say nothing; an oracle that suggests
-    nothing else any more has nothing more to try.
+    nothing else any more ends the sweep.
     """
-    last = state.trials[-COLLISIONS:]
+    last = state.trials[len(state.queue) :][-COLLISIONS:]
     if not ORACLES[sweep.oracle].ends and len([t for t in last if t.status == "repeated"]) == COLLISIONS:
-        return f"the {sweep.oracle} oracle, whose last {COLLISIONS} suggestions had been tried, {NOTHING_MORE}"
+        return f"the {sweep.oracle} oracle, whose last {COLLISIONS} suggestions had been tried"
     if sweep.max_trials is not None and state.ran >= sweep.max_trials:
         return f"sweep.max_trials={sweep.max_trials}"
     if sweep.max_hours is not None and state.seconds >= sweep.max_hours * 3600:
@@ -42,10 +42,21 @@ def over(state: State, sweep: SweepConfig) -> str | None:
     return None
 
 
-def more(state: State, sweep: SweepConfig) -> dict[str, Any]:
-    """What a sweep whose budget is spent needs to go on, by config path: twice as much, and no target."""
+def counted(state: State) -> str:
+    """How many trials have ended, in words."""
+    ended, repeated = len(state.ended), sum(trial.status == "repeated" for trial in state.ended)
+    return f"{ended} trial{'s'[: ended != 1]}" + (f", {repeated} of them not run" if repeated else "")
+
+
+def more(state: State, sweep: SweepConfig) -> dict[str, Any] | None:
+    """What a sweep needs to go on, by config path: of what is spent twice as much, and no target; None: it cannot."""
+    if (state.reason or "").endswith(NOTHING_MORE):
+        return None
     needed: dict[str, Any] = {}
-    while (spent := (over(state, sweep) or "").partition("=")[0]).startswith("sweep."):
+    while reason := over(state, sweep):
+        spent = reason.partition("=")[0]
+        if not spent.startswith("sweep."):
+            return None
         key = spent.removeprefix("sweep.")
         limit, used = getattr(sweep, key), {"max_trials": state.ran, "max_hours": math.ceil(state.seconds / 36) / 100}
         needed[spent] = None if key == "target" else 2 * max(limit, used.get(key, 0))

@@ -17,36 +17,46 @@ from fer_experiments.terminal import Echo
 @dataclass
 class Heads:
     """Of a sweep's trials, by the ids of their runs. known: those that the store has. gone: those that are deleted.
-    promoted: those that stay."""
+    promoted: those that stay. read: the promotions that said so. certain: whether all of these have said it."""
 
     known: set[str] = field(default_factory=set)
-
     gone: set[str] = field(default_factory=set)
     promoted: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+    certain: bool = True
+
+    def hear(self, store: tracking.Store, sweep_id: str) -> None:
+        """Takes in what was promoted; one that is under way, or whose record cannot be read, may have taken any."""
+        self.certain = True
+        for run in tracking.find_runs(store, {"fer.kind": "promotion"}, deleted=True):
+            if run.run_id in self.read or run.tags.get("fer.sweep_id", "") not in ("", sweep_id):
+                continue  # "": of a run alone, which may be a trial's
+            if run.status == "RUNNING" and tracking.is_alive(run.tags.get("fer.process", "")) is not False:
+                self.certain = False
+                continue
+            refits = tracking.artifact_json(store, run.run_id, "refits.json")
+            if refits is None and run.status == "FINISHED":
+                self.certain = False
+                continue
+            self.promoted |= {row["run_id"] for row in refits or []}
+            self.read.add(run.run_id)
 
 
 def look(store: tracking.Store, sweep_id: str) -> Heads:
     """What is known of the heads of a sweep's trials, from its store."""
     trials = tracking.find_runs(store, {"fer.sweep_id": sweep_id, "fer.kind": "trial"}, deleted=True)
-    gone = {run.run_id for run in trials if tracking.HEAD in run.tags}
-    return Heads({run.run_id for run in trials}, gone, promoted(store, sweep_id))
-
-
-def promoted(store: tracking.Store, sweep_id: str) -> set[str]:
-    """The runs that were promoted of a sweep's trials, and others."""
-    found: set[str] = set()
-    for run in tracking.find_runs(store, {"fer.kind": "promotion"}, deleted=True):
-        if run.tags.get("fer.sweep_id", "") not in ("", sweep_id):  # "": of a run alone, which may be a trial's
-            continue
-        refits = tracking.artifact_json(store, run.run_id, "refits.json")
-        found |= {row["run_id"] for row in refits or []}
-    return found
+    heads = Heads({run.run_id for run in trials}, {run.run_id for run in trials if tracking.HEAD in run.tags})
+    heads.hear(store, sweep_id)
+    return heads
 
 
 def to_drop(heads: Heads, state: State, keep: str) -> list[str]:
-    """The runs whose heads `keep` does not keep, and are there still: of trials that ended, and were not promoted."""
+    """The runs whose heads `keep` does not keep, and are there still: of trials that ended, and were not promoted.
+
+    None where that is not certain.
+    """
     most = kept_of(keep)
-    if most is None:
+    if most is None or not heads.certain:
         return []
     wanted = state.ranked()[:most] + (tied(state) if most and state.prefer != "best" else [])
     kept = {trial.run_id for trial in wanted} | heads.gone | heads.promoted
@@ -61,11 +71,10 @@ def drop(heads: Heads | None, store: tracking.Store, state: State, sweep: SweepC
     """
     if sweep.keep == "all" or ORACLES[sweep.oracle].grants:
         return heads
-    heads = heads or look(store, state.id)
-    if to_drop(heads, state, sweep.keep):
-        if tracking.find_runs(store, {"fer.kind": "promotion"}, "RUNNING"):
-            return heads  # it may take any; the next trial that ends asks again
-        heads.promoted = promoted(store, state.id)
+    if heads is None:
+        heads = look(store, state.id)
+    elif not heads.certain or to_drop(heads, state, sweep.keep):
+        heads.hear(store, state.id)  # of promotions since then
     for run_id in to_drop(heads, state, sweep.keep):
         heads.gone.add(run_id)
         try:

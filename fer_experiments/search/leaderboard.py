@@ -150,14 +150,14 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
     }
     if not config.training.smoke:  # which is for trying a command, and cannot be promoted
         commands["put it to use"] = command("promote", f"sweep={state.id}", config=config)
-        if not (state.reason or "").endswith(budget.NOTHING_MORE):
+        if budget.more(state, sweep) is not None:
             commands["go on searching"] = going_on(state, config)
     return "\n".join(
         [
             "",
             _markdown(frame.head(rows)) + more,
             "",
-            f"sweep {state.id}: {len(frame)} trial{'s'[: len(frame) != 1]}, best {best.number}: "
+            f"sweep {state.id}: {budget.counted(state)}, best {best.number}: "
             f"{sweep.objective} {best.score:.4f}{spread_of(best)}",
             *(f"  {line}" for line in choice(state)),
             f"  its accuracy's 95 % interval: {low:.4f} to {high:.4f}; the best of many is flattered by being chosen,",
@@ -195,7 +195,7 @@ def log_progress(parent: Run, state: State, last: Trial, sweep: SweepConfig, tol
     if best is not None and best.score is not None:
         values |= {"sweep/best": best.score, **best.metrics}
     parent.log_metrics(values, step=len(state.told) - 1)
-    if best is not None and best is not told:
+    if best is not None and (best is not told or best is last):
         had = {path: written(best.values[path]) if path in best.values else ABSENT for path in sweep.space}
         parent.set_tags({"fer.best_trial": best.number, **{f"fer.best.{path}": text for path, text in had.items()}})
         lines = [f"| {path} | {text} |" for path, text in had.items()]
@@ -227,7 +227,7 @@ def _short(value: Any) -> str:
 def going_on(state: State, config: Config) -> str:
     """The command that goes on with a sweep, by as much of each part of its budget that is spent."""
     assert config.sweep is not None
-    more = [f"{path}={written(value)}" for path, value in budget.more(state, config.sweep).items()]
+    more = [f"{path}={written(value)}" for path, value in (budget.more(state, config.sweep) or {}).items()]
     if sys.argv[1:2] != ["sweep"]:
         return command("sweep", f"sweep={state.name}", *more, config=config)
     left_out = {"compute.address", "sweep.fresh", *(each.partition("=")[0] for each in more)}

@@ -143,8 +143,8 @@ def unchanged_sections(state: State, config: Config) -> dict[str, dict[str, dict
     now = sections(config)
     for group, known in state.sections.items():
         for name, then in known.items():
-            then = {**{key: value for key, value in now[group][name].items() if f"{group}.{key}" in YOUNGER}, **then}
-            if keys := [key for key, value in now[group][name].items() if then.get(key, ABSENT) != value]:
+            before = {path.removeprefix(f"{group}."): value for path, value in YOUNGER.items()} | then
+            if keys := [key for key, value in now[group][name].items() if before.get(key, ABSENT) != value]:
                 raise UserError(
                     f"sweep {state.id}: {group}={name}: its YAML has another {', '.join(keys)} than for its trials; "
                     "bring back what it was, or say sweep.fresh=true"

@@ -15,6 +15,7 @@ from typing import Any
 from fer_experiments.config import Config, PathsConfig, close, mlruns_dir
 from fer_experiments.config.commands import command
 from fer_experiments.errors import UserError
+from fer_experiments.search.budget import counted
 from fer_experiments.search.identity import identity_of
 from fer_experiments.search.state import State, digest_of, is_of, load_state, status_of
 from fer_experiments.search.transfer import differing, would_help
@@ -34,7 +35,7 @@ def find_state(
     """
     if begun := [] if fresh else _same(sweeps, name, identity):
         state, folder = begun[-1]
-        said = "" if state.status == "finished" else f"sweep {state.id}: going on after {len(state.ended)} trials"
+        said = "" if state.status == "finished" else f"sweep {state.id}: going on after {counted(state)}"
         return state, folder, said
     own = f"{name}-{digest_of(identity)}"
     ids = itertools.chain([own], (f"{own}-{number}" for number in itertools.count(2)))
@@ -44,7 +45,8 @@ def find_state(
     new = State(id=next(free), name=name, identity=identity)
     said = f"sweep {new.id}: a new one"
     folders = [path.parent for path in sweeps.glob(f"{glob.escape(name)}-*/state.json")]
-    if others := [] if sweeps / own in folders else _latest(_readable(folders, _passed_over)):
+    same = any(is_of(folder.name, name, digest_of(identity)) for folder in folders)
+    if others := [] if same else _latest(_readable(folders, _passed_over)):
         last, _ = others[-1]
         said += f", {last.id} differs in {', '.join(differing(identity, last.identity))}"
         if would_help(identity, last):

@@ -37,7 +37,8 @@ def stop(config: Config, sweep_id: str | None, *, now: bool = False) -> str:
             raise UserError(which + (close(sweep_id or "", running) or others))
         how = "now" if now else "finish"
         tracking.request_stop(store, running[sweep_id], how)
-    return f"sweep {sweep_id}: asked to stop; {MEANT[how]}, and the command that began it goes on later"
+    later = "the command that began it, without sweep.fresh, goes on later"
+    return f"sweep {sweep_id}: asked to stop; {MEANT[how]}, and {later}"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from fer_experiments.executors.executor import Executor, open_executor
 from fer_experiments.executors.inline import Inline
 from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
-from fer_experiments.search import budget, leaderboard, mending
+from fer_experiments.search import budget, keep, leaderboard, mending
 from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
 from fer_experiments.search.identity import exact_for_all, identity_of, of_all_trials, tags_of_all, trial_config
 from fer_experiments.search.on_end import on_end
@@ -68,7 +68,7 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
             shown = state.status == "finished" and state.prefer == settings.prefer  # another is taken otherwise
             over = shown and (budget.over(state, settings) or _exhausted(sweep))
             if over and not (_to_retry(sweep) or mending.lost(sweep, mending.of_sweep(sweep))):
-                echo(f"sweep {state.id} is finished: {len(state.ended)} trials ({over}; sweep.fresh=true starts anew)")
+                echo(f"sweep {state.id} is finished: {budget.counted(state)} ({over}; sweep.fresh=true starts anew)")
             else:
                 try:
                     _go(sweep, executor, tags)
@@ -114,6 +114,7 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
             executor.close()  # what still runs is killed, so that its runs can be closed
             _close_killed(sweep)
             sweep.save()
+        keep.drop(sweep.heads, sweep.store, state, sweep.sweep, sweep.echo)  # what a promotion may have held
         leaderboard.write(state, config, sweep.folder)
         leaderboard.log(parent, sweep.folder)
         parent.set_tags({"fer.ended_by": state.reason})
@@ -138,8 +139,9 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
                 number, reason = _ask(sweep, oracle, bool(waiting or running))
                 if number is None:
                     break
-                if not (repeated(sweep, oracle, number, parent) or _is_ahead(sweep, oracle, number, parent)):
-                    waiting.append(number)
+                if repeated(sweep, oracle, number, parent) or _is_ahead(sweep, oracle, number, parent):
+                    break  # there may be thousands one after the other: the clock, a signal and the state between them
+                waiting.append(number)
         if len(state.order) != saved:
             sweep.save()  # a trial is on record before it runs, so that a kill loses no suggestion
             saved = len(state.order)
@@ -151,6 +153,9 @@ def _run_trials(sweep: Sweep, oracle: Any, executor: Executor, parent: tracking.
         if not running:
             if waiting or reason is None:
                 continue  # twins of trials that ended
+            if not sweep.request and reason.startswith("sweep.") and not budget.over(state, sweep.sweep):
+                reason = None  # it counted trials that others have answered since
+                continue
             return sweep.request if sweep.request and state.in_flight else reason
         ended, _ = concurrent.futures.wait(running, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in sorted(ended, key=running.__getitem__):

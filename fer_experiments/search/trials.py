@@ -181,8 +181,9 @@ def _is_among(entry: Mapping[str, Any], value: Any) -> bool:
 def is_within(entry: Mapping[str, Any], value: float, more: float = 0) -> bool:
     """Whether a number lies in a range of a space, but for rounding; more: by which it may be above."""
     low, high = entry["min"], entry["max"]
-    least = abs(low) if low > 0 else max(abs(low), abs(high))  # of what a range's lower end is rounded
-    return low - SLACK * least <= value <= high + SLACK * abs(high) + more
+    size = max(abs(low), abs(high))  # of which an end that is 0, or on its other side, is rounded
+    below, above = abs(low) if low > 0 else size, abs(high) if high < 0 else size
+    return low - SLACK * below <= value <= high + SLACK * above + more
 
 
 def read_trial(record: Any) -> Trial:

@@ -85,7 +85,8 @@ def _missing(config: Config, store: Store, name: str, which: str) -> str:
             f"{name} has no version {which}; it has {models.told(known)}: choose with version=, or `{promote}` another"
         )
     names = [n.removeprefix(models.PREFIX) for n in models.model_names(store) if models.versions(store, n)]
-    others = f"; there are models of data.task={', '.join(names)}" if names else ""
+    tasks = ", ".join("data=demo" if name == "demo" else f"data.task={name}" for name in names)
+    others = f"; there are models of {tasks}" if names else ""
     return f"no model {name} in {store}: `{promote}` registers one{others}"
 
 

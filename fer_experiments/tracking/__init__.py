@@ -19,7 +19,7 @@ from fer_experiments.tracking.lifecycle import start_run, user
 from fer_experiments.tracking.lost import StoreLost, said_in_a_line, what_is_lost
 from fer_experiments.tracking.moved import is_moved
 from fer_experiments.tracking.outages import is_lost, stop_retrying
-from fer_experiments.tracking.processes import this_process
+from fer_experiments.tracking.processes import is_alive, this_process
 from fer_experiments.tracking.queries import (
     IMAGES,
     OPENED,
@@ -69,6 +69,7 @@ __all__ = [
     "ended_trial",
     "find_run",
     "find_runs",
+    "is_alive",
     "is_lost",
     "is_moved",
     "load_head",

@@ -7,9 +7,8 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fer_experiments.terminal import say
 from fer_experiments.tracking.moved import is_moved, present
@@ -138,9 +137,12 @@ def artifact_table(store: Store, run_id: str, path: str) -> pd.DataFrame | None:
     """The same of one in CSV, whose column `id` is text."""
     import pandas as pd
 
-    read = partial(pd.read_csv, dtype={"id": str})
-    table: pd.DataFrame | None = _read(store, run_id, path, lambda text: read(io.StringIO(text)))
-    return table
+    def table(text: str) -> pd.DataFrame:
+        if not text.endswith("\n"):
+            raise ValueError("its last line has no end")
+        return pd.read_csv(io.StringIO(text), dtype={"id": str})
+
+    return cast("pd.DataFrame | None", _read(store, run_id, path, table))
 
 
 def _read(store: Store, run_id: str, path: str, reader: Callable[[str], Any]) -> Any:

@@ -60,17 +60,20 @@ def ended_trial(store: Store, sweep_id: str, number: int) -> dict[str, Any] | No
     """The record of a trial whose run came to its end, or None: its sweep may have died before it heard of it.
 
     Raises:
-        ValueError: the run has no such record, or one that is cut.
+        ValueError: its runs have no such record, or one that is cut.
     """
-    tags = {"fer.sweep_id": sweep_id, "fer.kind": "trial", "fer.trial_number": str(number)}
-    # A trial that failed may have been run again.
-    for run in sorted(find_runs(store, tags), key=lambda run: run.status != "FINISHED"):
+    runs = find_runs(store, {"fer.sweep_id": sweep_id, "fer.kind": "trial", "fer.trial_number": str(number)})
+    unreadable: ValueError | None = None
+    for run in runs:
         if run.status == "FINISHED":
-            text = artifact_text(store, run.run_id, RECORD)
-            if text is None:
-                raise ValueError(f"{RECORD} is gone, or no text")
-            record: dict[str, Any] = json.loads(text)
-            return record
+            try:
+                record: dict[str, Any] = json.loads(artifact_text(store, run.run_id, RECORD) or "")
+                return record
+            except ValueError as error:
+                unreadable = error  # one that was run again, for that, has another
+    if unreadable:
+        raise unreadable
+    for run in runs:
         if run.status == "FAILED":
             error = run.tags.get("fer.error", "")
             return {"status": "failed", "score": None, "run_id": run.run_id, "error": error, "seconds": 0.0}

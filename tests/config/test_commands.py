@@ -168,7 +168,7 @@ def printed(text: str) -> dict[str, list[str]]:
 
 def test_a_sweep_ends_with_commands_that_find_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    config, state = swept(tmp_path / "a b")
+    config, state = swept(tmp_path / "a b", "sweep.max_trials=1")
     next_ = printed(leaderboard.text(state, config, tmp_path / "a b" / "ml runs" / "sweeps" / state.id))
     assert set(next_) == {"ui", "train", "promote", "sweep"}
     assert compose(next_["ui"]).paths == config.paths
@@ -190,9 +190,9 @@ def test_the_best_config_is_the_experiment_alone(tmp_path: Path):
 
 
 def test_going_on_repeats_what_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    config, state = swept(tmp_path / "a b", "data.demo_size=700")
+    config, state = swept(tmp_path / "a b", "data.demo_size=700", "sweep.max_trials=1")
     typed = ["sweep=quick", override("paths.mlruns", config.paths.mlruns), 'paths.cache="a {cache}"']
-    typed += ["data.demo_size=700", "sweep.max_trials=3", "sweep.fresh=true", "compute.address=host:1"]
+    typed += ["data.demo_size=700", "sweep.max_trials=1", "sweep.fresh=true", "compute.address=host:1"]
     monkeypatch.setattr(sys, "argv", ["fer", "sweep", *typed])
     more = compose(printed(leaderboard.text(state, config, tmp_path / "a b"))["sweep"])
     assert more.sweep is not None and (more.sweep.max_trials, more.sweep.fresh) == (2, False)

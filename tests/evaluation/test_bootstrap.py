@@ -53,6 +53,9 @@ def test_where_all_images_are_right_or_none_an_accuracy_is_not_certain(right: in
     said = np.eye(2)[labels if right else 1 - labels]
     for interval in (bootstrap.accuracy_interval(labels, said), bootstrap.binomial_interval(float(right), 20)):
         assert interval == pytest.approx((low, high), abs=1e-4)
+    for images in range(1, 200):
+        lower, upper = bootstrap.binomial_interval(float(right), images)
+        assert 0 <= lower <= right <= upper <= 1 and upper - lower > 0.01
     found = bootstrap.evaluate(labels, said, resamples=50)["accuracy"]
     assert (found.value, found.low, found.high) == pytest.approx((right, low, high), abs=1e-4)
 

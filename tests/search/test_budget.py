@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fer_experiments.config import SweepConfig
-from fer_experiments.search.budget import COLLISIONS, NOTHING_MORE, more, over
+from fer_experiments.search.budget import COLLISIONS, counted, more, over
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
 
@@ -95,11 +95,23 @@ def test_trials_that_were_not_run_cost_nothing_and_try_no_patience():
     assert over(told(not_run(state([0.8, 0.8, 0.8]), 1, 2)), sweep(max_trials=9, patience=2)) is None
 
 
+def test_what_was_not_run_is_told():
+    assert [counted(told(state(scores))) for scores in ([], [0.1], [0.1, 0.2])] == ["0 trials", "1 trial", "2 trials"]
+    assert counted(told(not_run(state([0.1, 0.1, 0.3]), 1))) == "3 trials, 1 of them not run"
+
+
+def test_what_was_enqueued_is_no_suggestion():
+    found = not_run(state([0.8] * (COLLISIONS + 1)), *range(1, COLLISIONS + 1))
+    found.queue = [{}] * 9
+    assert over(found, sweep(oracle="random", max_trials=99)) is None
+
+
 def test_an_oracle_that_suggests_what_was_tried_and_nothing_else_has_nothing_more():
     count = COLLISIONS + 1
     found = not_run(state([0.8] * count), *range(1, count))
     reason = over(found, sweep(oracle="tpe", max_trials=99))
-    assert reason is not None and reason.startswith("the tpe oracle, whose last") and reason.endswith(NOTHING_MORE)
+    assert reason == f"the tpe oracle, whose last {COLLISIONS} suggestions had been tried"
+    assert more(found, sweep(oracle="tpe", max_trials=99)) is None
     assert over(found, sweep(oracle="grid", max_trials=99)) is None, "it tries every value, and ends by itself"
     found.trials[3].status = "finished"
     assert over(found, sweep(oracle="tpe", max_trials=99)) is None
@@ -120,7 +132,7 @@ def test_an_oracle_that_suggests_what_was_tried_and_nothing_else_has_nothing_mor
 )
 def test_what_a_sweep_needs_to_go_on_is_enough(found: State, budget: SweepConfig, needed: dict[str, Any] | None):
     given = more(found, budget)
-    assert needed is None or given == needed
+    assert given is not None and (needed is None or given == needed)
     assert over(found, replace(budget, **{key.removeprefix("sweep."): value for key, value in given.items()})) is None
 
 

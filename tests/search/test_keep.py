@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_runs import start
+from small_runs import dead_process, start
 from small_sweeps import quick, run, runs_of
 from stores import config_in
 
@@ -17,6 +17,7 @@ from fer_experiments.errors import UserError
 from fer_experiments.search import keep
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Trial
+from fer_experiments.tracking.store import client_of
 
 
 def heads(config: Config) -> set[str]:
@@ -70,9 +71,9 @@ def test_what_was_promoted_stays_whatever_is_kept(tmp_path: Path):
     assert keep.look(store, state.id).promoted == {"a", "b"}
 
 
-def test_what_is_promoted_while_the_sweep_runs_stays(tmp_path: Path):
-    sweep = compose(["sweep=quick", "sweep.keep=none"]).sweep
-    assert sweep is not None
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[tracking.Store, State]:
+    """A sweep of two trials with heads."""
     store = tracking.connect(config_in(tmp_path / "mlruns"))
     state = State("s-01234567", "s", {"sweep.direction": "max"})
     for number in range(2):
@@ -81,12 +82,45 @@ def test_what_is_promoted_while_the_sweep_runs_stays(tmp_path: Path):
         state.trials.append(ended(number, 0.9))
         state.trials[-1].run_id = run.id
         state.order += [number, number]
+    return store, state
+
+
+def dropped(heads: keep.Heads | None, two: tuple[tracking.Store, State]) -> keep.Heads:
+    sweep = compose(["sweep=quick", "sweep.keep=none"]).sweep
+    assert sweep is not None
+    found = keep.drop(heads, *two, sweep, print)
+    assert found is not None
+    return found
+
+
+def test_what_is_promoted_while_the_sweep_runs_stays(two: tuple[tracking.Store, State]):
+    store, state = two
     known = keep.look(store, state.id)
+    with start(store, kind="promotion", tags={"fer.sweep_id": "of-01234567"}):  # of another sweep
+        with start(store, kind="promotion", tags={"fer.sweep_id": state.id}) as promotion:
+            assert dropped(known, two) is known and not known.gone, "it may take any"
+            assert not keep.look(store, state.id).certain, "nor may `fer clean`"
+            promotion.log_json([{"run_id": state.trials[0].run_id}], "refits.json")
+        assert dropped(known, two).gone == {state.trials[1].run_id}
+    assert dropped(None, two).gone == {state.trials[1].run_id}
+
+
+def test_a_promotion_that_died_holds_no_head(two: tuple[tracking.Store, State]):
+    store, state = two
     with start(store, kind="promotion", tags={"fer.sweep_id": state.id}) as promotion:
-        assert keep.drop(known, store, state, sweep, print) is known and not known.gone, "it may take any"
-        promotion.log_json([{"run_id": state.trials[0].run_id}], "refits.json")
-    keep.drop(known, store, state, sweep, print)
-    assert known.gone == {state.trials[1].run_id}
+        client_of(store).set_tag(promotion.id, "fer.process", dead_process())
+        assert dropped(None, two).gone == {trial.run_id for trial in state.trials}
+
+
+def test_where_what_was_promoted_cannot_be_read_nothing_is_deleted(
+    two: tuple[tracking.Store, State], capsys: pytest.CaptureFixture[str]
+):
+    store, state = two
+    with start(store, kind="promotion", tags={"fer.sweep_id": state.id}) as promotion:
+        promotion.log_text('[{"run_id": "', "refits.json")
+    assert not dropped(None, two).gone and "refits.json cannot be read" in capsys.readouterr().err
+    promotion.log_json([{"run_id": state.trials[0].run_id}], "refits.json")
+    assert dropped(None, two).gone == {state.trials[1].run_id}
 
 
 def test_an_oracle_that_goes_on_with_heads_keeps_all():

@@ -119,13 +119,17 @@ def test_what_a_trial_kept_that_is_gone_or_cut_is_a_line_and_it_is_run_again(
     copy: tuple[Path, State], content: str | None
 ):
     folder, before = copy
-    (folder / "m" / "old.json").replace(folder / "m" / "sweeps" / before.id / "state.json")
+    old = folder / "m" / "old.json"
+    shutil.copy(old, folder / "m" / "sweeps" / before.id / "state.json")
     (kept,) = (folder / "m" / "artifacts").rglob(f"{before.trials[1].run_id}/artifacts/trial.json")
     kept.unlink() if content is None else kept.write_text(content)
     state, said = run(folder, 3)
     assert said.count("trial 1: what its run kept cannot be read (") == 1 and "it is run again" in said
     assert [(t.values, t.status) for t in state.trials] == [(t.values, "finished") for t in before.trials]
     assert state.trials[1].run_id != before.trials[1].run_id and state.trials[2].run_id == before.trials[2].run_id
+    old.replace(folder / "m" / "sweeps" / before.id / "state.json")
+    again, said = run(folder, 3)
+    assert "cannot be read" not in said and [t.run_id for t in again.trials] == [t.run_id for t in state.trials]
 
 
 def test_a_fresh_sweep_takes_no_runs_of_one_whose_folder_was_removed(copy: tuple[Path, State]):

@@ -121,6 +121,15 @@ def test_a_fresh_one_takes_no_id_that_a_store_knows(tmp_path: Path):
     assert find_state(tmp_path, "quick", IDENTITY, fresh=False, known=known.__contains__)[0].id == own
 
 
+def test_a_fresh_one_differs_in_nothing_from_one_of_its_kind(tmp_path: Path):
+    """Whose first folder was moved away."""
+    second = state()
+    second.id += "-2"
+    second.save(tmp_path / second.id)
+    found, _, said = find_state(tmp_path, "quick", IDENTITY, fresh=True)
+    assert said == f"sweep {found.id}: a new one" and f"{found.id}-2" == second.id
+
+
 @pytest.mark.parametrize(("direction", "order"), [("max", [2, 4, 5, 0, 1, 6, 3]), ("min", [0, 2, 4, 5, 1, 6, 3])])
 def test_a_leaderboard_ends_with_what_cannot_be_the_best(direction: str, order: list[int]):
     trials = [trial(0, 0.5), trial(1, 0.9, "pruned"), trial(2, 0.7), trial(3, None, "failed"), trial(4, 0.7)]

@@ -172,6 +172,24 @@ def test_all_slots_are_filled_at_once(paths: list[str], monkeypatch: pytest.Monk
     assert Three.asked == [(0, 3), (1, 3), (2, 3), (3, 4)]
 
 
+def test_a_trial_that_another_answers_is_made_up_for(paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two at once: the second, which is asked while the first runs, turns out to be the same."""
+    from fer_experiments.search import sweep as room
+
+    class Two(Inline):
+        slots = 2
+
+    values = "head.l2: {type: choice, values: [0, 0.0, 1.0e-3, 1.0e-2]}"
+    own = [f"paths.mlruns={tmp_path}/mlruns", paths[1]]
+    config = with_space(tmp_path, own, values, "sweep.max_trials=2")
+    monkeypatch.setattr(room, "open_executor", lambda compute, echo: nullcontext(Two()))
+    state, said = run(config)
+    assert [t.status for t in state.trials] == ["finished", "repeated", "finished"]
+    assert state.reason == "sweep.max_trials=2" and "3 trials, 1 of them not run, best" in said[-1]
+    _, said = run(config)
+    assert any("is finished: 3 trials, 1 of them not run (sweep.max_trials=2" in line for line in said)
+
+
 def test_a_second_process_is_refused_while_one_runs_the_sweep(paths: list[str]):
     config = quick(paths, "sweep.seed=24", "sweep.max_trials=1")
     refused: list[str] = []

@@ -49,7 +49,7 @@ STEPS: list[dict[str, Any]] = [
         ({"type": "float", "min": 1e-9, "max": 1.0, "sampling": "log"}, 1 + 1e-12, 1.0),
         ({"type": "float", "min": 1e-9, "max": 1.0, "sampling": "reverse_log"}, 1 + 1e-12, 1.0),
         ({"type": "float", "min": 0.0, "max": 1.0}, -1e-12, 0.0),
-        ({"type": "float", "min": -1.0, "max": 0.0}, 1e-12, None),
+        ({"type": "float", "min": -1.0, "max": 0.0}, 1e-12, 0.0),
         (STEPS[0], 0.25, None),
         (STEPS[1], 100, None),
         (STEPS[3], 4, None),

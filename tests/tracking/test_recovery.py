@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from small_runs import dead_process
 from stores import config_in
 
 from fer_experiments import tracking
@@ -67,7 +68,7 @@ def test_only_the_runs_of_dead_processes_are_closed(store: Store):
 
 def test_a_run_on_another_machine_is_closed_only_when_its_driver_here_is_dead(store: Store):
     elsewhere = json.dumps({**json.loads(tracking.this_process()), "host": "elsewhere"})
-    dead = json.dumps({**json.loads(tracking.this_process()), "start": 1.0})
+    dead = dead_process()
     with start(store) as live, start(store) as lost:  # type: ignore[attr-defined]
         live.set_tags({"fer.process": elsewhere})
         lost.set_tags({"fer.process": elsewhere, "fer.driver": dead})

@@ -41,6 +41,7 @@ def test_an_artifact_that_is_gone_or_cut_is_none(store, capsys):
             ("cut.json", '{"a": [1, '),
             ("none.json", ""),
             ("cut.csv", ""),
+            ("short.csv", "id,a\n007,1\n008,2"),
             ("one.csv", "id,a\n007,1\n"),
         ):
             run.log_text(text, name)
@@ -50,8 +51,9 @@ def test_an_artifact_that_is_gone_or_cut_is_none(store, capsys):
     for name in ("cut.json", "none.json"):
         assert artifact_json(store, run.id, name) is None
         assert capsys.readouterr().err.startswith(f"run {run.id}: {name} cannot be read (")
-    assert artifact_table(store, run.id, "cut.csv") is None
-    assert capsys.readouterr().err.count("\n") == 1
+    for name in ("cut.csv", "short.csv"):
+        assert artifact_table(store, run.id, name) is None
+        assert capsys.readouterr().err.count("\n") == 1
     assert artifact_json(store, run.id, "whole.json") == {"a": 1}
     table = artifact_table(store, run.id, "one.csv")
     assert table is not None and table["id"].tolist() == ["007"]
@@ -90,6 +92,9 @@ def test_the_last_step_of_a_sweep_shows_what_is_so_now(store):
         told = log_progress(run, state, trials[0], sweep, told)
         found = recorded(store, run.id).data
         assert (found.metrics["sweep/best"], found.tags["fer.best_trial"]) == (0.9, "0")
+        trials[0].score = 0.8
+        log_progress(run, state, trials[0], sweep, told)
+        assert "0.8000" in recorded(store, run.id).data.tags["mlflow.note.content"]
         trials[0].score = 0.1  # run once more, where a store had lost it
         assert log_progress(run, state, trials[0], sweep, told) is trials[2]
     found = recorded(store, run.id).data
