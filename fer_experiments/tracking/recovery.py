@@ -75,8 +75,8 @@ def ended_trial(store: Store, sweep_id: str, number: int) -> dict[str, Any] | No
         raise unreadable
     for run in runs:
         if run.status == "FAILED":
-            error = run.tags.get("fer.error", "")
-            return {"status": "failed", "score": None, "run_id": run.run_id, "error": error, "seconds": 0.0}
+            said = run.tags.get("fer.error", "")
+            return {"status": "failed", "score": None, "run_id": run.run_id, "error": said, "seconds": 0.0}
     return None
 
 
