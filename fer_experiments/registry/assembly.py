@@ -99,6 +99,11 @@ def check_choices(promoting: PromoteConfig, dataset: Dataset, configs: Sequence[
         raise UserError(
             f"promote.abstain={promoting.abstain:g}: a class is called {models.UNCERTAIN} already; name it otherwise"
         )
+    if len(dataset.images) < CHECKED:
+        raise UserError(
+            f"data={configs[0].data.name}: {len(dataset.images)} images to train and validate on; it takes {CHECKED} "
+            "to check on that a model says what was fitted"
+        )
 
 
 def choose_ensemble(
@@ -182,12 +187,10 @@ def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: 
     Both are compared without the temperature, which would make differences smaller or larger.
 
     Raises:
-        UserError: it says something else, or there are too few images to tell.
+        UserError: it says something else.
     """
     dataset, heads = prepared.dataset, ensemble.heads
     rows = np.concatenate([dataset.val, dataset.train])
-    if len(rows) < CHECKED:
-        raise UserError(f"data={config.data.name}: {len(rows)} images; it takes {CHECKED} to check a model on")
     rows = np.sort(rows[: 2 * CHECKED])
     images: np.ndarray = dataset.images[rows]
     tuned, count = config.training.on_pixels, len(dataset.classes)

@@ -154,12 +154,13 @@ def _promote(
     echo(f"{name} version {version.number} is the champion{was}")
     words = model_words(taken.data)
     echo("next:")
-    for purpose, verb in (
-        ("tell expressions", ["predict", "photos/", *words]),
-        ("answer over HTTP", ["serve", *words]),
-        ("list the models", ["models"]),
-        ("go back", ["rollback", *words]),
-    ):
+    commands = {
+        "tell expressions": ["predict", "photos/", *words],
+        "answer over HTTP": ["serve", *words],
+        "list the models": ["models"],
+        **({"go back": ["rollback", *words]} if before else {}),
+    }
+    for purpose, verb in commands.items():
         echo(f"  {purpose:20}  {command(*verb, config=config)}")
     return version, []
 

@@ -49,6 +49,7 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
     ledger = openings(room.store, test.fingerprint, test.digest)
     assert ledger[0].run_id == version.run_id and len(room.opened) == 1
     assert "opening number 1 on record" in "\n".join(room.said)
+    assert "fer predict" in "\n".join(room.said) and "fer rollback" not in "\n".join(room.said), "it is the first"
     classifier = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent")))
     probabilities = classifier.probabilities(test.images)
     recorded = recorded_probabilities(room.store, version.run_id, test)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fer_experiments import cli
@@ -47,6 +48,16 @@ def test_what_no_refit_could_give_is_refused_before_any_is_made(asked: list[str]
         check_choices(config.promote, dataset, [compose([]), config])
 
 
+def test_too_few_images_to_check_a_model_on_are_named_before_anything_is_fitted():
+    config = compose(["promote=default", "data=demo"])
+    assert config.promote is not None
+    few: Any = SimpleNamespace(folds=(), classes=("happy", "sad"), images=np.zeros((255, 1, 1)))
+    with pytest.raises(UserError, match=r"^data=demo: 255 images to train and validate on; it takes 256 to check"):
+        check_choices(config.promote, few, [config])
+    few.images = np.zeros((256, 1, 1))
+    check_choices(config.promote, few, [config])
+
+
 def test_a_refusal_is_no_mistake_of_the_user():
     assert not issubclass(Refused, UserError)
 
@@ -68,5 +79,7 @@ def test_what_is_taken_from_a_record_is_not_said_otherwise(
 
 
 def test_models_of_drawn_faces_share_their_name_with_no_others():
-    with pytest.raises(UserError, match=r"^data\.task=demo: its models tell drawn faces, .* name the task otherwise$"):
+    with pytest.raises(
+        UserError, match=r"^data\.task=demo: is of drawn faces; say data=demo, or name the task otherwise$"
+    ):
         compose(["data=image_folder", "data.path=/x", "data.task=demo"])
