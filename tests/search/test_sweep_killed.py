@@ -79,7 +79,7 @@ def test_a_full_disk_stops_the_sweep_in_one_line_and_the_same_command_goes_on(
         assert 2 <= len(kept) < 9
         (small / "ballast").unlink()
         state, said = run(config)
-        assert "going on after 1 trials" in " ".join(said)  # the state that names the next could not be written
+        assert "going on after 1 trial" in " ".join(said)  # the state that names the next could not be written
         assert [t.status for t in state.trials] == ["finished"] * 9
         statuses = [r.status for r in runs_of(config)]
         assert statuses.count("FINISHED") == 10 and "RUNNING" not in statuses
@@ -109,7 +109,7 @@ def test_a_signal_kills_what_is_in_flight_and_the_same_command_goes_on(
     count = len(kept) + 2
     done = fer(*command, f"sweep.max_trials={count}")
     assert done.returncode == 0, done.stderr
-    assert f"going on after {len(kept)} trials" in done.stdout
+    assert f"going on after {len(kept)} trial" in done.stdout
     after = json.loads(state_file.read_text())["trials"]
     assert len(after) == count and all(after[t["number"]] == t for t in kept)
     statuses = [r.status for r in trials()]
