@@ -214,7 +214,7 @@ def test_the_model_is_found_by_alias_and_number_in_place(registered, real):
     [
         ("demo", "previous", r"fer-demo has no version previous; it has 1 \(champion\).*fer promote"),
         ("demo", "7", "fer-demo has no version 7"),
-        ("other", "champion", "no model fer-other .*fer promote.* data.task=demo"),
+        ("other", "champion", "no model fer-other .*fer promote.* data=demo$"),
     ],
 )
 def test_missing_model_is_said_with_the_remedy(registered, real, task, which, message):
