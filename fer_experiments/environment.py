@@ -30,7 +30,7 @@ GIT_SETTINGS = (
     "core.quotepath=off", "color.ui=false", "diff.noprefix=false", "diff.mnemonicPrefix=false",
     "status.showUntrackedFiles=normal",
 )  # fmt: skip
-DIFF = ("diff", "--no-ext-diff", "--no-textconv")
+DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
 MAX_DIFF = 1_000_000  # characters
 
 

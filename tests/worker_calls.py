@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,20 @@ class Odd(Exception):
         super().__init__(f"{left} is not {right}")
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """Takes no notes."""
+
+    text: str
+
+
+class Another(Exception):
+    """Is read as something else."""
+
+    def __reduce__(self) -> Any:
+        return str, ("no exception",)
+
+
 def die_sending(folder: Path) -> bytes:
     """Dies in the middle of its answer; a child that it has forked lives on."""
     if not os.fork():
@@ -84,6 +99,14 @@ def raise_key_error() -> None:
 
 def raise_odd() -> None:
     raise Odd(1, 2)
+
+
+def raise_frozen() -> None:
+    raise Frozen("as it is made")
+
+
+def raise_another() -> None:
+    raise Another("is no exception when it is read")
 
 
 def raise_system_exit() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from fer_experiments.backbones.hub_layers import check_same, laid_open
 from fer_experiments.config import BackboneConfig, close, project_root
 from fer_experiments.config.commands import is_checkout
+from fer_experiments.config.folders import expanded
 from fer_experiments.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def preset_folder(cfg: BackboneConfig) -> Path:
     if not is_installed():
         raise UserError(f"backbone.kind=keras_hub: KerasHub is not installed; {how_to_install()}")
     preset = cfg.preset or ""
-    given = Path(preset).expanduser()
+    given = expanded(preset, "backbone.preset")
     for folder in () if "://" in preset else (project_root() / given, Path.cwd() / given):
         if (folder / "config.json").is_file():
             return folder.resolve()

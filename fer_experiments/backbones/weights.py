@@ -20,6 +20,7 @@ from urllib.request import urlopen
 from fer_experiments.ambient import keras_home
 from fer_experiments.backbones.hub import preset_files, preset_folder
 from fer_experiments.config import BackboneConfig, project_root
+from fer_experiments.config.folders import expanded
 from fer_experiments.errors import UserError
 
 POCKET_WEIGHTS = Path(__file__).parents[1] / "assets" / "pocket.npz"
@@ -58,7 +59,7 @@ def weights_file(cfg: BackboneConfig) -> Path | None:
         return keras_home() / "models" / Path(public[0]).name
     if cfg.kind == "application" and cfg.weights == "imagenet":
         return None
-    given = Path(cfg.weights).expanduser()
+    given = expanded(cfg.weights, "backbone.weights")
     candidates = [project_root() / given, Path.cwd() / given]
     return next((path.resolve() for path in candidates if path.exists()), candidates[0])
 

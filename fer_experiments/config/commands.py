@@ -165,7 +165,7 @@ def _found(path: Path) -> str:
 
 
 def train_command(container: Mapping[str, Any]) -> str:
-    """`fer train` with the groups of conf/ and the overrides that compose to this config.
+    """`fer train` with the groups of conf/ and the overrides that compose to this config, recorded where that was.
 
     Args:
         container: a config as plain containers.
@@ -175,11 +175,12 @@ def train_command(container: Mapping[str, Any]) -> str:
     """
     from fer_experiments.config.compose import compose  # Hydra, which few commands need
 
-    wanted = flatten(experiment(to_dict(from_dict(container))))
+    recorded = from_dict(container)
+    wanted = flatten(experiment(to_dict(recorded)))
     named = {group: wanted.get(f"{group}.name") for group in GROUPS}
     groups = [f"{g}={name}" for g, name in named.items() if name in options(g)]
     if wanted.get("training.unfreeze") is not None:
         groups.append("training=finetune")
     base = flatten(to_dict(compose(groups)))
     changed = [override(path, value) for path, value in wanted.items() if base.get(path) != value]
-    return shlex.join(["fer", "train", *groups, *changed])
+    return shlex.join(["fer", "train", *groups, *changed, *place(recorded)])

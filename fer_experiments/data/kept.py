@@ -63,7 +63,7 @@ def _opened(folder: Path) -> Ordered | None:
         images, emotion, usage, ids, digests = (
             np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS
         )
-    except (OSError, ValueError, EOFError):
+    except Exception:  # what NumPy makes of a damaged header is any error of Python's parser
         return None
     faces = Faces(images, emotion, usage, ids, converted)
     return (faces, digests) if len({len(array) for array in (*_arrays(faces), digests)}) == 1 else None

@@ -6,6 +6,7 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from fer_experiments.config import ComputeConfig
@@ -30,7 +31,8 @@ def answer(call: Callable[..., Any], *args: Any) -> bytes:
         text = "".join(traceback.format_exception_only(error)).strip()
         pickled = b""
         if isinstance(error, Exception):  # SystemExit and the like must not end the driver
-            error.add_note(f"in worker process {os.getpid()}:\n{traceback.format_exc()}")
+            with suppress(Exception):  # one that is frozen takes none
+                error.add_note(f"in worker process {os.getpid()}:\n{traceback.format_exc()}")
             try:
                 pickled = pickle.dumps(error)
             except Exception:
@@ -43,11 +45,12 @@ def outcome(answered: bytes) -> Any:
     kind, pickled, text = pickle.loads(answered)
     if kind == "result":
         return pickle.loads(pickled)
+    error: Any = None
     try:
         error = pickle.loads(pickled)
     except Exception:  # one whose constructor takes other arguments than its `args` pickles and does not unpickle
-        error = RuntimeError(text)
-    raise error
+        error = None
+    raise error if isinstance(error, BaseException) else RuntimeError(text)
 
 
 def worker_environment(compute: ComputeConfig) -> dict[str, str]:

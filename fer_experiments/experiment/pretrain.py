@@ -11,6 +11,7 @@ from pathlib import Path
 from fer_experiments import tracking
 from fer_experiments.backbones import pocket
 from fer_experiments.config import ALL_FOLDS, Config, PretrainConfig, cache_dir, check, recorded
+from fer_experiments.config.folders import expanded
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import Live, describe_run, log_scores, open_sealed_test, record
@@ -91,7 +92,7 @@ def _write_weights(run: tracking.Run, settings: PretrainConfig, result: Pretrain
         pocket.save(weights, settings.widths, settings.blocks, result.weights)
         run.log_file(weights, "weights/pocket.npz")
     if settings.output:
-        pocket.save(Path(settings.output).expanduser(), settings.widths, settings.blocks, result.weights)
+        pocket.save(expanded(settings.output, "pretrain.output"), settings.widths, settings.blocks, result.weights)
 
 
 def _open_test(run: tracking.Run, config: Config, dataset: Dataset, result: PretrainResult) -> dict[str, float]:

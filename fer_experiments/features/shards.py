@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_experiments.files import write_atomically, write_json
+from fer_experiments.files import digest, write_atomically, write_json
 
 MANIFEST = "manifest.json"
 
@@ -35,15 +35,15 @@ def is_intact(folder: Path, start: int, rows: int, dtype: str) -> bool:
     try:
         record = json.loads(_record(folder, start).read_bytes())
         arrays = [np.load(folder / _name(start, layer), mmap_mode="r") for layer in range(len(record))]
-    except (OSError, ValueError, EOFError):
+        return bool(arrays) and all(
+            len(array) == rows
+            and str(array.dtype) == dtype == entry["dtype"]
+            and list(array.shape) == entry["shape"]
+            and zlib.crc32(array.data) == entry["crc32"]
+            for array, entry in zip(arrays, record, strict=True)
+        )
+    except Exception:  # what NumPy makes of a damaged header is any error of Python's parser
         return False
-    return all(
-        len(array) == rows
-        and str(array.dtype) == dtype == entry["dtype"]
-        and list(array.shape) == entry["shape"]
-        and zlib.crc32(array.data) == entry["crc32"]
-        for array, entry in zip(arrays, record, strict=True)
-    )
 
 
 def write_manifest(folder: Path, content: dict[str, Any], starts: list[int]) -> None:
@@ -55,17 +55,20 @@ def write_manifest(folder: Path, content: dict[str, Any], starts: list[int]) -> 
     names = [_name(start, layer) for start in starts for layer in range(len(record))]
     files = {name: _stamp(folder / name) for name in names}
     layers = {entry["layer"]: entry["shape"][1:] for entry in record}
-    write_json(folder / MANIFEST, {**content, "layers": layers, "starts": starts, "files": files})
+    manifest = {**content, "layers": layers, "starts": starts, "files": files}
+    write_json(folder / MANIFEST, {**manifest, "digest": digest(manifest)})
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest, when there is one and every file still has the size and time that it had then."""
+    """The manifest, when it is as it was written, and every file still has the size and time that it had then."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        written = manifest.pop("digest", None)  # of older versions, none
         unchanged = all(_stamp(folder / name) == stamp for name, stamp in manifest["files"].items())
-    except (OSError, ValueError, KeyError):
+        whole = manifest.keys() >= {"dtype", "count", "fingerprint", "layers", "starts"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return manifest if unchanged else None
+    return manifest if unchanged and whole and written in (None, digest(manifest)) else None
 
 
 def open_shards(folder: Path, manifest: dict[str, Any]) -> list[list[np.ndarray]]:

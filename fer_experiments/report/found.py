@@ -151,7 +151,8 @@ def mattered(record: Record) -> str:
 def seeds(record: Record) -> str:
     """Mean and standard deviation over seeds."""
     if record.seeds.empty:
-        how = "No config was fitted again with another seed; the command above with training.seed=1, 2, … adds them."
+        how = "No config was fitted again with another seed"
+        how += "." if record.best_config is None else "; the command above with training.seed=1, 2, … adds them."
         if any(trial.scores for trial in record.state.ended):
             how = "Each trial has several fits, whose standard deviation the leaderboard has."
         return section("seeds", "Over seeds", paragraph(how))

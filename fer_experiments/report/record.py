@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fer_experiments.config import SweepConfig, decides_results, read_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.search.spread import taken
 from fer_experiments.search.state import State, status_of
+from fer_experiments.terminal import say
 from fer_experiments.tracking import FoundRun, Store, artifact_json, artifact_table, artifact_text, find_run, find_runs
 
 CURVES, MATRICES = 6, 3  # of the best runs
@@ -57,7 +59,6 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
     tables = {n: artifact_table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
     grids = {n: artifact_json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
     chosen = taken(state)
-    config = artifact_text(store, best[chosen.number], "config.yaml") if chosen and chosen.number in best else None
     return Record(
         state=state,
         sweep=sweep,
@@ -66,13 +67,23 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
         counts=artifact_table(store, parent.run_id, "data/counts.csv"),
         cleaning=artifact_json(store, parent.run_id, "data/cleaning.json"),
         hardware=artifact_json(store, parent.run_id, "environment/hardware.json"),
-        best_config=read_yaml(config) if config else None,
+        best_config=_config(store, best[chosen.number]) if chosen and chosen.number in best else None,
         times=_times(runs),
         curves={n: table for n, table in tables.items() if table is not None},
         matrices={n: (grid["classes"], grid["matrix"]) for n, grid in grids.items() if grid},
         seeds=_seeds(store, parent, runs, state, sweep.objective),
         killed=[run.tags.get("fer.error", "no reason is recorded") for run in runs if run.status == "KILLED"],
     )
+
+
+def _config(store: Store, run_id: str) -> dict[str, Any] | None:
+    """What a run's config.yaml says; None when it does not have it, or one that is damaged, of which a line is said."""
+    text = artifact_text(store, run_id, "config.yaml")
+    try:
+        return read_yaml(text) if text else None
+    except UserError as error:
+        say(f"run {run_id}: config.yaml cannot be read ({error}), and is passed over", sys.stderr)
+        return None
 
 
 def _parent_run(store: Store, state: State) -> FoundRun:
@@ -105,7 +116,8 @@ def same_but_seed(run: FoundRun) -> frozenset[tuple[str, str]]:
 def _seeds(store: Store, parent: FoundRun, trials: list[FoundRun], state: State, objective: str) -> pd.DataFrame:
     """The configs of this sweep that were fitted with several seeds, by its trials or by `fer train`."""
     same_inputs = {key: parent.tags[key] for key in INPUTS if key in parent.tags}
-    own = {trial.run_id for trial in state.trials if trial.finished}
+    # A run of several fits has their mean under one seed, and the leaderboard has their spread.
+    own = {trial.run_id for trial in state.trials if trial.finished and not trial.scores}
     runs = [run for run in trials if run.run_id in own]
     if runs:
         runs += find_runs(store, {"fer.kind": "train", **same_inputs}, "FINISHED")

@@ -19,6 +19,7 @@ import numpy as np
 from fer_experiments.ambient import open_environment
 from fer_experiments.backbones.hub_layers import mended
 from fer_experiments.config import Config
+from fer_experiments.config.folders import expanded
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.terminal import Echo, say
 
@@ -83,7 +84,7 @@ def export(config: Config, form: str = "", output: str = "", echo: Echo = say, v
         raise UserError(f"say format=<one of {', '.join(NEEDED)}> and output=<path>")
     if form not in NEEDED:
         raise UserError(f"format={form}: choose one of {', '.join(NEEDED)}")
-    target = Path(output).expanduser().absolute()
+    target = expanded(output, "output").absolute()
     single = target.suffix == ".onnx" and form == "onnx"
     if target.suffix in (".onnx", ".xml", ".bin") and not single:
         raise UserError(f"output={output}: {form} is several files; name a folder")

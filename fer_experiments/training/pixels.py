@@ -21,7 +21,7 @@ import numpy as np
 from fer_experiments import termination
 from fer_experiments.config import PixelsConfig
 from fer_experiments.data import Dataset
-from fer_experiments.errors import FitError
+from fer_experiments.errors import FitError, UserError, first_line
 from fer_experiments.evaluation import metrics
 from fer_experiments.files import write_atomically
 from fer_experiments.training import backends
@@ -261,11 +261,20 @@ def _store(path: Path, state: Trained, variables: list[Any]) -> None:
 
 
 def _restored(path: Path, variables: list[Any]) -> Trained:
-    """The state on disk, its variables put in place; a beginning where there is none."""
+    """The state on disk, its variables put in place; a beginning where there is none.
+
+    Raises:
+        UserError: it is damaged; nothing is put in place then.
+    """
     if not path.exists():
         return Trained()
-    with np.load(path) as stored:
-        for i, variable in enumerate(variables):
-            variable.assign(stored[f"variable_{i}"])
-        best = {name.removeprefix("best_"): stored[name] for name in stored.files if name.startswith("best_")}
-        return Trained(**json.loads(str(stored["facts"])), best=best)
+    try:
+        with np.load(path) as stored:
+            values = [stored[f"variable_{i}"] for i in range(len(variables))]
+            best = {name.removeprefix("best_"): stored[name] for name in stored.files if name.startswith("best_")}
+            trained = Trained(**json.loads(str(stored["facts"])), best=best)
+    except Exception as error:  # of the zip, its compression, NumPy's headers, or JSON
+        raise UserError(f"{path}: damaged ({first_line(error)}); delete it, and training begins anew") from error
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return trained

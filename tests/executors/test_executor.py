@@ -26,6 +26,8 @@ from worker_calls import (
     nap,
     pid,
     pids,
+    raise_another,
+    raise_frozen,
     raise_key_error,
     raise_odd,
     raise_system_exit,
@@ -93,6 +95,10 @@ class TestWorkers:
             executor.submit(lock).result(PATIENCE)
         with pytest.raises(RuntimeError, match="1 is not 2"):
             executor.submit(raise_odd).result(PATIENCE)
+        with pytest.raises(Exception, match="as it is made"):
+            executor.submit(raise_frozen).result(PATIENCE)
+        with pytest.raises(RuntimeError, match="is no exception when it is read"):
+            executor.submit(raise_another).result(PATIENCE)
         with pytest.raises(RuntimeError, match="SystemExit: 3"):
             executor.submit(raise_system_exit).result(PATIENCE)
         with pytest.raises((TypeError, AttributeError), match="pickle"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import signal
@@ -173,6 +174,41 @@ def test_a_damaged_shard_is_computed_again_and_no_other(tmp_path: Path, backbone
     assert {path: path.stat().st_mtime_ns for path in times} == times
     for one, other in zip(before, after.take(np.arange(50)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_whatever_bit_of_a_record_or_header_is_flipped_features_are_those_that_were_made(
+    tmp_path: Path, backbone: BackboneConfig
+) -> None:
+    """What NumPy makes of a damaged header is any error of Python's parser, and JSON may still be JSON."""
+    made = extract(tmp_path, backbone, IMAGES)
+    before, (victim, *_) = made.take(np.arange(50)), shards(tmp_path)
+    folder, random = victim.parent, np.random.default_rng(0)
+    manifest, record = folder / "manifest.json", next(folder.glob("0*.json"))
+    for file, places in ((manifest, len(manifest.read_bytes())), (record, len(record.read_bytes())), (victim, 100)):
+        content = file.read_bytes()
+        for place in (int(each) for each in random.choice(places, 12, replace=False)):
+            changed = bytearray(content)
+            changed[place] ^= 1 << int(random.integers(7))
+            file.write_bytes(changed)
+            after = extract(tmp_path, backbone, IMAGES)
+            assert (after.fingerprint, after.dtype, after.shapes) == (made.fingerprint, made.dtype, made.shapes)
+            for one, other in zip(before, after.take(np.arange(50)), strict=True):
+                np.testing.assert_array_equal(one, other)
+    for text in ("null", "[]", "{}", '"a"'):
+        manifest.write_text(text)
+        record.write_text(text)
+        assert extract(tmp_path, backbone, IMAGES).fingerprint == made.fingerprint
+
+
+def test_a_manifest_of_an_older_version_has_no_digest(tmp_path: Path, backbone: BackboneConfig) -> None:
+    extract(tmp_path, backbone, IMAGES)
+    manifest = shards(tmp_path)[0].parent / "manifest.json"
+    known = json.loads(manifest.read_text())
+    del known["digest"]
+    manifest.write_text(json.dumps(known))
+    said: list[str] = []
+    extract(tmp_path, backbone, IMAGES, said)
+    assert len(said) == 1 and "no image forwarded" in said[0]
 
 
 def test_a_touched_shard_is_checked_and_kept(tmp_path: Path, backbone: BackboneConfig) -> None:

@@ -124,6 +124,21 @@ def test_a_run_keeps_what_it_said_of_each_validation_image(room: Room):
     assert content is not None and len(content) < 4 * kept[1].size
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed", "another"])
+def test_predictions_that_are_damaged_are_none(room: Room, damage: str, tmp_path: Path):
+    store = tracking.connect(room.config)
+    (row,) = entries(room.config, [room.ids["weak"]])
+    content = tracking.artifact_bytes(store, room.ids["weak"], PREDICTIONS)
+    assert content is not None and row.predictions() is not None
+    changed = bytearray(content)
+    changed[60:140] = bytes(byte ^ 255 for byte in changed[60:140])  # zlib.error
+    np.save(tmp_path / "other.npy", np.zeros(3))
+    damaged = {"cut": content[:-9], "empty": b"", "changed": changed, "another": (tmp_path / "other.npy").read_bytes()}
+    tracking.Run(store, room.ids["weak"]).log_bytes(bytes(damaged[damage]), PREDICTIONS)
+    assert row.predictions() is None
+    tracking.Run(store, room.ids["weak"]).log_bytes(content, PREDICTIONS)
+
+
 def test_other_images_labels_or_classes_have_another_digest():
     images, labels = np.zeros((2, 3, 3), "uint8"), np.array([0, 1])
     same = images_digest(images, labels, ("a", "b"))

@@ -16,11 +16,13 @@ from parsed_page import Read
 from plotly.offline import get_plotlyjs
 from stores import store_in
 
+from fer_experiments import tracking
 from fer_experiments.config import Config, experiment, mlruns_dir, to_dict
 from fer_experiments.config.commands import train_command
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.report.page import PARTS
+from fer_experiments.report.record import read_record
 from fer_experiments.report.report import write_report
 from fer_experiments.report.sweep import sweep
 from fer_experiments.search.recorded import find_sweep
@@ -109,6 +111,7 @@ def test_the_command_composes_to_the_config_of_the_best_trial(recorded: tuple[Co
     wanted["training"]["precision"] = state.identity["training.precision"]
     got = to_dict(compose(shlex.split(real.command)[2:]))
     assert experiment(got) == experiment(wanted)
+    assert got["paths"] == wanted["paths"], "beside the sweep, where the report looks for it"
     assert len(real.command) < 400, "only what differs from conf/"
 
 
@@ -144,6 +147,33 @@ def test_runs_that_differ_in_their_seed_are_averaged(recorded: tuple[Config, Sta
     scores = pd.Series([best.score, other.metrics["final/val_accuracy"]])
     row = real.read.tables["over-seeds"][1]
     assert row[:3] == [str(best.number), "2", f"{scores.mean():.4f} ± {scores.std():.4f}"]
+
+
+def test_a_mean_over_fits_is_no_fit_of_one_seed(recorded: tuple[Config, State]):
+    config, state = recorded
+    best, store = state.best(), store_in(mlruns_dir(config))
+    assert best is not None
+    assert len(read_record(state, mlruns_dir(config) / "sweeps" / state.id, store).seeds) == 1
+    several = replace(best, scores=[best.score - 0.1, best.score + 0.1])  # type: ignore[operator]
+    others = [several if trial is best else trial for trial in state.trials]
+    found = read_record(replace(state, trials=others), mlruns_dir(config) / "sweeps" / state.id, store)
+    assert found.seeds.empty
+
+
+def test_a_config_that_is_damaged_is_a_line_and_the_page_is_made(
+    recorded: tuple[Config, State], capsys: pytest.CaptureFixture[str]
+):
+    config, state = recorded
+    best, store = state.best(), store_in(mlruns_dir(config))
+    assert best is not None and best.run_id is not None
+    text = tracking.artifact_text(store, best.run_id, "config.yaml")
+    assert text is not None
+    run = tracking.Run(store, best.run_id)
+    run.log_text(text[:40] + "\nx: [", "config.yaml")
+    found = read_record(state, mlruns_dir(config) / "sweeps" / state.id, store)
+    run.log_text(text, "config.yaml")
+    assert found.best_config is None
+    assert capsys.readouterr().err.startswith(f"run {best.run_id}: config.yaml cannot be read (")
 
 
 def test_failures_have_their_reasons_and_the_cost_its_numbers(recorded: tuple[Config, State], real: Written):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -127,6 +128,27 @@ def test_interrupted_between_epochs_it_goes_on_to_the_same_bits(
     assert epochs == [2]
     same(tuned(trunk, tmp_path, on_epoch=lambda epoch, row: epochs.append(epoch)), whole)
     assert epochs == [2], "one that is finished trains no more"
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed"])
+def test_a_damaged_state_is_named_and_nothing_of_it_is_taken(trunk: Path, tmp_path: Path, damage: str) -> None:
+    def interrupt(epoch: int, row: dict[str, float]) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        tuned(trunk, tmp_path, on_epoch=interrupt)
+    (state,) = tmp_path.rglob("state.npz")
+    content = bytearray(state.read_bytes())
+    with zipfile.ZipFile(state) as stored:
+        largest = max(stored.infolist(), key=lambda member: member.file_size)
+    content[largest.header_offset + 256 + largest.file_size // 2] ^= 1
+    state.write_bytes({"cut": content[:-100], "empty": b"", "changed": content}[damage])
+    with pytest.raises(UserError, match=r"state\.npz: damaged \(.*\); delete it, and training begins anew$"):
+        tuned(trunk, tmp_path)
+    state.unlink()
+    epochs: list[int] = []
+    tuned(trunk, tmp_path, on_epoch=lambda epoch, row: epochs.append(epoch))
+    assert epochs[0] == 0
 
 
 def die_inside_the_second_epoch(trunk: Path, folder: Path) -> None:
