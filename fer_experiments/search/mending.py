@@ -34,7 +34,7 @@ def name_of(store: Store) -> str:
 
 
 def check_store(sweep: Sweep) -> None:
-    """Refuses to go on in another store than the one that has the sweep's runs.
+    """Refuses to go on in another store, or another of its experiments, than the one that has the sweep's runs.
 
     Raises:
         UserError: naming both.
@@ -44,6 +44,12 @@ def check_store(sweep: Sweep) -> None:
         raise UserError(
             f"sweep {sweep.state.id}: its runs are in {own}, and this is {now}; name that store, or say "
             "sweep.fresh=true for a new sweep here"
+        )
+    experiment = tracking.experiment_of(sweep.store, sweep.state.run_id) if sweep.state.run_id else None
+    if experiment not in (None, sweep.store.experiment):
+        raise UserError(
+            f"sweep {sweep.state.id}: its runs are in the experiment {experiment}, and would be recorded in "
+            f"{sweep.store.experiment}; rename that back in MLflow's UI, or say sweep.fresh=true for a new sweep"
         )
 
 

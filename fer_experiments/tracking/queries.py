@@ -50,6 +50,19 @@ def find_run(store: Store, run_id: str) -> FoundRun | None:
         return None
 
 
+def experiment_of(store: Store, run_id: str) -> str | None:
+    """The name that the experiment of a run has by now; None where there is no such run."""
+    from mlflow.exceptions import MlflowException
+
+    client = client_of(store)
+    try:
+        return str(client.get_experiment(client.get_run(run_id).info.experiment_id).name)
+    except MlflowException as error:
+        if is_lost(error):
+            raise
+        return None
+
+
 def find_runs(
     store: Store, tags: Mapping[str, str] | None = None, status: str | None = None, *, deleted: bool = False
 ) -> list[FoundRun]:

@@ -184,6 +184,19 @@ def test_a_trial_deleted_in_the_ui_is_no_lost_one(copy: tuple[Path, State]):
     assert len(children(folder, state)) == 3
 
 
+def test_an_experiment_that_was_renamed_is_named_and_nothing_is_recorded_twice(copy: tuple[Path, State]):
+    folder, before = copy
+    client = client_of(store_in(folder / "m"))
+    experiment = client.get_experiment_by_name("fer/demo").experiment_id
+    client.rename_experiment(experiment, "mine")
+    with pytest.raises(UserError, match=r"are in the experiment mine, and would be recorded in fer/demo; rename that"):
+        run(folder, 4)
+    assert client.get_experiment_by_name("fer/demo") is None
+    client.rename_experiment(experiment, "fer/demo")
+    state, said = run(folder, 4)
+    assert state.id == before.id and "recorded again" not in said and len(children(folder, state)) == 4
+
+
 def test_another_store_is_named(copy: tuple[Path, State]):
     folder, before = copy
     other = f"tracking.uri='sqlite:///{folder}/other.db'"
