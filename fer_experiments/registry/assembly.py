@@ -99,10 +99,19 @@ def check_choices(promoting: PromoteConfig, dataset: Dataset, configs: Sequence[
         raise UserError(
             f"promote.abstain={promoting.abstain:g}: a class is called {models.UNCERTAIN} already; name it otherwise"
         )
+    check_enough(dataset, configs[0])
+
+
+def check_enough(dataset: Dataset, config: Config) -> None:
+    """Refuses fewer images than it takes to believe an assembled model; trials may differ in how many they have.
+
+    Raises:
+        UserError: saying how many there are.
+    """
     if len(dataset.images) < CHECKED:
         raise UserError(
-            f"data={configs[0].data.name}: {len(dataset.images)} images to train and validate on; it takes {CHECKED} "
-            "to check on that a model says what was fitted"
+            f"data={config.data.name}: {len(dataset.images)} images to train and validate on; it takes {CHECKED} to "
+            "check on that a model says what was fitted"
         )
 
 
@@ -187,9 +196,10 @@ def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: 
     Both are compared without the temperature, which would make differences smaller or larger.
 
     Raises:
-        UserError: it says something else.
+        UserError: it says something else, or there are too few images to tell.
     """
     dataset, heads = prepared.dataset, ensemble.heads
+    check_enough(dataset, config)
     rows = np.concatenate([dataset.val, dataset.train])
     rows = np.sort(rows[: 2 * CHECKED])
     images: np.ndarray = dataset.images[rows]

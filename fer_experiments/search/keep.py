@@ -53,7 +53,7 @@ def look(store: tracking.Store, sweep_id: str) -> Heads:
 def to_drop(heads: Heads, state: State, keep: str) -> list[str]:
     """The runs whose heads `keep` does not keep, and are there still: of trials that ended, and were not promoted.
 
-    None where that is not certain.
+    Empty where it is not certain which were.
     """
     most = kept_of(keep)
     if most is None or not heads.certain:

@@ -13,7 +13,7 @@ from fer_experiments import cli
 from fer_experiments.config import DataConfig
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import Refused, UserError
-from fer_experiments.registry.assembly import check_choices
+from fer_experiments.registry.assembly import check_choices, write_model
 from fer_experiments.tracking import models
 
 TUNED = ["training=finetune", "training.unfreeze=2"]
@@ -48,12 +48,16 @@ def test_what_no_refit_could_give_is_refused_before_any_is_made(asked: list[str]
         check_choices(config.promote, dataset, [compose([]), config])
 
 
-def test_too_few_images_to_check_a_model_on_are_named_before_anything_is_fitted():
+def test_too_few_images_to_check_a_model_on_are_named_before_anything_is_fitted(tmp_path: Path):
     config = compose(["promote=default", "data=demo"])
     assert config.promote is not None
     few: Any = SimpleNamespace(folds=(), classes=("happy", "sad"), images=np.zeros((255, 1, 1)))
     with pytest.raises(UserError, match=r"^data=demo: 255 images to train and validate on; it takes 256 to check"):
         check_choices(config.promote, few, [config])
+    prepared: Any = SimpleNamespace(dataset=few)
+    with pytest.raises(UserError, match="255 images"):  # of a trial that had fewer than the first one
+        write_model(config, prepared, SimpleNamespace(heads=[]), tmp_path / "model", print)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
     few.images = np.zeros((256, 1, 1))
     check_choices(config.promote, few, [config])
 
