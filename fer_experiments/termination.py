@@ -10,6 +10,7 @@ from types import FrameType
 
 _caught: BaseException | None = None
 _held = 0  # blocks of `held` that the main thread is in
+_firmly = 0  # those of them that nothing interrupts
 _due = False  # whether a signal came in one of them
 
 
@@ -46,20 +47,23 @@ def check() -> None:
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def held(*, firmly: bool = True) -> Iterator[None]:
     """What a signal raises in the block is raised at its end: for what takes milliseconds and must not stop half way.
 
-    Of the main thread alone, which is the one that signals interrupt.
+    Of the main thread alone, which is the one that signals interrupt. firmly: False for what may take minutes, as a
+    server that is gone does: another Ctrl-C in the block is raised at once then.
     """
-    global _held, _due
+    global _held, _firmly, _due
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _held += 1
+    _firmly += firmly
     try:
         yield
     finally:
         _held -= 1
+        _firmly -= firmly
         if _due and not _held:
             _due = False
             check()
@@ -72,6 +76,7 @@ def _catch(number: int, frame: FrameType | None) -> None:
         _caught = SystemExit(128 + number)
     else:
         _caught = KeyboardInterrupt()
-    if not _held:
+    if not _held or (_due and not _firmly):
+        _due = False
         raise _caught
     _due = True

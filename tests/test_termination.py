@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from stores import store_in
 
 from fer_experiments import termination, tracking
@@ -15,6 +17,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.search import sweep
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
+from fer_experiments.tracking.lifecycle import start_run
 from fer_experiments.tracking.store import client_of
 
 
@@ -87,6 +90,79 @@ def test_a_signal_stops_no_call_to_a_sqlite_store_half_way(tmp_path: Path, monke
     with pytest.raises(SystemExit), termination.signals_as_exceptions():
         client_of(store).set_tag("run", "key", "value")
     assert done == ["key"]
+
+
+def status_of(store: tracking.Store) -> list[str]:
+    return sorted(run.status for run in find_runs(store))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("server", [False, True])
+def test_a_signal_while_a_run_is_opened_leaves_none_that_runs_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool, server: bool
+):
+    store = tracking.connect(compose(["data=demo", f"paths.mlruns={tmp_path}"]))
+    if server:  # whose client a signal interrupts anywhere
+        monkeypatch.setattr("fer_experiments.tracking.store.sqlite.database_of", lambda uri: None)
+    with start_run(store, "probe", "first", system_metrics=False) as first:
+        pass
+    opening = "update_run" if resumed else "create_run"
+    real = getattr(MlflowClient, opening)
+
+    def interrupted(self, *args, **options):
+        found = real(self, *args, **options)
+        signal.raise_signal(signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(MlflowClient, opening, interrupted)
+    resume = first.id if resumed else None
+    with pytest.raises(SystemExit), start_run(store, "probe", "second", resume=resume, system_metrics=False):
+        raise AssertionError("it was begun")
+    monkeypatch.setattr(MlflowClient, opening, real)
+    assert status_of(store) == (["KILLED"] if resumed else ["FINISHED", "KILLED"])
+
+
+def test_what_fails_while_a_run_is_opened_again_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = tracking.connect(compose(["data=demo", f"paths.mlruns={tmp_path}"]))
+    with start_run(store, "probe", "first", system_metrics=False) as first:
+        pass
+
+    def failing(self, run_id, key):
+        raise RuntimeError("a server's")
+
+    monkeypatch.setattr(MlflowClient, "delete_tag", failing)
+    client_of(store).set_tag(first.id, "fer.error", "of before")
+    with pytest.raises(RuntimeError), start_run(store, "probe", "", resume=first.id, system_metrics=False):
+        raise AssertionError("it was begun")
+    assert status_of(store) == ["FAILED"]
+
+
+def test_an_impatient_user_closes_the_run_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = tracking.connect(compose(["data=demo", f"paths.mlruns={tmp_path}"]))
+    finish = SystemMetricsMonitor.finish
+
+    def interrupted(self):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        finish(self)
+
+    monkeypatch.setattr(SystemMetricsMonitor, "finish", interrupted)
+    with pytest.raises(KeyboardInterrupt), start_run(store, "probe", "first"):
+        signal.raise_signal(signal.SIGINT)
+    assert status_of(store) == ["KILLED"]
+
+
+def test_another_ctrl_c_ends_what_may_take_minutes():
+    done = []
+    with pytest.raises(KeyboardInterrupt), termination.signals_as_exceptions(), termination.held(firmly=False):
+        signal.raise_signal(signal.SIGINT)
+        done.append("first")
+        with termination.held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("held")
+        signal.raise_signal(signal.SIGINT)
+        done.append("never")
+    assert done == ["first", "held"]
 
 
 def test_ignored_and_foreign_handlers_stay(monkeypatch: pytest.MonkeyPatch):

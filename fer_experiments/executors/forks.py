@@ -52,8 +52,26 @@ def start(target: Callable[..., None], *args: Any, environment: dict[str, str]) 
     """
     process: BaseProcess = context.Process(target=_live, args=(environment, target, args), daemon=True)  # type: ignore[attr-defined]
     with _no_program():
+        if sys.platform == "linux" and any(map(_has_ended, _helpers())):
+            prepare()  # else multiprocessing starts them again, with all that this process has in its environment
         process.start()
     return process
+
+
+def _helpers() -> list[int]:
+    """The pids of the processes that `prepare` has started."""
+    known = (
+        getattr(forkserver._forkserver, "_forkserver_pid", None),
+        getattr(resource_tracker._resource_tracker, "_pid", None),
+    )
+    return [pid for pid in known if pid is not None]
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def end_with_parent(end: Callable[[], object]) -> None:

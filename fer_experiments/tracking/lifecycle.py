@@ -16,7 +16,7 @@ from fer_experiments import environment
 from fer_experiments.config import flatten, project_root
 from fer_experiments.config.commands import mlflow_command
 from fer_experiments.errors import UserError, first_line
-from fer_experiments.termination import check, signals_as_exceptions
+from fer_experiments.termination import check, held, signals_as_exceptions
 from fer_experiments.tracking.outages import is_lost, stop_retrying
 from fer_experiments.tracking.processes import this_process
 from fer_experiments.tracking.queries import every
@@ -66,35 +66,46 @@ def start_run(
     everything = _standard_tags(kind, parent) | {"fer.process": own, "fer.driver": driver or own}
     everything |= {k: str(v) for k, v in (tags or {}).items()}
     with signals_as_exceptions():
-        if resume:
-            run = _reopen(store, resume, everything)
-        else:
-            run = Run(store, create_run(client, _experiment_id(store), everything, name), parent)
-        monitor = None
+        run = monitor = None
+        status = "KILLED"
         try:
+            with held(firmly=False):  # a run that nobody has the id of is closed by nobody
+                if resume:
+                    run = _reopen(store, resume)
+                    _renew(run, everything)
+                else:
+                    run = Run(store, create_run(client, _experiment_id(store), everything, name), parent)
             run.log_params(flatten(config or {}))
             if system_metrics and store.system_metrics:
                 monitor = _monitor(run, SAMPLING_S.get(kind, DEFAULT_SAMPLING_S))
             yield run
             status = "FINISHED"
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            status = "KILLED"
             raise
         except BaseException as error:
-            status = "KILLED"
             check()  # a library may have made this error of what a signal raised
-            lost = is_lost(error)
-            status = "KILLED" if lost else "FAILED"
-            if lost:
+            if run is None:
+                raise
+            if is_lost(error):
                 stop_retrying()
+            else:
+                status = "FAILED"
             with suppress(Exception):  # what happened in the run is what its user must hear of
                 run.set_tags({"fer.error": first_line(error, named=True)})
                 run.log_text(traceback.format_exc(), "error.txt")
             raise
         finally:
+            if run is not None:
+                _close(run, status, monitor)
+
+
+def _close(run: Run, status: str, monitor: Any) -> None:
+    with held(firmly=False):
+        try:
             if monitor:
                 monitor.finish()
-            client.set_terminated(run.id, status)
+        finally:
+            client_of(run.store).set_terminated(run.id, status)
 
 
 def _standard_tags(kind: str, parent: str | None) -> dict[str, str]:
@@ -157,12 +168,11 @@ def create_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]
     return run_id
 
 
-def _reopen(store: Store, run_id: str, tags: Mapping[str, str]) -> Run:
+def _reopen(store: Store, run_id: str) -> Run:
     from mlflow.exceptions import MlflowException
 
-    client = client_of(store)
     try:
-        client.update_run(run_id, status="RUNNING")
+        client_of(store).update_run(run_id, status="RUNNING")
     except MlflowException as error:
         if is_lost(error):
             raise
@@ -170,11 +180,14 @@ def _reopen(store: Store, run_id: str, tags: Mapping[str, str]) -> Run:
             f"run {run_id}: cannot be resumed, it was deleted, or the store is an older copy; bring it back, or start "
             "anew with sweep.fresh=true"
         ) from error
-    run = Run(store, run_id)
+    return Run(store, run_id)
+
+
+def _renew(run: Run, tags: Mapping[str, str]) -> None:
+    client = client_of(run.store)
     run.set_tags(tags)
-    if "fer.error" in client.get_run(run_id).data.tags:
-        client.delete_tag(run_id, "fer.error")
-    return run
+    if "fer.error" in client.get_run(run.id).data.tags:
+        client.delete_tag(run.id, "fer.error")
 
 
 def _monitor(run: Run, interval: float) -> Any:
