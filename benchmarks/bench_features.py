@@ -136,14 +136,14 @@ def gather_rates(rounds: int, count: int = 4096, batch: int = 128) -> dict[str, 
     """Median GB/s of random batches of 8x8x896 float16 from shards, and of copying as much in memory."""
     shape, size = (8, 8, 896), 1024
     with tempfile.TemporaryDirectory() as folder:
-        view = Path(folder) / "original"
-        view.mkdir()
+        view = Path(folder, "0" * 16, "original")
+        view.mkdir(parents=True)
         starts = list(range(0, count, size))
         for start in starts:
             write_shard(view, start, {"map": np.full((size, *shape), start, "float16")})
-        content = {"fingerprint": "", "dtype": "float16", "count": count, "shard_size": size}
+        content = {"fingerprint": "0" * 16, "dtype": "float16", "count": count, "shard_size": size}
         write_manifest(view, content, starts)
-        features = open_features(Path(folder), ("original",))
+        features = open_features(view.parent, ("original",))
         assert features is not None
         random = np.random.default_rng(0)
         source = np.zeros((batch, *shape), "float16")

@@ -211,6 +211,23 @@ def test_a_manifest_of_an_older_version_has_no_digest(tmp_path: Path, backbone: 
     assert len(said) == 1 and "no image forwarded" in said[0]
 
 
+@pytest.mark.parametrize("unfinished", [False, True])
+@pytest.mark.parametrize("source", ["another view", "other images"])
+def test_features_that_were_copied_from_another_folder_are_not_taken(
+    tmp_path: Path, backbone: BackboneConfig, source: str, unfinished: bool
+) -> None:
+    """As somebody does who makes room by links, or mends a cache by hand; sizes and times are the same then."""
+    made = extract(tmp_path, backbone, IMAGES, views=["original", "flip"])
+    copied = made.path / "flip" if source == "another view" else extract(tmp_path, backbone, many(48)).path / "original"
+    before, where = made.take(np.arange(50)), made.path / "original"
+    shutil.rmtree(where)
+    shutil.copytree(copied, where)
+    if unfinished:
+        (where / "manifest.json").unlink()
+    for one, other in zip(before, extract(tmp_path, backbone, IMAGES).take(np.arange(50)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_touched_shard_is_checked_and_kept(tmp_path: Path, backbone: BackboneConfig) -> None:
     extract(tmp_path, backbone, IMAGES)
     shards(tmp_path)[0].touch()
