@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 import numpy as np
@@ -44,6 +45,55 @@ def test_uncommitted_changes_and_new_files_are_a_patch_that_applies(repository):
     git(repository, "apply", "../git.diff")
     assert (repository / "code.py").read_text() == "a = 2\n"
     assert (repository / "new é.yaml").read_text() == "b: 3\n"
+
+
+def test_changed_binary_files_are_in_a_patch_that_applies_after_the_code(repository):
+    (repository / "a.npz").write_bytes(bytes(range(256)))
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message", "binary")
+    (repository / "a.npz").write_bytes(bytes(range(255, -1, -1)))
+    (repository / "code.py").write_text("a = 2\n")
+    (repository / "new.py").write_text("b = 2\n")
+    diff = environment.git_state(repository).diff
+    assert diff.index("+a = 2") < diff.index("+b = 2") < diff.index("GIT binary patch")
+    git(repository, "checkout", "--quiet", "--", ".")
+    (repository / "new.py").unlink()
+    (repository.parent / "git.diff").write_text(diff)
+    git(repository, "apply", "../git.diff")
+    assert (repository / "a.npz").read_bytes() == bytes(range(255, -1, -1))
+    assert (repository / "code.py").read_text() == "a = 2\n" and (repository / "new.py").exists()
+
+
+def wrap(tmp_path, monkeypatch, program, script):
+    """Puts a program before the real one of its name."""
+    (folder := tmp_path / "first").mkdir()
+    (folder / program).write_text(f'#!/bin/sh\n{script}\nPATH={os.environ["PATH"]}; exec {program} "$@"\n')
+    (folder / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_status_that_git_cannot_tell_is_not_a_clean_one(repository, tmp_path, monkeypatch):
+    (repository / "code.py").write_text("a = 2\n")
+    wrap(tmp_path, monkeypatch, "git", 'case "$*" in *'status --porcelain'*) exit 128;; esac')
+    state = environment.git_state(repository)
+    assert (len(state.commit), state.dirty) == (40, None)
+
+
+def test_a_diff_that_git_cannot_make_is_named_in_it(repository, tmp_path, monkeypatch):
+    (repository / "code.py").write_text("a = 2\n")
+    (repository / "new.py").write_text("b = 2\n")
+    wrap(tmp_path, monkeypatch, "git", 'case "$*" in *HEAD*.py*) exit 128;; esac')
+    state = environment.git_state(repository)
+    assert state.dirty and "# not here, as git failed: git diff HEAD -- '*.py'" in state.diff
+    assert "+b = 2" in state.diff
+
+
+@pytest.mark.parametrize("program", ["git", "nvidia-smi"])
+def test_a_program_that_does_not_answer_is_named(repository, tmp_path, monkeypatch, program):
+    wrap(tmp_path, monkeypatch, program, "exec sleep 600")
+    monkeypatch.setattr(environment, "PATIENCE_S", 0.2)
+    with pytest.warns(UserWarning, match=f"{program} has not answered in 0 s; what it knows is not recorded"):
+        environment.git_state(repository) if program == "git" else environment.gpus()
 
 
 def test_a_change_that_is_staged_counts(repository):

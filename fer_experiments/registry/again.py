@@ -16,7 +16,11 @@ def how_again(config: Config, choice: Choice) -> str:
     of = f"sweep={choice.sweep_id}" if choice.sweep_id else f"run={choice.candidates[0].run_id}"
     git, known = environment.git_state(project_root()), environment.versions()
     code = f"fer-experiments {known.get('fer-experiments', '')}, commit {git.commit or 'unknown'}"
-    made = [f"{code}{', with uncommitted changes (`environment/git.diff` of the run)' if git.dirty else ''}"]
+    changes = {
+        True: ", with uncommitted changes (`environment/git.diff` of the run)",
+        None: "; git did not say whether it had uncommitted changes" if git.commit else "",
+    }
+    made = [code + changes.get(git.dirty, "")]
     lock = project_root() / "requirements.lock"
     if lock.is_file():
         digest = hashlib.sha256(lock.read_bytes()).hexdigest()
