@@ -56,14 +56,29 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """A folder for the block, its owner's alone, in `parent` or where temporary files go; those of the same prefix that
     killed processes have left there are removed first."""
     for left in (parent or Path(tempfile.gettempdir())).glob(f"{prefix}*/lock"):
-        with suppress(OSError):
-            if left.stat().st_uid == os.getuid() and not is_held(left):
-                shutil.rmtree(left.parent, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder,
-        FileLock(Path(folder, "lock")),
-    ):
-        yield Path(folder)
+        with suppress(OSError):  # of another user, or held
+            if left.stat().st_uid == os.getuid():
+                with left.open("r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left.parent, ignore_errors=True)
+    folder, lock = _locked_folder(prefix, parent)
+    with folder as name:
+        try:
+            yield Path(name)
+        finally:
+            os.close(lock)
+
+
+def _locked_folder(prefix: str, parent: Path | None) -> tuple[tempfile.TemporaryDirectory[str], int]:
+    """A folder, and the descriptor that holds its lock."""
+    while True:
+        folder = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+        lock = os.open(Path(folder.name, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return folder, lock
+        os.close(lock)  # a process that tidies up saw the file before it was locked
+        folder.cleanup()
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -74,7 +74,7 @@ def wrap(tmp_path, monkeypatch, program, script):
 
 def test_a_status_that_git_cannot_tell_is_not_a_clean_one(repository, tmp_path, monkeypatch):
     (repository / "code.py").write_text("a = 2\n")
-    wrap(tmp_path, monkeypatch, "git", 'case "$*" in *'status --porcelain'*) exit 128;; esac')
+    wrap(tmp_path, monkeypatch, "git", """case "$*" in *'status --porcelain'*) exit 128;; esac""")
     state = environment.git_state(repository)
     assert (len(state.commit), state.dirty) == (40, None)
 
