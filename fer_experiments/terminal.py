@@ -99,6 +99,11 @@ def number(value: float, group: str = "") -> str:
     return f"{value:.4g}" if abs(value) < 0.01 or abs(value) >= 1000 else f"{value:.4f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: 1 trial, 1,200 trials."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def size(count: float) -> str:
     """A number of bytes in the unit that fits it."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -82,7 +82,7 @@ def check_effect(path: str, config: Config) -> None:
         )
 
 
-def kept_of(keep: str) -> int | None:
+def kept_of(keep: str, key: str = "sweep.keep") -> int | None:
     """How many trials' heads sweep.keep keeps, the best ones'; None for all.
 
     Raises:
@@ -90,7 +90,7 @@ def kept_of(keep: str) -> int | None:
     """
     found = re.fullmatch("all|none|best:([1-9][0-9]{0,8})", keep)
     if found is None:
-        raise UserError(f"sweep.keep={keep}: must be all, none, or best:<how many>, such as best:5")
+        raise UserError(f"{key}={keep}: must be all, none, or best:<how many>, such as best:5")
     return None if keep == "all" else int(found[1] or 0)
 
 

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fer_experiments.evaluation.bootstrap import wilson
 from fer_experiments.evaluation.metrics import BINS, Drawn, Result, calibration_bins, scores
-from fer_experiments.evaluation.style import BLACK, BLUE, COLOURS, GRAY, VERMILION, counted, finish, scored_images
+from fer_experiments.evaluation.style import BLACK, BLUE, COLOURS, GRAY, VERMILION, finish, scored_images
+from fer_experiments.terminal import counted
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Figure:

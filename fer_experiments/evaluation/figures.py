@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fer_experiments.evaluation.style import counted, scored_images
+from fer_experiments.evaluation.style import scored_images
+from fer_experiments.terminal import counted
 
 
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], repeats: int = 1) -> Figure:

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from fer_experiments.evaluation.bootstrap import Interval, accuracy_interval, mcnemar, paired_bootstrap
 from fer_experiments.evaluation.corruptions import CORRUPTIONS, KINDS
 from fer_experiments.evaluation.metrics import scores
-from fer_experiments.evaluation.style import BLUE, GRAY, VERMILION, counted, finish
+from fer_experiments.evaluation.style import BLUE, GRAY, VERMILION, finish
+from fer_experiments.terminal import counted
 
 UNCHANGED = "unchanged"  # the images that are corrupted, as they are
 

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fer_experiments.terminal import counted
+
 # Okabe and Ito (2008): told apart by colour-blind readers.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000",
@@ -35,8 +37,3 @@ def png(figure: Figure) -> bytes:
 def scored_images(number: int, repeats: int = 1) -> str:
     """So many predictions as images, with how many fits have scored each of them."""
     return counted(number // repeats, "image") + (f" by {repeats} fits" if repeats > 1 else "")
-
-
-def counted(number: int, noun: str) -> str:
-    """The number with its noun: 1 trial, 1,200 trials."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -18,13 +18,12 @@ from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves
 from fer_experiments.evaluation.calibration import answer_threshold, answered, fit_temperature, tempered, untempered
 from fer_experiments.evaluation.metrics import scores
-from fer_experiments.evaluation.style import counted
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import FITTED, log_scores
 from fer_experiments.features.cache import exact_features
 from fer_experiments.registry.candidates import Refitted
 from fer_experiments.registry.sealed import Outcome
-from fer_experiments.terminal import Echo
+from fer_experiments.terminal import Echo, counted
 from fer_experiments.tracking import models
 from fer_experiments.training.fit import predict
 from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, at_temperature, compare

@@ -20,7 +20,7 @@ from fer_experiments.search.recorded import readable_sweeps
 from fer_experiments.search.space import ORACLES
 from fer_experiments.search.state import State, is_locked
 from fer_experiments.search.watch import recorded_settings
-from fer_experiments.terminal import Echo, say, size, table
+from fer_experiments.terminal import Echo, counted, say, size, table
 from fer_experiments.tracking import Store, models
 
 REMADE = ("features", "finetune", "pretrain")  # folders of the cache, of what can be made again
@@ -45,7 +45,7 @@ def clean(config: Config, kept: str | None = None, days: str = "30", *, yes: boo
         UserError: a store that cannot be written, or arguments that say nothing.
     """
     if kept is not None:
-        kept_of(kept)
+        kept_of(kept, "keep")
     if not days.isdecimal():
         raise UserError(f"days={days}: must be a whole number")
     store = tracking.connect_existing(config, write=True)
@@ -97,7 +97,7 @@ def _heads(store: Store, states: list[State], kept: str | None) -> Iterator[Item
         sizes = {run_id: tracking.artifact_size(own, run_id, "model") for run_id in dropped}
         ids, count = [run_id for run_id in dropped if sizes[run_id]], sum(sizes.values())
         if ids:
-            what = f"{len(ids)} heads of sweep {state.id} (keep={saying})"
+            what = f"{counted(len(ids), 'head')} of sweep {state.id} (keep={saying})"
             key = ("heads", state.id, *ids)
             yield Item(what, count, lambda own=own, ids=ids, why=saying: _drop(own, ids, why), key)  # type: ignore[misc]
 

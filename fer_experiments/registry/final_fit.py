@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import replace
 from typing import Any
@@ -80,13 +79,7 @@ def best_epochs(store: tracking.Store, refitted: Refitted) -> list[int]:
     """The best epochs, from 1, of a config's refits: of every seed, and of every fold that it was fitted on."""
     best: list[float] = []
     for run_id in refitted.runs.values():
-        several = tracking.artifact_text(store, run_id, "metrics/fits.json")
-        try:
-            fits = [tracking.Run(store, run_id).metrics] if several is None else json.loads(several)
-        except ValueError as error:
-            raise UserError(
-                f"run {run_id}: metrics/fits.json cannot be read ({error}); bring it back from a copy, or say "
-                "promote.refit=train"
-            ) from error
-        best += [fit["best_epoch"] for fit in fits]
+        remedy = "bring it back from a copy, or say promote.refit=train"
+        several = tracking.artifact_json(store, run_id, "metrics/fits.json", [{"best_epoch": 0}], remedy)
+        best += [fit["best_epoch"] for fit in several or [tracking.Run(store, run_id).metrics]]
     return [int(epoch) + 1 for epoch in best]

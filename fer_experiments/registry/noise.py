@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pandas as pd
 
@@ -88,9 +89,13 @@ def _report(fits: pd.DataFrame, candidate: Candidate, run: tracking.Run, echo: E
     echo(table([[f"over {len(fits)} seeds", "mean", "std", "95 % interval of the mean"], *rows]))
     own = tracking.Run(run.store, candidate.run_id).metrics.get(f"{PREFIX}accuracy")
     if own is not None:
-        echo(_place(own, spreads["val_accuracy"]))
+        several = tracking.artifact_json(run.store, candidate.run_id, "metrics/fits.json", [{}]) or [{}]
+        repeats = max(Counter(fit.get("fold") for fit in several).values())
+        echo(_place(own, spreads["val_accuracy"], repeats))
 
 
-def _place(own: float, found: Spread) -> str:
+def _place(own: float, found: Spread, repeats: int) -> str:
     said = f"the run itself: val_accuracy {own:.4f}"
+    if repeats > 1:  # which lies nearer to the mean than any of them
+        return f"{said}, itself a mean of {repeats} fits"
     return f"{said}, {(own - found.mean) / found.std:+.1f} standard deviations from their mean" if found.std else said

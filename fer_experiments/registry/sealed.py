@@ -112,4 +112,4 @@ def recorded_probabilities(store: tracking.Store, run_id: str, test: TestSplit) 
 def recorded_table(store: tracking.Store, run_id: str) -> pd.DataFrame | None:
     """What the model of a promotion said of the test split, a row an image: id, label, probability_<class> of each
     class; None when it is not on record."""
-    return tracking.artifact_table(store, run_id, PROBABILITIES)
+    return tracking.artifact_table(store, run_id, PROBABILITIES, ["id", "label"])

@@ -73,7 +73,7 @@ def cost(record: Record) -> str:
     known.append(("images per second in fits", _images_per_second(record, ran)))
     if record.hardware:
         machine = record.hardware
-        gpus = ", ".join(str(gpu) for gpu in machine.get("gpus", [])) or "no GPU"
+        gpus = ", ".join(str(gpu) for gpu in machine["gpus"]) or "no GPU"
         size = f"{machine.get('cores')} cores, {machine.get('memory_gb')} GB"
         known.append(("machine of the driver", f"{machine.get('host')}: {machine.get('cpu')}, {size}, {gpus}"))
     return section("cost", "What it cost", facts(known), *([figure("cost-chart", seconds(ran))] if ran else []))

@@ -18,6 +18,7 @@ from fer_experiments.registry.sealed import recorded_table
 from fer_experiments.report.published import GROUP, published, published_names
 from fer_experiments.report.record import INPUTS, same_but_seed
 from fer_experiments.search.recorded import find_sweep
+from fer_experiments.search.state import is_of
 from fer_experiments.search.trials import RUN_ID
 from fer_experiments.tracking import IMAGES, FoundRun, Store, artifact_json, artifact_table, models
 
@@ -73,7 +74,7 @@ class Entry:
 
 
 def entries(config: Config, names: Sequence[str]) -> list[Entry]:
-    """The rows that these words name, each once.
+    """The rows that these words name, each once, in whatever ways it is named.
 
     Args:
         config: where runs and sweeps are recorded (paths, tracking); nothing else of it is looked at.
@@ -81,23 +82,33 @@ def entries(config: Config, names: Sequence[str]) -> list[Entry]:
             for the champion or fer-<task>/<version or alias>; published systems, or "published" for all of them.
 
     Raises:
-        UserError: nothing of this name, or nothing finished in it.
+        UserError: nothing of this name, or nothing finished in it; a name of two things.
     """
     if not names:
         raise UserError("name what to compare: ids of runs, sweeps, fer-<task>, or published")
     known = published_names()
     words = dict.fromkeys(word for name in names for word in (known if name == GROUP else [name]))
-    for name in (word for word in names if word in known):
-        if any((mlruns_dir(config) / "sweeps").glob(f"{name}-????????*")):
-            raise UserError(f"{name}: a published system and a sweep of that name; say the sweep's id (`fer sweeps`)")
+    for name in names:
+        if name in (GROUP, *known):
+            _refuse_sweep_of(config, name, "published systems" if name == GROUP else "a published system")
     store = None if words.keys() <= {*known} else tracking.connect_existing(config)
-    return [_of_published(word) if store is None or word in known else _entry(config, store, word) for word in words]
+    rows = [_of_published(word) if store is None or word in known else _entry(config, store, word) for word in words]
+    return list({row.run.run_id if row.run else row.name: row for row in reversed(rows)}.values())[::-1]
+
+
+def _refuse_sweep_of(config: Config, name: str, what: str) -> None:
+    if any(is_of(folder.name, name) for folder in (mlruns_dir(config) / "sweeps").glob("*")):
+        raise UserError(f"{name}: {what} and a sweep of that name; say the sweep's id (`fer sweeps`)")
 
 
 def _entry(config: Config, store: Store, word: str) -> Entry:
     """The row of what is recorded here."""
-    if word.startswith(models.PREFIX):
-        return _of_model(store, word)
+    name, _, which = word.partition("/")
+    if which and name.startswith(models.PREFIX):
+        return _of_model(store, name, which)
+    if word in models.model_names(store):
+        _refuse_sweep_of(config, word, "a registered model")
+        return _of_model(store, word, which)
     run = tracking.find_run(store, word) if RUN_ID.fullmatch(word) else None
     if run is not None and tracking.SEEDS in run.tags:
         run = tracking.find_run(store, run.tags[tracking.SEEDS])
@@ -106,6 +117,10 @@ def _entry(config: Config, store: Store, word: str) -> Entry:
     try:
         state, _ = find_sweep(mlruns_dir(config) / "sweeps", word)
     except UserError as error:
+        if any(folder.name == word or is_of(folder.name, word) for folder in (mlruns_dir(config) / "sweeps").glob("*")):
+            raise  # what is wrong with the sweep
+        if word.startswith(models.PREFIX):
+            return _of_model(store, word, "")  # which says what models there are
         known = close(word, published_names())
         raise UserError(f"{word}: no run, registered model (fer-<task>) or published system{known}; {error}") from error
     best = state.best()
@@ -122,11 +137,12 @@ def _of_published(name: str) -> Entry:
     return Entry(**told, low=low, high=high)
 
 
-def _of_model(store: Store, word: str) -> Entry:
-    name, _, which = word.partition("/")
-    version = models.find_version(store, name, which or models.CHAMPION)
+def _of_model(store: Store, name: str, which: str) -> Entry:
+    word = f"{name}/{which}" if which else name
+    names = models.model_names(store)
+    version = models.find_version(store, name, which or models.CHAMPION) if name in names else None
     if version is None:
-        known = ", ".join(f"{n}/{v.number}" for n in models.model_names(store) for v in models.versions(store, n))
+        known = ", ".join(f"{n}/{v.number}" for n in names for v in models.versions(store, n))
         raise UserError(f"{word}: no such registered model in {store}; there are {known or 'none'}")
     run = tracking.find_run(store, version.run_id)
     if run is None:
@@ -144,7 +160,7 @@ def _of_run(store: Store, run: FoundRun) -> Entry:
         remedy = "; name the promotion that it was for" if kind == "refit" else ""
         raise UserError(f"run {run.run_id}: a {kind} run, {run.status.lower()}, without a {split} accuracy{remedy}")
     suffix = "" if split == "val" else "_test"
-    matrix = artifact_json(store, run.run_id, f"metrics/confusion_matrix{suffix}.json")
+    matrix = artifact_json(store, run.run_id, f"metrics/confusion_matrix{suffix}.json", {"classes": [""]})
     validated, fit = fit.tags.get(IMAGES["val"]), _final(store, run, fit)
     history = artifact_table(store, fit.run_id, "metrics/history.csv")
     return Entry(
@@ -173,21 +189,21 @@ def _of_run(store: Store, run: FoundRun) -> Entry:
 
 def _taken(store: Store, promotion: FoundRun) -> FoundRun:
     """The refit whose head a promotion took; the promotion itself where that is not on record."""
-    refits, seed = artifact_json(store, promotion.run_id, "refits.json"), promotion.params.get("training.seed")
-    run_id = refits[0]["runs"].get(seed) if refits else None
+    refits = artifact_json(store, promotion.run_id, "refits.json", [{"runs": {}}])
+    run_id = refits[0]["runs"].get(promotion.params.get("training.seed")) if refits else None
     return (tracking.find_run(store, run_id) if run_id else None) or promotion
 
 
 def _final(store: Store, run: FoundRun, refit: FoundRun) -> FoundRun:
     """The fit on training and validation images that a promotion has made of a refit, or else the refit."""
-    fits = artifact_json(store, run.run_id, "final_fits.json") if FITTED in run.tags else []
+    fits = artifact_json(store, run.run_id, "final_fits.json", [{"run_id": "", "of": ""}]) if FITTED in run.tags else []
     run_id = next((fit["run_id"] for fit in fits or [] if fit["of"] == refit.run_id), None)
     return (tracking.find_run(store, run_id) if run_id else None) or refit
 
 
 def _training_s(store: Store, run: FoundRun, fit: FoundRun) -> float | None:
     """Seconds of all fits that answer in a model: several, where a promotion averages heads."""
-    tried = artifact_json(store, run.run_id, "ensemble.json")
+    tried = artifact_json(store, run.run_id, "ensemble.json", [{"runs": [""]}])
     chosen = [tracking.find_run(store, name) for name in tried[0]["runs"]] if tried else [fit]
     fits = [found and _final(store, run, found) for found in chosen]
     times = [found.metrics["time/fit_s"] for found in fits if found and "time/fit_s" in found.metrics]
@@ -229,10 +245,11 @@ def over_seeds(store: Store, run: FoundRun) -> Spread | None:
 def _hardware(store: Store, run: FoundRun) -> str | None:
     """Of the machine that a run was on; one that is nested has it from the run above it, if on the same machine."""
     ids = filter(None, (run.run_id, run.tags.get("mlflow.parentRunId")))
-    machine = next(filter(None, (artifact_json(store, i, "environment/hardware.json") for i in ids)), None)
+    like = {"gpus": [{"name": ""}]}
+    machine = next(filter(None, (artifact_json(store, i, "environment/hardware.json", like) for i in ids)), None)
     if not machine:
         return None
-    gpus = ", ".join(gpu["name"] for gpu in machine.get("gpus", []))
+    gpus = ", ".join(gpu["name"] for gpu in machine["gpus"])
     return gpus or f"{machine.get('cores')} cores, {machine.get('cpu')}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,20 @@ from fer_experiments.config import SweepConfig, decides_results, read_yaml
 from fer_experiments.errors import UserError
 from fer_experiments.search.spread import taken
 from fer_experiments.search.state import State, status_of
-from fer_experiments.terminal import say
-from fer_experiments.tracking import FoundRun, Store, artifact_json, artifact_table, artifact_text, find_run, find_runs
+from fer_experiments.tracking import (
+    FoundRun,
+    Store,
+    artifact_json,
+    artifact_parsed,
+    artifact_table,
+    find_run,
+    find_runs,
+)
 
 CURVES, MATRICES = 6, 3  # of the best runs
+CLEANING = {
+    "steps": [""], "found": 0, "kept": 0, "found_by_usage": {}, "kept_by_usage": {}, "removed": {},
+}  # fmt: skip
 INPUTS = ("fer.dataset", "fer.features")  # tags; where trials differ in these, their sweep's run does not have them
 
 
@@ -56,34 +65,27 @@ def read_record(state: State, folder: Path, store: Store) -> Record:
     parent = _parent_run(store, state)
     runs = find_runs(store, {"fer.sweep_id": state.id, "fer.kind": "trial"})
     best = {t.number: t.run_id for t in state.ranked() if t.run_id}
-    tables = {n: artifact_table(store, run_id, "metrics/history.csv") for n, run_id in list(best.items())[:CURVES]}
-    grids = {n: artifact_json(store, i, "metrics/confusion_matrix.json") for n, i in list(best.items())[:MATRICES]}
+    shown, matrix = list(best.items()), {"classes": [""], "matrix": [[0]]}
+    tables = {n: artifact_table(store, i, "metrics/history.csv", ["epoch"]) for n, i in shown[:CURVES]}
+    grids = {n: artifact_json(store, i, "metrics/confusion_matrix.json", matrix) for n, i in shown[:MATRICES]}
     chosen = taken(state)
     return Record(
         state=state,
         sweep=sweep,
         run_id=parent.run_id,
         status=status_of(state, folder),
-        counts=artifact_table(store, parent.run_id, "data/counts.csv"),
-        cleaning=artifact_json(store, parent.run_id, "data/cleaning.json"),
-        hardware=artifact_json(store, parent.run_id, "environment/hardware.json"),
-        best_config=_config(store, best[chosen.number]) if chosen and chosen.number in best else None,
+        counts=artifact_table(store, parent.run_id, "data/counts.csv", ["split"]),
+        cleaning=artifact_json(store, parent.run_id, "data/cleaning.json", CLEANING),
+        hardware=artifact_json(store, parent.run_id, "environment/hardware.json", {"gpus": [{}]}),
+        best_config=artifact_parsed(store, best[chosen.number], "config.yaml", read_yaml)
+        if chosen and chosen.number in best
+        else None,
         times=_times(runs),
         curves={n: table for n, table in tables.items() if table is not None},
         matrices={n: (grid["classes"], grid["matrix"]) for n, grid in grids.items() if grid},
         seeds=_seeds(store, parent, runs, state, sweep.objective),
         killed=[run.tags.get("fer.error", "no reason is recorded") for run in runs if run.status == "KILLED"],
     )
-
-
-def _config(store: Store, run_id: str) -> dict[str, Any] | None:
-    """What a run's config.yaml says; None when it does not have it, or one that is damaged, of which a line is said."""
-    text = artifact_text(store, run_id, "config.yaml")
-    try:
-        return read_yaml(text) if text else None
-    except UserError as error:
-        say(f"run {run_id}: config.yaml cannot be read ({error}), and is passed over", sys.stderr)
-        return None
 
 
 def _parent_run(store: Store, state: State) -> FoundRun:

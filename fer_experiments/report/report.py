@@ -10,7 +10,7 @@ from pathlib import Path
 from fer_experiments import tracking
 from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.errors import UserError
-from fer_experiments.files import write_atomically
+from fer_experiments.files import digest, write_atomically
 from fer_experiments.report.page import page
 from fer_experiments.report.record import read_record
 from fer_experiments.report.versus import side_by_side
@@ -19,6 +19,7 @@ from fer_experiments.search.state import State, is_of
 from fer_experiments.terminal import Echo, say
 from fer_experiments.tracking import Store
 
+LONGEST = 200  # bytes; file systems take 255
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -30,8 +31,8 @@ def note(line: str, verb: str = "report") -> None:
 def write_report(config: Config, sweep: str | None = None, echo: Echo = note) -> Path:
     """Writes report.html into the folder of a recorded sweep, running or not, and logs it on its parent run.
 
-    Of several sweeps it is report-with-<ids of the others>.html, in the folder and on the run of the first. Where the
-    folder may only be read, it is written as <sweep id>.html into the current one.
+    Of several sweeps it is report-with-<ids of the others, or a digest of many>.html, in the folder and on the run of
+    the first. Where the folder may only be read, it is written as <sweep id>.html into the current one.
 
     Args:
         config: where sweeps and runs are recorded (paths, tracking); nothing else of it is looked at.
@@ -44,15 +45,21 @@ def write_report(config: Config, sweep: str | None = None, echo: Echo = note) ->
     """
     found = _found(mlruns_dir(config) / "sweeps", sweep)
     folders = [folder for _, folder in found]
-    name = "-with-".join(["report", *(folder.name for folder in folders[1:])]) + ".html"
+    name = _named(["report", *(folder.name for folder in folders[1:])])
     store = tracking.connect_existing(config)
     with tracking.said_in_a_line(store):
         records = [read_record(state, folder, store) for state, folder in found]
         text = side_by_side(records) if len(records) > 1 else page(records[0])
-        elsewhere = "-with-".join(folder.name for folder in folders) + ".html"
-        path = _write(text.encode(), (folders[0] / name, Path.cwd() / elsewhere), echo)
+        elsewhere = Path.cwd() / _named([folder.name for folder in folders])
+        path = _write(text.encode(), (folders[0] / name, elsewhere), echo)
         log_where_allowed(store, records[0].run_id, lambda run: run.log_file(path, name), echo)
     return path
+
+
+def _named(words: list[str]) -> str:
+    """The page's name; a digest of them stands for what no name of a file has room for."""
+    name = "-with-".join(words)
+    return (name if len(name.encode()) <= LONGEST else f"{words[0]}-with-{digest(words)[:16]}") + ".html"
 
 
 def _found(sweeps: Path, names: str | None) -> list[tuple[State, Path]]:

@@ -53,7 +53,7 @@ OTHER_IMAGES = "Their data differ: scores on other images cannot be compared."
 
 def _sweep(record: Record) -> list[Any]:
     state, top = record.state, record.state.best()
-    begun = [record.sweep.oracle, record.status, len(state.ended), round(state.seconds / 3600, 2)]
+    begun = [record.sweep.oracle, record.status, len(state.ended), float(f"{state.seconds / 3600:.3g}")]
     if top is None:
         return [state.id, *begun, None, None, None, None]
     _, end = record.times.get(top.number, (None, None))

@@ -34,7 +34,7 @@ class Heads:
             if run.status == "RUNNING" and tracking.is_alive(run.tags.get("fer.process", "")) is not False:
                 self.certain = False
                 continue
-            refits = tracking.artifact_json(store, run.run_id, "refits.json")
+            refits = tracking.artifact_json(store, run.run_id, "refits.json", [{"run_id": ""}])
             if refits is None and run.status == "FINISHED":
                 self.certain = False
                 continue

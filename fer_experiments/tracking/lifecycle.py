@@ -25,6 +25,7 @@ from fer_experiments.tracking.store import Store, client_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 SAMPLING_S = {"trial": 2.0}  # of system metrics: a trial may last 20 seconds
 DEFAULT_SAMPLING_S = 5.0
@@ -145,11 +146,15 @@ def _experiment_id(store: Store) -> str:
             found = client.get_experiment_by_name(name)  # another process was faster
             if found is None:
                 raise
-    if found.lifecycle_stage != "active":
-        restore = mlflow_command("experiments", "restore", "--experiment-id", found.experiment_id)
-        address = shlex.quote(str(store))
-        raise UserError(f"experiment {name}: deleted; `MLFLOW_TRACKING_URI={address} {restore}` brings it back")
+    _refuse_deleted(store, found)
     return found.experiment_id
+
+
+def _refuse_deleted(store: Store, experiment: Experiment | None) -> None:
+    if experiment is not None and experiment.lifecycle_stage != "active":
+        restore = mlflow_command("experiments", "restore", "--experiment-id", experiment.experiment_id)
+        address = f"MLFLOW_TRACKING_URI={shlex.quote(str(store))}"
+        raise UserError(f"experiment {experiment.name}: deleted; `{address} {restore}` brings it back")
 
 
 def create_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str], name: str) -> str:
@@ -171,11 +176,13 @@ def create_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]
 def _reopen(store: Store, run_id: str) -> Run:
     from mlflow.exceptions import MlflowException
 
+    client = client_of(store)
     try:
-        client_of(store).update_run(run_id, status="RUNNING")
+        client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
         if is_lost(error):
             raise
+        _refuse_deleted(store, client.get_experiment_by_name(store.experiment))
         raise UserError(
             f"run {run_id}: cannot be resumed, it was deleted, or the store is an older copy; bring it back, or start "
             "anew with sweep.fresh=true"

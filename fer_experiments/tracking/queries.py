@@ -6,10 +6,11 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from fer_experiments.errors import UserError, first_line
 from fer_experiments.terminal import say
 from fer_experiments.tracking.moved import is_moved, present
 from fer_experiments.tracking.outages import is_lost
@@ -18,6 +19,8 @@ from fer_experiments.tracking.store import Store, client_of
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import Run
+
+Parsed = TypeVar("Parsed")
 
 OPENED = "fer.test_opened"  # tag of a run that read the sealed test split of the dataset with this fingerprint
 IMAGES = {split: f"fer.{split}_images" for split in ("train", "val", "test")}  # tags: `images_digest` of a split
@@ -141,30 +144,63 @@ def artifact_text(store: Store, run_id: str, path: str) -> str | None:
         return None
 
 
-def artifact_json(store: Store, run_id: str, path: str) -> Any:
-    """What an artifact says as JSON, or None when the run does not have it; of one that is cut a line is said."""
-    return _read(store, run_id, path, json.loads)
+def artifact_json(store: Store, run_id: str, path: str, like: Any = None, remedy: str = "") -> Any:
+    """What an artifact says as JSON; see `artifact_parsed`.
+
+    like: an example of what it must hold at least: of a mapping the keys, of a list the kind of each entry.
+    """
+
+    def read(text: str) -> Any:
+        value = json.loads(text)
+        if not _is_like(value, like):
+            raise ValueError("it is not what was written")
+        return value
+
+    return artifact_parsed(store, run_id, path, read, remedy)
 
 
-def artifact_table(store: Store, run_id: str, path: str) -> pd.DataFrame | None:
-    """The same of one in CSV, whose column `id` is text."""
+def artifact_table(store: Store, run_id: str, path: str, columns: Collection[str] = ()) -> pd.DataFrame | None:
+    """What an artifact says as CSV with these columns at least, where `id` is text; see `artifact_parsed`."""
     import pandas as pd
 
-    def table(text: str) -> pd.DataFrame:
+    def read(text: str) -> pd.DataFrame:
         if not text.endswith("\n"):
             raise ValueError("its last line has no end")
-        return pd.read_csv(io.StringIO(text), dtype={"id": str})
+        table = pd.read_csv(io.StringIO(text), dtype={"id": str})
+        if missing := [name for name in columns if name not in table]:
+            raise ValueError(f"it has no column {missing[0]}")
+        return table
 
-    return cast("pd.DataFrame | None", _read(store, run_id, path, table))
+    return artifact_parsed(store, run_id, path, read)
 
 
-def _read(store: Store, run_id: str, path: str, reader: Callable[[str], Any]) -> Any:
-    text = artifact_text(store, run_id, path)
+def artifact_parsed(
+    store: Store, run_id: str, path: str, reader: Callable[[str], Parsed], remedy: str = ""
+) -> Parsed | None:
+    """What a reader makes of an artifact's text; None when the run does not have it.
+
+    One that the reader cannot take, whatever it raises, is passed over, which a line says.
+
+    Raises:
+        UserError: instead, where there is a remedy, with it.
+    """
+    content = artifact_bytes(store, run_id, path)
     try:
-        return None if text is None else reader(text)
-    except ValueError as error:
-        say(f"run {run_id}: {path} cannot be read ({error}), and is passed over", sys.stderr)
+        return None if content is None else reader(content.decode())
+    except Exception as error:
+        said = f"run {run_id}: {path} cannot be read ({first_line(error)})"
+        if remedy:
+            raise UserError(f"{said}; {remedy}") from error
+        say(f"{said}, and is passed over", sys.stderr)
         return None
+
+
+def _is_like(value: Any, like: Any) -> bool:
+    if isinstance(like, dict):
+        return isinstance(value, dict) and all(key in value and _is_like(value[key], like[key]) for key in like)
+    if isinstance(like, list):
+        return isinstance(value, list) and all(_is_like(each, kind) for each in value for kind in like)
+    return like is None or isinstance(value, int | float if isinstance(like, int) else type(like))
 
 
 def artifact_bytes(store: Store, run_id: str, path: str) -> bytes | None:

@@ -63,7 +63,7 @@ def test_heads_beyond_keep_go_after_a_yes_and_a_promotions_stay(kept: Kept):
     said: list[str] = []
     assert clean(config, echo=said.append) == "nothing to remove", "the sweep was told to keep all"
     assert clean(config, "best:1", echo=said.append) == "nothing was removed; fer clean --yes removes 1.0 kB"
-    assert said[-1].splitlines()[1].split() == f"1 heads of sweep {state.id} (keep=best:1) 1.0 kB".split()
+    assert said[-1].splitlines()[1].split() == f"1 head of sweep {state.id} (keep=best:1) 1.0 kB".split()
     assert len(heads(config)) == 3
     with only_one(folder, state.id):
         assert clean(config, "best:1", yes=True, echo=said.append) == "nothing to remove", "it runs"
@@ -168,7 +168,7 @@ def test_what_can_be_made_again_goes_by_its_last_use(kept: Kept, tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [({"kept": "best"}, "sweep.keep=best: must be all"), ({"days": "-1"}, "days=-1: must be a whole number")],
+    [({"kept": "best"}, "^keep=best: must be all"), ({"days": "-1"}, "days=-1: must be a whole number")],
 )
 def test_what_says_nothing_is_refused(kept: Kept, asked: dict[str, str], said: str):
     with pytest.raises(UserError, match=said):

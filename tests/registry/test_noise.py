@@ -96,11 +96,16 @@ def test_what_the_run_itself_came_to_is_not_fitted_again(room: Room):
     assert [run.params["training.seed"] for run in room.children(parent)] == ["1"]
     fits = pd.read_csv(io.StringIO(tracking.artifact_text(room.store, parent.run_id, "seeds.csv") or ""))
     assert fits["run_id"][0] == own.run_id and fits["final/val_loss"][0] == own.metrics["final/val_loss"]
+    # As the run of a trial has it that was fitted several times (sweep.repeats).
+    tracking.Run(room.store, own.run_id).log_json([{"seed": 0}, {"seed": 1}], "metrics/fits.json")
+    noise.repeat(room.config, own.run_id, "2", said.append)
+    accuracy = own.metrics["final/val_accuracy"]
+    assert said[-2] == f"the run itself: val_accuracy {accuracy:.4f}, itself a mean of 2 fits"
 
 
 def test_a_comparison_shows_the_spread_of_the_run_and_of_its_repetition(room: Room):
     (parent,) = room.parents()
-    own, same = entries(room.config, [room.run.run_id, parent.run_id])
+    (own,), (same,) = (entries(room.config, [name]) for name in (room.run.run_id, parent.run_id))
     scores = [run.metrics["final/val_accuracy"] for run in room.children(parent)]
     assert own == same and own.classes == 7
     assert own.seeds is not None and own.seeds.count == 3 and own.seeds.mean == pytest.approx(spread(scores).mean)

@@ -71,6 +71,12 @@ def test_sweeps_without_a_trial_have_a_page_too():
     assert "No trial has finished yet" in read.sections["bests"] and "cannot be compared" not in read.sections["sweeps"]
 
 
+def test_the_hours_of_a_short_sweep_are_not_none():
+    short = sweep("one", [trial(0)])
+    short = replace(short, state=replace(short.state, seconds=13.0))
+    assert Read(side_by_side([short, sweep("other", [])])).tables["sweeps 0"][1][4] == "0.00361"
+
+
 def test_sweeps_that_cannot_go_side_by_side_are_named(tmp_path: Path):
     config = compose([f"paths.mlruns={tmp_path}"])
     for objective in ("final/val_accuracy", "final/val_loss"):

@@ -147,13 +147,14 @@ def test_a_run_that_is_gone_cannot_be_resumed(run_id, store):
         pass
 
 
-def test_a_deleted_experiment_is_not_written_to(store):
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_deleted_experiment_is_not_written_to(store, resumed):
     from mlflow import MlflowClient
 
-    one_run(store)
+    run_id = one_run(store)
     client = MlflowClient(store.uri)
     client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
-    with pytest.raises(UserError, match="experiments restore"), start(store):
+    with pytest.raises(UserError, match="experiments restore"), start(store, resume=run_id if resumed else None):
         pass
 
 
