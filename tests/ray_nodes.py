@@ -26,6 +26,7 @@ def ray_cluster(*nodes: int) -> Iterator[Any]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # beside other work tests would wait for minutes
         "PYTHONPATH": WORKERS_PATH,
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -169,7 +170,14 @@ def gone(*numbers: int) -> bool:
     return all(ended(number) for number in numbers)
 
 
-def run_driver(name: str, folder: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def run_driver(name: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     code = f"from {Path(__file__).stem} import drive; drive({name!r}, {str(folder)!r})"
     quiet = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": WORKERS_PATH}
-    return subprocess.Popen([sys.executable, "-c", code], env=quiet, stderr=subprocess.PIPE, start_new_session=True)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=quiet, stderr=subprocess.PIPE, start_new_session=True) as driver:
+        try:
+            yield driver
+        finally:  # else a test that fails would wait for it for ever
+            with suppress(ProcessLookupError):
+                os.killpg(driver.pid, signal.SIGKILL)

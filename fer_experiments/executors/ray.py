@@ -63,10 +63,11 @@ def opened(compute: ComputeConfig, echo: Echo) -> Iterator[RayCluster]:
 
 
 def _keep_to_this_machine() -> None:
-    """Ray's environment for a local cluster that others cannot reach; to be set before ray is imported."""
+    """Ray's environment for a local cluster, which others cannot reach; to be set before ray is imported."""
     # On Linux ray.init turns 127.0.0.1 into the machine's address and its servers listen on all interfaces
     # (services.resolve_ip_for_localhost), unless clusters of several machines are switched off by this.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15: beside any other work trials would all but stand
     if "RAY_AUTH_MODE" not in os.environ:  # Ray 2.60 would write a token into ~/.ray
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 

@@ -67,6 +67,8 @@ def test_local_ray_listens_on_loopback_and_ends_with_its_driver(tmp_path: Path) 
         family = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
         listening = {c.laddr.ip for p in family for c in p.net_connections("tcp") if c.status == "LISTEN"}
         assert listening and all("127.0.0.1" in address for address in listening)
+        own = psutil.Process(driver.pid).nice()
+        assert {psutil.Process(pid).nice() for pid in pids(tmp_path, 2)} == {own}, "they are starved by other work"
         os.killpg(driver.pid, signal.SIGINT)
         driver.wait(PATIENCE)
         soon(lambda: gone(*pids(tmp_path, 2)))
