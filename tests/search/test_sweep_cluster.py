@@ -51,12 +51,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_one_process(cluster: Any, tmp_path: Path):
     options = [*SMALL, "sweep.max_trials=4", "training.epochs=20"]
     inline = run_sweep(compose([*options, *places(tmp_path / "inline")]), lambda line: None)
-    said: list[str] = []
+    over, said = threading.Event(), list[str]()
     store = store_in(tmp_path / "ray" / "mlruns")
 
     def kill_at_work() -> None:
         raylet = psutil.Process(cluster.nodes[0].all_processes["raylet"][0].process.pid)
-        while True:
+        while not over.is_set():
             running = [run for run in find_runs(store, {"fer.kind": "trial"}) if run.status == "RUNNING"]
             workers = {child.pid for child in raylet.children(recursive=True)}
             if any(json.loads(run.tags["fer.process"])["pid"] in workers for run in running):
@@ -72,7 +72,10 @@ def test_a_node_that_dies_gives_its_trial_back_and_the_leaderboard_is_that_of_on
             killing.start()
 
     places_of_ray = ["compute=ray", f"compute.address={cluster.address}", *places(tmp_path / "ray")]
-    state = run_sweep(compose([*options, *places_of_ray]), listen)
+    try:
+        state = run_sweep(compose([*options, *places_of_ray]), listen)
+    finally:
+        over.set()
     killing.join()
     assert board(state) == board(inline)
     assert any("it is given to another worker" in line for line in said), said
