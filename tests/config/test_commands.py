@@ -39,10 +39,15 @@ NASTY = st.text(st.sampled_from("aZ09 äß中=,:;()[]{}'\"\\/#&!*?~%$`|<>-+.@^\n
 TEXTS = NASTY | st.sampled_from(["null", "True", "1e5", "07", "-", "~/a", "a b", "nan", "off", "'", '"', "\\", "a\\"])
 
 
-@settings(max_examples=50)
-@given(TEXTS | st.sampled_from(["x${", "${a}", "\\${a}", "\\\\${", "a${b:c}\\", "$${"]))
-def test_hydra_reads_an_override_as_the_value_it_was_made_of(text: str):
-    assert compose([override("data.path", text)]).data.path == text
+ODD = TEXTS | st.sampled_from(["x${", "${a}", "\\${a}", "\\\\${", "a${b:c}\\", "$${"])
+
+
+@settings(max_examples=20)  # of three texts each: composing takes most of the time
+@given(st.tuples(ODD, ODD, ODD))
+def test_hydra_reads_an_override_as_the_value_it_was_made_of(texts: tuple[str, ...]):
+    keys = ("data.path", "paths.mlruns", "paths.cache")
+    config = compose([override(key, text) for key, text in zip(keys, texts, strict=True)])
+    assert (config.data.path, config.paths.mlruns, config.paths.cache) == texts
 
 
 @settings(max_examples=20)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_experiments.config import (
@@ -216,10 +216,16 @@ def test_a_path_is_taken_as_it_is_typed(name: str, tmp_path: Path, monkeypatch: 
     assert split_multirun([f"data.path={folder}", "head=conv,paper"])[1] == [f"data.path={folder}", "head=paper"]
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0${"), min_size=1))
-def test_any_text_but_null_or_quoted_is_a_path(path: str):
-    config = compose([f"data.path=./{path}"])
-    assert config.data.path == f"./{path}"
+ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0${"), min_size=1)
+
+
+@settings(max_examples=30)  # of four texts each: composing takes most of the time
+@given(st.tuples(ANY, ANY, ANY, ANY))
+def test_any_text_but_null_or_quoted_is_a_path(texts: tuple[str, ...]):
+    keys = ("data.path", "backbone.weights", "paths.mlruns", "paths.cache")
+    config = compose([f"{key}=./{text}" for key, text in zip(keys, texts, strict=True)])
+    found = (config.data.path, config.backbone.weights, config.paths.mlruns, config.paths.cache)
+    assert found == tuple(f"./{text}" for text in texts)
 
 
 def test_a_path_may_be_quoted_for_hydra():
