@@ -60,6 +60,7 @@ ATTACKS = {
     "1,024 images as lists, 9 MB": lambda: numbers(1024),
     "280,000 pictures P4 1 1": lambda: pictures(280_000, 1, 1, "1", "PPM"),
     "3 of 12 megapixels, find_faces": lambda: photographs(3),
+    "28 MB of base64 with spaces": lambda: json.dumps({"inputs": ["aa " * ((28 << 20) // 3)]}).encode(),
     "30 MB that are no JSON": lambda: b"[" * (30 << 20),
 }
 

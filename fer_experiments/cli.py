@@ -196,7 +196,7 @@ def _word_of(verb: str) -> Callable[[str], bool]:
     if verb == "predict":
         from fer_experiments.serving.predict import names_picture
 
-        return names_picture
+        return lambda word: names_picture(word, VERBS[verb].own)
     return lambda word: "=" not in word and word[0:1] not in DASHES
 
 

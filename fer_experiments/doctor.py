@@ -22,6 +22,7 @@ from fer_experiments.config import (
     yaml_of,
 )
 from fer_experiments.config.commands import command, get_data_command, is_checkout
+from fer_experiments.config.folders import expanded
 from fer_experiments.errors import UserError
 from fer_experiments.features.engine import decisions
 from fer_experiments.terminal import size, table
@@ -109,12 +110,15 @@ def _data(config: Config, missing: list[str]) -> list[tuple[str, str]]:
     from fer_experiments.data import find_fer2013
 
     try:
-        found = Path(config.data.path).expanduser() if config.data.path else find_fer2013()
+        found = expanded(config.data.path, "data.path") if config.data.path else find_fer2013()
     except UserError as error:
         missing.append(str(error))
         return [("FER2013", "not found")]
     if found and found.exists():
         return [("FER2013" if not config.data.path else "Data", str(found))]
+    if config.data.path:
+        missing.append(f"data.path={config.data.path}: is not there; name what is, or leave it out for FER2013")
+        return [("Data", f"not found: {found}")]
     missing.append(
         f"FER2013: `{get_data_command()}` gets it, or say FER2013=<its zip, csv or folder>; data=demo does without"
     )

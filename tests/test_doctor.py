@@ -80,6 +80,13 @@ def test_a_wrong_fer2013_is_missing_with_its_remedy(config, monkeypatch):
     assert "no file or folder /nowhere/fer2013.zip" in line(report(config), "- $FER2013")
 
 
+def test_data_that_are_not_there_are_named_with_their_remedy(config):
+    for path, said in (("/nope/fer.zip", "is not there"), ("~nosuchuser/x", "is no path")):
+        asked = replace(config, data=replace(config.data, path=path))
+        assert said in line(report(asked), f"- data.path={path}:")
+        assert "make data" not in report(asked)
+
+
 def test_a_store_that_cannot_be_used_is_missing_with_its_remedy(config, tmp_path):
     (tmp_path / "mlruns").write_text("")
     assert "paths.mlruns=<folder>" in line(report(config), f"- {tmp_path / 'mlruns'}: cannot be written")

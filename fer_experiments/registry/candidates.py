@@ -71,15 +71,17 @@ class Refitted:
         return min(self.scores, key=lambda seed: (cost(self.scores[seed], direction), seed))
 
 
-def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str | None) -> Choice:
-    """The candidates that the command line names: of a sweep (its id, its name, None: the last one), or one run.
+def choose(
+    config: Config, store: tracking.Store, sweep: str | None, run_id: str | None, verb: str = "promote"
+) -> Choice:
+    """The candidates that the command line of a verb names: of a sweep (id, name, None: the last one), or one run.
 
     Raises:
         UserError: no such sweep or run, or nothing in it that finished.
     """
     assert config.promote is not None
     if run_id is not None:
-        candidate = _candidate(config, store, run_id, None, {})
+        candidate = _candidate(config, store, run_id, None, {}, verb)
         return Choice(f"run {candidate.name}", [candidate], "final/val_accuracy", "max")
     state, _ = find_sweep(store.mlruns / "sweeps", sweep)
     objective, direction = (state.identity[f"sweep.{key}"] for key in ("objective", "direction"))
@@ -93,7 +95,7 @@ def choose(config: Config, store: tracking.Store, sweep: str | None, run_id: str
 
 
 def _candidate(
-    config: Config, store: tracking.Store, run_id: str, name: str | None, values: dict[str, Any]
+    config: Config, store: tracking.Store, run_id: str, name: str | None, values: dict[str, Any], verb: str = "promote"
 ) -> Candidate:
     """A recorded run's config, at work here."""
     run = tracking.find_run(store, run_id)
@@ -107,17 +109,16 @@ def _candidate(
     if tags.get("fer.kind") not in KINDS or run.status != "FINISHED" or text is None or "head.name" not in run.params:
         what = f"{tags.get('fer.kind', 'no')} run, {run.status.lower()}"
         if tags.get("fer.kind") == "sweep":
-            what = (
-                f"sweep's run: name one of its trials, or give `{command('promote', f'sweep={run_id}', config=config)}`"
-            )
-        raise UserError(f"run={run_id}: a {what}; only a finished trial or `fer train` run with a head can be promoted")
+            whole = f", or give `{command('promote', f'sweep={run_id}', config=config)}`" if verb == "promote" else ""
+            what = f"sweep's run: name one of its trials{whole}"
+        raise UserError(f"run={run_id}: a {what}; fer {verb} takes a finished trial or `fer train` run with a head")
     # Its place and what is done with it are this command's.
     made = from_dict({**to_dict(config), **experiment(read_yaml(text))})
     check(made)
     if config.data.path is not None:  # the data may lie elsewhere today
         made = replace(made, data=replace(made.data, path=config.data.path))
     if made.training.smoke:
-        raise UserError(f"run={run_id}: made with training.smoke=true, which is no result; promote a real one")
+        raise UserError(f"run={run_id}: made with training.smoke=true, which is no result; name a real one")
     return Candidate(name or run.name, run_id, made, values, tags)
 
 

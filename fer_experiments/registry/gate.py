@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from fer_experiments.registry.sealed import Outcome
 from fer_experiments.tracking.models import Version
 
 EVERY = "every"  # the key in gate.recall, slices and worse for the classes and slices that are not named
+
+LEAST = 0.001  # alpha of a bootstrap, which draws ten times as many resamples as it takes to see it
 
 NO_IMAGE = "the test split has no image of it"
 
@@ -35,7 +38,8 @@ class Condition:
 
 @dataclass(frozen=True)
 class Rival:
-    """The champion, to compare with. probabilities: [n, classes] on the same test images; None: not to be had.
+    """The champion, to compare with. probabilities: [n, classes] on the same test images; None: not to be had, and
+    `missing` says why.
 
     version: to ask it about other images.
     """
@@ -43,6 +47,7 @@ class Rival:
     name: str
     probabilities: np.ndarray | None
     version: Version | None = None
+    missing: str = ""
 
 
 def check_gate(gate: GateConfig, classes: tuple[str, ...], slices: Sequence[str] = (), *, corrupt: bool = True) -> None:
@@ -73,6 +78,8 @@ def check_gate(gate: GateConfig, classes: tuple[str, ...], slices: Sequence[str]
                 raise UserError(f"gate.{key}: {name} is no slice and no corruption{known}")
     if not 0 < gate.alpha < 1:
         raise UserError(f"gate.alpha={gate.alpha}: must be between 0 and 1")
+    if gate.compare == "bootstrap" and gate.alpha < LEAST:
+        raise UserError(f"gate.alpha={gate.alpha}: gate.compare=bootstrap tells none below {LEAST}; take mcnemar")
 
 
 def judge(
@@ -143,7 +150,7 @@ def _compared(gate: GateConfig, tested: Outcome, rival: Rival) -> Condition:
     """Not worse than the champion, by a paired test on the same images."""
     if rival.probabilities is None:
         asked = f"not worse than the champion, {rival.name}"
-        found = "it was tested on another test split, so that they cannot be compared; gate.compare=none goes without"
+        found = f"{rival.missing}, so that they cannot be compared; gate.compare=none goes without"
         return Condition(asked, found, False)
     labels, ours, theirs = tested.test.labels, tested.probabilities, rival.probabilities
     asked = f"not worse than the champion, {rival.name} (p < {gate.alpha:g})"
@@ -155,7 +162,9 @@ def _compared(gate: GateConfig, tested: Outcome, rival: Rival) -> Condition:
         )
         worse = test.only_first < test.only_second and test.p_value < gate.alpha
         return Condition(asked, found, not worse)
-    difference = paired_bootstrap(labels, theirs, ours, gate.metric)  # p is small when the champion is better
+    resamples = max(2000, math.ceil(10 / gate.alpha))  # p is at least one of so many
+    # Its p is small when the champion is better.
+    difference = paired_bootstrap(labels, theirs, ours, gate.metric, resamples=resamples)
     value, high, low = (0 - each for each in (difference.value, difference.low, difference.high))  # no -0.0
     better = "higher" if direction(gate.metric) == "max" else "lower"
     found = (

@@ -40,7 +40,7 @@ def repeat(config: Config, run_id: str = "", count: str = "10", echo: Echo = say
         raise UserError(f"n={count}: must be a number of seeds, from 2 to {MOST}")
     store = tracking.connect_existing(config, write=True)
     with tracking.said_in_a_line(store), open_executor(config.compute, echo) as executor:
-        choice = choose(config, store, None, run_id)
+        choice = choose(config, store, None, run_id, "seeds")
         (candidate,) = choice.candidates
         store = store.of(candidate.config.data.task)
         tracking.close_orphans(store, echo)

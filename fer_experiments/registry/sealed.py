@@ -97,16 +97,21 @@ def _record(run: tracking.Run, tested: Outcome) -> None:
     run.log_csv(pd.DataFrame({"id": test.ids, "label": test.labels, **columns}), PROBABILITIES)
 
 
-def recorded_probabilities(store: tracking.Store, run_id: str, test: TestSplit) -> np.ndarray | None:
-    """Those of the model of another promotion on the same test split, row by row; None when they are not on record."""
-    found = recorded_table(store, run_id)
-    if found is None:
+def recorded_probabilities(store: tracking.Store, run_id: str, test: TestSplit, *, by_id: bool) -> np.ndarray | None:
+    """Those of the model of another promotion on the same test split, row by row; None when they are not on record.
+
+    by_id: an earlier version recorded that its data were the same, not that its rows were. Else they are taken in their
+    order: an image's id is where it lay, and the same images may lie elsewhere.
+    """
+    table = recorded_table(store, run_id)
+    if table is None or not table["id"].is_unique:
         return None
-    table = found.set_index("id").reindex(test.ids.astype(str))
+    if by_id:
+        table = table.set_index("id").reindex(test.ids.astype(str))
     columns = [f"probability_{name}" for name in test.classes]
     if not set(columns) <= set(table) or table[columns].isna().to_numpy().any():
         return None
-    return table[columns].to_numpy()
+    return table[columns].to_numpy() if np.array_equal(table["label"], test.labels) else None
 
 
 def recorded_table(store: tracking.Store, run_id: str) -> pd.DataFrame | None:

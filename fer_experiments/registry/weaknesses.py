@@ -29,14 +29,15 @@ SHOWN = 5  # slices on the terminal
 
 
 def rival_of(store: Store, champion: Version | None, tested: Outcome) -> Rival | None:
-    """The champion to compare with, None where there is none yet; only on the same test split it has probabilities."""
+    """The champion to compare with, None where there is none yet; it has probabilities of the same test split alone."""
     if champion is None:
         return None
     run = tracking.find_run(store, champion.run_id)
     digest = run.tags.get(tracking.IMAGES["test"]) if run else None
     same = digest == tested.test.digest if digest else champion.tags.get("fer.dataset") == tested.test.fingerprint
-    theirs = recorded_probabilities(store, champion.run_id, tested.test) if same else None
-    return Rival(f"version {champion.number}", theirs, champion)
+    theirs = recorded_probabilities(store, champion.run_id, tested.test, by_id=not digest) if same else None
+    missing = "what it said of these images is not on record" if same else "it was tested on another test split"
+    return Rival(f"version {champion.number}", theirs, champion, missing)
 
 
 def find_weaknesses(

@@ -20,6 +20,7 @@ SLICE = 1_000_000  # units between which others have their turn
 FORMATS = ("PNG", "JPEG", "WEBP")
 KEYS = ("inputs", "instances")
 FIND = "find_faces"
+SPACES = b" \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f"  # those of ASCII that str.split knows, without its list of pieces
 Size = tuple[int, int]  # height, width
 
 
@@ -154,7 +155,7 @@ def _pictures(texts: list[str], find_faces: bool) -> list[Picture]:
         try:
             if not encoded.isascii():
                 raise ValueError("not ASCII")
-            content = base64.b64decode("".join(encoded.split()), validate=True)
+            content = base64.b64decode(encoded.encode().translate(None, SPACES), validate=True)
         except ValueError as error:
             raise Refusal(400, f"image {number} is text that is not base64 ({error})") from error
         try:

@@ -107,8 +107,13 @@ def _fetch(store: Store, version: Version, cache: Path) -> Path:
     # With its run: another server has another version of this name and number.
     kept = cache / f"{version.name}-{version.number}-{version.run_id[:8]}"
     if kept.is_dir():
-        models.check_files(store, version, kept)
-        return kept
+        try:
+            models.check_files(store, version, kept)
+            return kept
+        except UserError:
+            if models.is_here(store, version) or not _may_write(cache):
+                raise
+            shutil.rmtree(kept)  # a copy: what is registered is asked for again, and checked
     if not models.is_here(store, version) and not _may_write(cache):
         until_exit = ExitStack()
         atexit.register(until_exit.close)

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 import numpy as np
 
 from fer_experiments.config import Config
+from fer_experiments.config.folders import expanded
 from fer_experiments.data.folders import read_plain, walk
 from fer_experiments.data.images import HEAD, LIMIT, is_picture, limited, read_picture, read_whole
 from fer_experiments.errors import UserError
@@ -29,6 +30,7 @@ BATCH = 64  # pictures that are held at once
 FORMS = ("table", "json", "csv")
 STDIN = "-"
 NAME = 1 << 16  # bytes, more than any name of a file has
+LONGEST = 200  # bytes of the name of a copy; file systems take 255
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")  # of what is no override
 
 
@@ -42,14 +44,14 @@ class Row(NamedTuple):
     face: Face | None = None
 
 
-def names_picture(word: str) -> bool:
-    """Whether a word of `fer predict` names a picture, or a folder, and is no override or option."""
+def names_picture(word: str, own: Container[str] = ()) -> bool:
+    """Whether a word of `fer predict` names a picture, or a folder, and is no override or option; own: its own keys."""
     if word == "-" or os.path.exists(word):  # noqa: PTH110  Path.exists raises of a name that is too long
         return True
     key, equals, _ = word.partition("=")
     if word[0:1] in DASHES:
         return False
-    return not equals or (Path(word).suffix.lower() in SUFFIXES and "." not in key)
+    return not equals or (Path(word).suffix.lower() in SUFFIXES and "." not in key and key not in own)
 
 
 def predict(
@@ -85,6 +87,7 @@ def predict(
         raise UserError("nothing to predict: name pictures, a folder of them, or - for standard input")
     if marked and not find_faces:
         raise UserError(f"marked={marked}: faces are marked where they are looked for; say --find-faces too")
+    copies = expanded(marked, "marked") if marked else None
     if find_faces:
         finding.check_detector()
     said = _Said()
@@ -95,7 +98,7 @@ def predict(
 
     model = load_answering(config, version)
 
-    rows = _faces(present, model, marked, said) if find_faces else _crops(present, model, said)
+    rows = _faces(present, model, copies, said) if find_faces else _crops(present, model, said)
     if form == "csv":
         _csv(rows, model.classes, echo, Face._fields if find_faces else ())
     else:
@@ -115,7 +118,7 @@ def _crops(paths: Iterable[str], model: Answering, said: _Said) -> Iterator[Row]
         yield from map(Row, names, labels(probabilities, model.classes, model.threshold), probabilities)
 
 
-def _faces(paths: Iterable[str], model: Answering, marked: str | None, said: _Said) -> Iterator[Row]:
+def _faces(paths: Iterable[str], model: Answering, marked: Path | None, said: _Said) -> Iterator[Row]:
     """A row for each face that is found in the pictures; marked: where copies of these go."""
     written: set[str] = set()
     for name, gray in _pictures(paths, read_whole, said):
@@ -126,11 +129,11 @@ def _faces(paths: Iterable[str], model: Answering, marked: str | None, said: _Sa
         probabilities = model.probabilities(crops)
         named = labels(probabilities, model.classes, model.threshold)
         if marked:
-            own = "stdin" if name == STDIN else Path(name).name
+            own = "stdin" if name == STDIN else os.fsdecode(os.fsencode(Path(name).name)[:LONGEST])
             while f"{own}.png" in written:
                 own = f"{own}_"
             written.add(f"{own}.png")
-            finding.mark(gray, list(zip(faces, named, strict=True)), Path(marked).expanduser() / f"{own}.png")
+            finding.mark(gray, list(zip(faces, named, strict=True)), marked / f"{own}.png")
         yield from map(Row, itertools.repeat(name), named, probabilities, faces)
 
 

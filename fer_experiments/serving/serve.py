@@ -102,7 +102,7 @@ def _listen(host: str, port: int) -> socket.socket:
         # asyncio does so only for sockets it made itself; without it an answer may wait 40 ms for the client's ACK.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         number = getattr(error, "errno", None) or 0  # negative: the resolver's, whose text is in the error
         reason = os.strerror(number) if number > 0 else str(error)
         raise UserError(

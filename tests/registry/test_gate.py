@@ -100,8 +100,17 @@ def test_for_a_loss_lower_is_better():
 
 
 def test_a_champion_of_another_test_split_cannot_be_compared():
-    condition = one(replace(OPEN, compare="mcnemar"), answers(0), Rival("version 3", None))
-    assert not condition.holds and "gate.compare=none" in condition.found
+    condition = one(replace(OPEN, compare="mcnemar"), answers(0), Rival("version 3", None, missing="it was lost"))
+    assert not condition.holds and condition.found.startswith("it was lost, so that") and "=none" in condition.found
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.004])
+def test_a_bootstrap_sees_however_small_an_alpha_is_asked_for(alpha: float):
+    gate = replace(OPEN, compare="bootstrap", metric="accuracy", alpha=alpha)
+    assert not one(gate, answers(400), Rival("version 3", answers(0))).holds
+    check_gate(gate, CLASSES)
+    with pytest.raises(UserError, match=r"gate\.alpha=0\.0004: gate\.compare=bootstrap tells none below 0\.001; take"):
+        check_gate(replace(gate, alpha=0.0004), CLASSES)
 
 
 def on(name: str, wrong: int, champions: np.ndarray | None = None) -> Part:

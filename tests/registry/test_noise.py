@@ -160,6 +160,13 @@ def test_a_model_of_seven_classes_is_tested_gated_and_asked_by_class(room: Room)
         assert shares[name] == pytest.approx(np.mean(said.argmax(axis=1)[test.labels == label] == label))
 
 
+def test_a_run_that_has_no_head_is_refused_in_the_words_of_the_verb(room: Room):
+    with tracking.start_run(room.store, "sweep", "above", system_metrics=False) as above:
+        pass
+    with pytest.raises(UserError, match=r"a sweep's run: name one of its trials; fer seeds takes a finished trial"):
+        noise.repeat(room.config, above.id, "2")
+
+
 @pytest.mark.parametrize(
     ("run", "count", "message"),
     [

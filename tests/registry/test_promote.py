@@ -52,7 +52,7 @@ def test_the_test_split_is_opened_once_and_its_metrics_are_those_of_the_register
     assert "fer predict" in "\n".join(room.said) and "fer rollback" not in "\n".join(room.said), "it is the first"
     classifier = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent")))
     probabilities = classifier.probabilities(test.images)
-    recorded = recorded_probabilities(room.store, version.run_id, test)
+    recorded = recorded_probabilities(room.store, version.run_id, test, by_id=False)
     assert recorded is not None
     np.testing.assert_allclose(probabilities, recorded, atol=1e-5)
     run = client_of(room.store).get_run(version.run_id)
@@ -78,7 +78,7 @@ def test_the_temperature_is_in_the_model_and_its_scores_before_and_after_on_reco
     network = models.load_classifier(models.fetch_model(room.store, version, Path("/nonexistent"))).network
     assert network.get_layer("inverse_temperature").scale == pytest.approx(1 / temperature)
     test = open_test_split(data_of(room))
-    after = recorded_probabilities(room.store, version.run_id, test)
+    after = recorded_probabilities(room.store, version.run_id, test, by_id=True)
     assert after is not None
     before = untempered(after, temperature)
     for name in MEASURED:
@@ -242,7 +242,7 @@ def test_the_model_is_of_these_heads_at_the_temperature_of_those_before(room: Ro
     heads = [tracking.load_head(room.store, fit["run_id"]) for fit in fits]
     plain = np.mean([predict(head, features, rows) for head in heads], axis=0)
     temperature = promotion.metrics["calibration/temperature"]
-    got = recorded_probabilities(room.store, promotion.run_id, test)
+    got = recorded_probabilities(room.store, promotion.run_id, test, by_id=False)
     assert got is not None
     np.testing.assert_allclose(got, tempered(plain, temperature), atol=1e-3)
     before = [tracking.load_head(room.store, fit["of"]) for fit in fits]

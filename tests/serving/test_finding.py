@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -84,6 +85,14 @@ def test_table_and_csv_tell_the_place_and_copies_are_marked(registered: Config, 
     predict(registered, [str(folder / "both.png")], "table", shown.append, find_faces=True)
     assert shown[0].split() == ["file", "face", "label", *CLASSES]
     assert shown[1].split()[1:3] == [str(face), first["label"]]
+
+
+def test_copies_of_pictures_with_long_names_have_names_that_files_may_have(registered: Config, folder: Path):
+    (long := folder / "long").mkdir()
+    for letter in "ab":
+        shutil.copy(folder / "both.png", long / f"{'é' * 120}{letter}.png")
+    predict(registered, [str(long)], "json", lambda line: None, find_faces=True, marked=str(folder / "out"))
+    assert len(list((folder / "out").iterdir())) == 2
 
 
 def test_a_picture_without_faces_gives_no_row(registered: Config, folder: Path):

@@ -20,7 +20,7 @@ from fer_experiments.data import images
 from fer_experiments.errors import UserError
 from fer_experiments.serving import fast, loading
 from fer_experiments.serving import predict as room
-from fer_experiments.serving.predict import predict
+from fer_experiments.serving.predict import names_picture, predict
 from fer_experiments.tracking import Store, models
 from fer_experiments.tracking.classifier import FaceClassifier
 
@@ -194,6 +194,19 @@ def test_wrong_arguments_are_refused(registered, paths, form, message):
         predict(registered, paths, form)
 
 
+def test_its_own_keys_are_no_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["marked=out.png", "version=1.png", "a=b.png", "paths.mlruns=x.png"]
+    assert [names_picture(word, ("version", "marked")) for word in words] == [False, False, True, False]
+    (tmp_path / "marked=out.png").touch()
+    assert names_picture("marked=out.png", ("version", "marked"))
+
+
+def test_a_folder_that_is_no_path_is_said_before_the_model_is_loaded(registered, faces):
+    with pytest.raises(UserError, match=r"^marked=~nosuchuser/out: is no path"):
+        predict(registered, ["-"], find_faces=True, marked="~nosuchuser/out")
+
+
 # Which model
 
 
@@ -249,6 +262,22 @@ def test_files_of_another_machine_are_downloaded_once_and_whole(registered, real
     folders = [loading.find_model(remote, "champion")[1] for _ in range(2)]
     assert len(calls) == 2 and folders[0] == folders[1] and (folders[0] / "MLmodel").is_file()
     assert list((tmp_path / "models").iterdir()) == [folders[0]]
+
+
+def test_a_copy_that_is_not_what_is_registered_is_taken_anew(registered, real, tmp_path, monkeypatch):
+    here = loading.find_model(registered, "champion")[1]
+
+    def download(store: Store, version: models.Version, folder: Path) -> Path:
+        shutil.copytree(here, folder / "model")
+        return folder / "model"
+
+    monkeypatch.setattr(models, "fetch_model", download)
+    monkeypatch.setattr(models, "is_here", lambda store, version: False)
+    remote = replace(registered, paths=replace(registered.paths, cache=str(tmp_path)))
+    copy = loading.find_model(remote, "champion")[1] / "artifacts" / "network.keras"
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-9])
+    assert (loading.find_model(remote, "champion")[1] / "artifacts" / "network.keras").read_bytes() == whole
 
 
 def test_damaged_model_is_said_in_a_line(registered, real, tmp_path, monkeypatch):

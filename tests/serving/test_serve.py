@@ -269,7 +269,13 @@ def test_huge_picture_in_few_bytes_is_refused(server):
 def test_port_in_use_is_said_before_a_model_is_looked_for(server, tmp_path):
     with pytest.raises(UserError, match=rf"cannot listen on 127.0.0.1 port {server.port} .*port="):
         room.serve(Config(), port=server.port)
-    for host, port in (("192.0.2.1", 0), ("no.such.host.invalid", 0), ("127.0.0.1", 99999)):
+    for host, port in (
+        ("192.0.2.1", 0),
+        ("no.such.host.invalid", 0),
+        ("faces..example", 0),
+        ("a" * 70, 0),
+        ("127.0.0.1", 99999),
+    ):
         with pytest.raises(UserError, match="cannot listen on"):
             room.serve(Config(), host, port)
 
