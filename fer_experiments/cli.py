@@ -146,8 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refused as error:
         return _said(name, str(error), 3)
     except KeyboardInterrupt as error:
-        on = "" if name in ("fer serve", "fer ui") else f"; {error if error.args else 'the same command goes on'}"
-        return _said(name, f"stopped{on}", 130)
+        on = "" if name[4:] in ("serve", "ui", "sweeps", "train") else "the same command goes on"
+        return _said(name, "; ".join(filter(None, ("stopped", str(error) or on))), 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

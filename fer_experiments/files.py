@@ -104,5 +104,9 @@ def digest(content: Any) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON with `write_atomically`."""
-    text = json.dumps(content, indent=1).encode()
-    write_atomically(path, lambda file: file.write(text))
+    write_text(path, json.dumps(content, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text in UTF-8 with `write_atomically`."""
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -162,8 +162,12 @@ def _cut(trunk: keras.Model, cfg: BackboneConfig) -> keras.Model:
         if layer not in names:
             hint = close(layer, names) or f"; its last layers are {', '.join(names[-3:])}"
             raise UserError(f"backbone.layers: {cfg.name} has no layer {layer}{hint}")
-    outputs = [trunk.get_layer(layer).output for layer in cfg.layers] or trunk.outputs
-    cut = keras.Model(trunk.inputs, outputs, name=_identifier(cfg.name))
+    try:
+        outputs = [trunk.get_layer(layer).output for layer in cfg.layers] or trunk.outputs
+        cut = keras.Model(trunk.inputs, outputs, name=_identifier(cfg.name))
+    except (ValueError, AttributeError) as error:  # a network within it, say, whose output is of its own graph
+        said = f"{cfg.name} cannot be cut there ({first_line(error, 200)})"
+        raise UserError(f"backbone.layers={list(cfg.layers)}: {said}; name another layer, or save it cut") from error
     wanted = (cfg.input_size, cfg.input_size, cfg.channels)
     taken = trunk.input_shape[1:] if isinstance(trunk.input_shape, tuple) else ()
     if len(taken) == 3 and all(t in (None, w) for t, w in zip(taken, wanted, strict=True)):

@@ -36,7 +36,7 @@ def _pocket(path: Path) -> keras.Model:
 
     try:
         return pocket.load_trunk(path)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # what NumPy makes of a damaged file: an error of the zip, its compression, its headers
         raise UserError(
             f"backbone.weights={path}: not the weights of a pocket backbone: {first_line(error, 200)}"
         ) from error
@@ -53,7 +53,7 @@ def _vggface(cfg: BackboneConfig, path: Path | None) -> keras.Model:
     try:
         if path:
             vggface.read_weights(network, path)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:
         raise UserError(
             f"backbone.weights={path}: not weights of VGGFace's ResNet-50 without its top, for {cfg.channels} "
             f"channels: {first_line(error, 200)}"

@@ -7,6 +7,7 @@ one. The same images, name and seed give the same pictures.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -68,7 +69,8 @@ def _low_resolution(images: np.ndarray, side: float, random: Random) -> np.ndarr
 def _rotation(images: np.ndarray, degrees: float, random: Random) -> np.ndarray:
     """To the left, or, as many of the images, to the right; what comes in at the corners repeats the edge."""
     height, width = images.shape[1:]
-    margin = max(height, width) // 4 + 1
+    corner = (math.hypot(height, width) - min(height, width)) / 2  # beyond the shorter side
+    margin = max(max(height, width) // 4, math.ceil(corner)) + 1
     around = np.pad(images, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
     angles = iter((degrees * _signs(len(images), random)).tolist())
     turned = _each(around, lambda image: image.rotate(next(angles), Image.Resampling.BILINEAR))

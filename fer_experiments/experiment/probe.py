@@ -110,6 +110,8 @@ def _logistic(x: np.ndarray, labels: np.ndarray, asked: np.ndarray, seed: int) -
     x, asked = scaler.transform(x), scaler.transform(asked)
     part = allocate(labels, np.arange(len(labels)), [1 - HELD_OUT, HELD_OUT], np.random.default_rng(seed))
     fitted, held = (np.flatnonzero(part == number) for number in (0, 1))
+    if not len(held):
+        raise UserError(f"{len(labels)} training images: a probe holds some of each class out; give it more of them")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # at weak strengths, which overfit long before
         path = LogisticRegression(warm_start=True, max_iter=ITERATIONS)

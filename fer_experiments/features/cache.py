@@ -209,7 +209,7 @@ def decided(
         path = cache / "features" / _made_of(images_fingerprint, backbone_cfg, choice)[:16]
         if open_features(path, _views(choice)) is not None:
             return choice
-    *others, last = (choice for choice in choices if is_here(choice.engine))
+    *others, last = [choice for choice in choices if is_here(choice.engine)] or choices[:1]  # one is refused later
     for choice in others:
         if not (why := unsuited(images, backbone_cfg, choice, cache, executor)):
             return choice

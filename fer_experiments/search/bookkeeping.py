@@ -6,20 +6,23 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fer_experiments import tracking
-from fer_experiments.config import Config, SweepConfig
+from fer_experiments.config import Config, SweepConfig, flatten, to_dict
 from fer_experiments.errors import UserError
 from fer_experiments.executors.executor import Lost
 from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.search import keep, leaderboard
+from fer_experiments.search.identity import trial_config
 from fer_experiments.search.oracle import tell
 from fer_experiments.search.state import State
 from fer_experiments.search.trials import Outcome, Trial, read
 from fer_experiments.terminal import Echo
 from fer_experiments.tracking import StoreLost
+from fer_experiments.tracking.run import param_of
 
 MAX_CONSECUTIVE_FAILURES = 3
 MAX_LOST = 3  # workers that may die of one trial
@@ -47,13 +50,15 @@ class Sweep:
 
     @property
     def command(self) -> str:
-        """The command that goes on with it, whatever began it."""
+        """The command that goes on with it, whatever began it; "" where no command did."""
         return leaderboard.going_on(self.state, self.config)
 
     @property
     def again(self) -> str:
         """What to do to go on with it; the same command would begin another where it says sweep.fresh=true."""
-        return f"give `{self.command}`" if self.sweep.fresh else "give the same command again"
+        if self.sweep.fresh and self.command:
+            return f"give `{self.command}`"
+        return f"give the same command again{', without sweep.fresh=true,' if self.sweep.fresh else ''}"
 
     def clock(self) -> None:
         """Counts the time that has passed."""
@@ -67,10 +72,13 @@ class Sweep:
         self.state.save(self.folder)
 
 
-def conclude(sweep: Sweep, oracle: Any, number: int, done: Outcome, parent: tracking.Run) -> None:
+def conclude(
+    sweep: Sweep, oracle: Any, number: int, done: Outcome, parent: tracking.Run, *, found: bool = False
+) -> None:
     """Tells the oracle how a trial ended, and shows it; the caller saves the state.
 
-    Of a trial that is run again the oracle has heard: what it is told stays what a replay tells it.
+    Of a trial that is run again the oracle has heard: what it is told stays what a replay tells it. found: it ended in
+    another process, and is not counted among failures in a row, whose cause may be mended since.
     """
     state = sweep.state
     trial = state.trials[number]
@@ -84,7 +92,8 @@ def conclude(sweep: Sweep, oracle: Any, number: int, done: Outcome, parent: trac
     sweep.echo(leaderboard.trial_line(trial, sweep.sweep))
     sweep.best = leaderboard.log_progress(parent, state, trial, sweep.sweep, sweep.best)
     sweep.heads = keep.drop(sweep.heads, sweep.store, state, sweep.sweep, sweep.echo)
-    sweep.recent.append(trial)
+    if not found:
+        sweep.recent.append(trial)
     last = [t for t in sweep.recent if not t.impossible][-MAX_CONSECUTIVE_FAILURES:]
     if len(last) == MAX_CONSECUTIVE_FAILURES and all(t.failed for t in last):
         sweep.save()
@@ -104,7 +113,8 @@ def outcome(sweep: Sweep, number: int, future: Future[Outcome]) -> Outcome | Non
         raise
     except Lost as error:
         record = record_of(sweep, number)
-        if record is not None:
+        again = record and record.status == "failed" and record.run_id == sweep.state.trials[number].run_id
+        if record is not None and not again:  # else that is how it ended before it was run again
             return record
         deaths = sweep.lost[number] = sweep.lost.get(number, 0) + 1
         tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(number)}
@@ -141,7 +151,8 @@ def twin_in_flight(sweep: Sweep, number: int, running: Iterable[int]) -> bool:
 def record_of(sweep: Sweep, number: int) -> Outcome | None:
     """What the store has of a trial that ended; None, and it is run again, also where that cannot be read."""
     try:
-        record = tracking.ended_trial(sweep.store, sweep.state.id, number)
+        is_its = partial(is_of, sweep=sweep, number=number)
+        record = tracking.ended_trial(sweep.store, sweep.state.id, number, is_its)
         if record is None:
             return None
         done = read(Outcome, record)
@@ -150,3 +161,14 @@ def record_of(sweep: Sweep, number: int) -> Outcome | None:
     except ValueError as error:
         sweep.echo(f"trial {number}: what its run kept cannot be read ({error}); it is run again")
         return None
+
+
+def is_of(run: tracking.FoundRun, sweep: Sweep, number: int) -> bool:
+    """Whether a run with this number is that of this very trial, by its params; one without any may be."""
+    trial = sweep.state.trials[number]
+    try:
+        made = flatten(to_dict(trial_config(sweep.config, trial)))
+    except UserError:  # no trial can be made of these values, and what its run has of them is as it was asked for
+        made = {}
+    values = {path: made.get(path, value) for path, value in trial.values.items()}
+    return all(run.params.get(path, (text := param_of(value))) == text for path, value in values.items())

@@ -13,6 +13,7 @@ import pandas as pd
 from fer_experiments import tracking
 from fer_experiments.config import Config, SweepConfig, experiment, mlruns_dir, to_dict, to_yaml, without_password
 from fer_experiments.config.commands import command, ui_command
+from fer_experiments.files import write_text
 from fer_experiments.search import budget
 from fer_experiments.search.identity import trial_config
 from fer_experiments.search.recorded import find_sweep
@@ -150,8 +151,8 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
     }
     if not config.training.smoke:  # which is for trying a command, and cannot be promoted
         commands["put it to use"] = command("promote", f"sweep={state.id}", config=config)
-        if budget.more(state, sweep) is not None:
-            commands["go on searching"] = going_on(state, config)
+        if budget.more(state, sweep) is not None and (typed := going_on(state, config)):
+            commands["go on searching"] = typed
     return "\n".join(
         [
             "",
@@ -173,14 +174,16 @@ def write(state: State, config: Config, folder: Path) -> None:
     """Writes leaderboard.csv, leaderboard.md and best.yaml, for `fer train experiment=<file>`, to this folder."""
     assert config.sweep is not None
     frame = table(state, config.sweep)
-    frame.to_csv(folder / "leaderboard.csv", index=False)
-    (folder / "leaderboard.md").write_text(_markdown(_readable(frame, config.sweep)) + "\n", encoding="utf-8")
+    texts = {"leaderboard.csv": frame.to_csv(index=False)}
+    texts["leaderboard.md"] = _markdown(_readable(frame, config.sweep)) + "\n"
     chosen = taken(state)
     if chosen is not None:
         container = experiment(to_dict(trial_config(config, chosen)))
         head = f"# Trial {chosen.number} of sweep {state.id}: {config.sweep.objective} {chosen.score:.4f}"
         head += "\n" if state.prefer == "best" else f" (sweep.prefer={state.prefer})\n"
-        (folder / "best.yaml").write_text(head + to_yaml(container), encoding="utf-8")
+        texts["best.yaml"] = head + to_yaml(container)
+    for name, text in texts.items():
+        write_text(folder / name, text)
 
 
 def log_progress(parent: Run, state: State, last: Trial, sweep: SweepConfig, told: Trial | None) -> Trial | None:
@@ -225,11 +228,12 @@ def _short(value: Any) -> str:
 
 
 def going_on(state: State, config: Config) -> str:
-    """The command that goes on with a sweep, by as much of each part of its budget that is spent."""
+    """The command that goes on with a sweep, by as much of each part of its budget that is spent; "" where none began
+    it: what a script has composed is not to be seen in what it has come to."""
     assert config.sweep is not None
-    more = [f"{path}={written(value)}" for path, value in (budget.more(state, config.sweep) or {}).items()]
     if sys.argv[1:2] != ["sweep"]:
-        return command("sweep", f"sweep={state.name}", *more, config=config)
+        return ""
+    more = [f"{path}={written(value)}" for path, value in (budget.more(state, config.sweep) or {}).items()]
     left_out = {"compute.address", "sweep.fresh", *(each.partition("=")[0] for each in more)}
     said = [without_password(a) for a in sys.argv[2:] if a.partition("=")[0].lstrip("+") not in left_out]
     if not any(a.startswith(("sweep=", "sweep.name=", "experiment=")) for a in said):

@@ -163,10 +163,3 @@ def ahead(sweep: Sweep, runs: dict[str, FoundRun]) -> dict[int, FoundRun]:
     first = len(sweep.state.trials)
     ended = [run for run in runs.values() if run.status == "FINISHED" and "fer.trial_number" in run.tags]
     return {number: run for run in ended if (number := int(run.tags["fer.trial_number"])) >= first}
-
-
-def is_of(run: FoundRun, sweep: Sweep, number: int) -> bool:
-    """Whether a run that is `ahead` is that of this very trial."""
-    values = sweep.state.trials[number].values
-    texts = {path: value if isinstance(value, str) else json.dumps(value) for path, value in values.items()}
-    return all(run.params.get(path, text) == text for path, text in texts.items())

@@ -13,13 +13,15 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fer_experiments.backbones.preprocessing import parse_scaling
 from fer_experiments.backbones.weights import obtain_weights
-from fer_experiments.config import Config, SweepConfig, close, mlruns_dir
+from fer_experiments.config import Config, SweepConfig, close, mlruns_dir, without_password
 from fer_experiments.data import find_source
 from fer_experiments.data.cleaning import clean_steps
 from fer_experiments.errors import UserError
+from fer_experiments.executors.executor import Executor
 from fer_experiments.search.checks import check_space
 from fer_experiments.search.identity import seed_of
 from fer_experiments.search.recorded import find_sweep
@@ -28,6 +30,25 @@ from fer_experiments.search.state import State
 from fer_experiments.search.transfer import as_asked, as_raw, differing, known_of, refusal
 
 BEST = 3  # trials of a sweep that are enqueued where no number is given
+
+
+def check_reach(executor: Executor, uri: str) -> None:
+    """Refuses workers on machines that cannot get at the store.
+
+    Raises:
+        UserError: naming the machines and the remedy.
+    """
+    hosts = executor.foreign_hosts()
+    if not hosts:
+        return
+    remedy = (
+        "start `make server` on a machine that all can reach, and say tracking=server tracking.uri=http://<it>:5000"
+    )
+    if uri.startswith("sqlite"):
+        raise UserError(f"compute: workers on {', '.join(hosts)} cannot write to the SQLite file of {uri}; {remedy}")
+    host = urlsplit(uri).hostname or "localhost"  # as the drivers of databases take it
+    if host in ("localhost", "::1") or host.startswith("127."):
+        raise UserError(f"compute: {without_password(uri)} means another machine on {', '.join(hosts)}; {remedy}")
 
 
 def check_sweep(config: Config) -> None:

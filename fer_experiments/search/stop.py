@@ -44,26 +44,31 @@ def stop(config: Config, sweep_id: str | None, *, now: bool = False) -> str:
 @contextmanager
 def heard(sweep: Sweep, parent: tracking.Run) -> Iterator[None]:
     """In the block a thread looks for requests: `sweep.request` says why its loop must end, or SIGTERM ends it now."""
-    over = threading.Event()
-    threading.Thread(target=_listen, args=(sweep, parent, over), name="stop", daemon=True).start()
+    over, acting = threading.Event(), threading.Lock()
+    threading.Thread(target=_listen, args=(sweep, parent, over, acting), name="stop", daemon=True).start()
     try:
         yield
     finally:
-        over.set()
+        with acting:
+            over.set()
 
 
-def _listen(sweep: Sweep, parent: tracking.Run, over: threading.Event) -> None:
+def _listen(sweep: Sweep, parent: tracking.Run, over: threading.Event, acting: threading.Lock) -> None:
     process = tracking.this_process()
     while not over.wait(POLL_S):
         how = None
         with suppress(BaseException):  # a store that is lost is noticed by the sweep itself
             how = tracking.take_stop(parent.store, parent.id, process)
-        if how not in REASONS:
-            continue
-        sweep.request = REASONS[how]
-        sweep.echo(f"sweep {sweep.state.id}: asked to stop; {MEANT[how]}")
-        if how == "now":
-            sweep.state.reason = REASONS[how]
-            with suppress(BaseException):
-                parent.set_tags({"fer.ended_by": REASONS[how]})
-            _thread.interrupt_main(signal.SIGTERM)
+        with acting:  # a sweep that has ended meanwhile is not killed in its last lines
+            if how in REASONS and not over.is_set():
+                _obey(how, sweep, parent)
+
+
+def _obey(how: str, sweep: Sweep, parent: tracking.Run) -> None:
+    sweep.request = REASONS[how]
+    sweep.echo(f"sweep {sweep.state.id}: asked to stop; {MEANT[how]}")
+    if how == "now":
+        sweep.state.reason = REASONS[how]
+        with suppress(BaseException):
+            parent.set_tags({"fer.ended_by": REASONS[how]})
+        _thread.interrupt_main(signal.SIGTERM)

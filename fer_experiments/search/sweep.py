@@ -8,20 +8,19 @@ from functools import partial
 from typing import Any
 
 from fer_experiments import termination, tracking
-from fer_experiments.config import Config, check, recorded, to_yaml, without_password
-from fer_experiments.errors import UserError
+from fer_experiments.config import Config, check, recorded, to_yaml
 from fer_experiments.executors.executor import Executor, open_executor
 from fer_experiments.executors.inline import Inline
 from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, keep, leaderboard, mending
-from fer_experiments.search.bookkeeping import Sweep, conclude, outcome, record_of, repeated, twin_in_flight
+from fer_experiments.search.bookkeeping import Sweep, conclude, is_of, outcome, record_of, repeated, twin_in_flight
 from fer_experiments.search.identity import exact_for_all, identity_of, of_all_trials, tags_of_all, trial_config
 from fer_experiments.search.on_end import on_end
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
-from fer_experiments.search.start import begin, check_sweep, tags_of
+from fer_experiments.search.start import begin, check_reach, check_sweep, tags_of
 from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.stop import heard
 from fer_experiments.search.trial import Job, impossible_trial, limits, run_trial
@@ -43,7 +42,7 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
     store = tracking.connect(config)
     tracking.close_orphans(store, echo)
     with open_executor(config.compute, echo) as executor:
-        _check_reach(executor, store.uri)
+        check_reach(executor, store.uri)
         preparations = Preparations(executor, echo)
         sweeps, settings = store.mlruns / "sweeps", config.sweep
         config = preparations.decided(
@@ -73,7 +72,7 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
                 try:
                     _go(sweep, executor, tags)
                 except KeyboardInterrupt as error:
-                    error.args = (f"`{sweep.command}` goes on",) if settings.fresh else ()
+                    error.args = (f"`{sweep.command}` goes on",) if settings.fresh and sweep.command else ()
                     raise
             echo(leaderboard.text(state, config, folder))
     return state
@@ -114,8 +113,8 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
             executor.close()  # what still runs is killed, so that its runs can be closed
             _close_killed(sweep)
             sweep.save()
+            leaderboard.write(state, config, sweep.folder)
         keep.drop(sweep.heads, sweep.store, state, sweep.sweep, sweep.echo)  # what a promotion may have held
-        leaderboard.write(state, config, sweep.folder)
         leaderboard.log(parent, sweep.folder)
         parent.set_tags({"fer.ended_by": state.reason})
         state.status = "running" if state.reason == sweep.request else "finished"  # by no process: stopped
@@ -220,20 +219,20 @@ def _recover(sweep: Sweep, oracle: Any, parent: tracking.Run) -> list[int]:
     lost = mending.record_again(sweep, mending.lost(sweep, runs))
     for number in dict.fromkeys([*flying, *_to_retry(sweep), *lost]):
         record = record_of(sweep, number)
-        if record is None or (record.status == "failed" and number not in flying):
+        if record is None or (record.status == "failed" and (number not in flying or sweep.sweep.retry_failed)):
             again.append(number)
         else:
-            conclude(sweep, oracle, number, record, parent)
+            conclude(sweep, oracle, number, record, parent, found=True)
     return again
 
 
 def _is_ahead(sweep: Sweep, oracle: Any, number: int, parent: tracking.Run) -> bool:
     """Whether the store has this very trial though the state, an older copy, did not; it is not run again."""
-    if number not in sweep.ahead or not mending.is_of(sweep.ahead[number], sweep, number):
+    if number not in sweep.ahead or not is_of(sweep.ahead[number], sweep, number):
         return False
     record = record_of(sweep, number)
     if record is not None:
-        conclude(sweep, oracle, number, record, parent)
+        conclude(sweep, oracle, number, record, parent, found=True)
     return record is not None
 
 
@@ -269,24 +268,6 @@ def _exhausted(sweep: Sweep) -> str | None:
     """Why the oracle of a finished sweep would ask nothing more, or None."""
     oracle = _bring_back(sweep)
     return None if ask(oracle, len(sweep.state.trials)).status == "RUNNING" else sweep.state.reason
-
-
-def _check_reach(executor: Executor, uri: str) -> None:
-    """Refuses workers on machines that cannot get at the store.
-
-    Raises:
-        UserError: naming the machines and the remedy.
-    """
-    hosts = executor.foreign_hosts()
-    if not hosts:
-        return
-    remedy = (
-        "start `make server` on a machine that all can reach, and say tracking=server tracking.uri=http://<it>:5000"
-    )
-    if uri.startswith("sqlite"):
-        raise UserError(f"compute: workers on {', '.join(hosts)} cannot write to the SQLite file of {uri}; {remedy}")
-    if any(f"//{name}" in uri for name in ("127.", "localhost", "[::1]")):
-        raise UserError(f"compute: {without_password(uri)} means another machine on {', '.join(hosts)}; {remedy}")
 
 
 def _close_killed(sweep: Sweep) -> None:

@@ -193,8 +193,8 @@ def _reopen(store: Store, run_id: str) -> Run:
 def _renew(run: Run, tags: Mapping[str, str]) -> None:
     client = client_of(run.store)
     run.set_tags(tags)
-    if "fer.error" in client.get_run(run.id).data.tags:
-        client.delete_tag(run.id, "fer.error")
+    for tag in {"fer.error", "fer.ended_by"} & client.get_run(run.id).data.tags.keys():
+        client.delete_tag(run.id, tag)  # of its end before
 
 
 def _monitor(run: Run, interval: float) -> Any:

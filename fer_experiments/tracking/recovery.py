@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fer_experiments.backbones.hub_layers import mended
@@ -56,13 +56,19 @@ def _close(store: Store, run: FoundRun, status: str, reason: str) -> None:
     client.set_terminated(run.run_id, status)
 
 
-def ended_trial(store: Store, sweep_id: str, number: int) -> dict[str, Any] | None:
+def ended_trial(
+    store: Store, sweep_id: str, number: int, is_of: Callable[[FoundRun], bool] = lambda run: True
+) -> dict[str, Any] | None:
     """The record of a trial whose run came to its end, or None: its sweep may have died before it heard of it.
+
+    is_of: whether a run of this number is of this very trial: where a state was brought back from an older copy,
+    another may have had it.
 
     Raises:
         ValueError: its runs have no such record, or one that is cut.
     """
     runs = find_runs(store, {"fer.sweep_id": sweep_id, "fer.kind": "trial", "fer.trial_number": str(number)})
+    runs = [run for run in runs if is_of(run)]
     unreadable: ValueError | None = None
     for run in runs:
         if run.status == "FINISHED":
@@ -73,10 +79,9 @@ def ended_trial(store: Store, sweep_id: str, number: int) -> dict[str, Any] | No
                 unreadable = error  # one that was run again, for that, has another
     if unreadable:
         raise unreadable
-    for run in runs:
-        if run.status == "FAILED":
-            said = run.tags.get("fer.error", "")
-            return {"status": "failed", "score": None, "run_id": run.run_id, "error": said, "seconds": 0.0}
+    if runs and (last := runs[-1]).status == "FAILED":  # one that was run again after it failed has not failed yet
+        said = last.tags.get("fer.error", "")
+        return {"status": "failed", "score": None, "run_id": last.run_id, "error": said, "seconds": 0.0}
     return None
 
 

@@ -54,11 +54,8 @@ class Run:
         from mlflow.entities import Param
 
         known = self._client.get_run(self.id).data.params
-        texts = {
-            _key(k): v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, default=_plain)
-            for k, v in params.items()
-        }
-        new = [Param(k, v[:PARAM_LENGTH]) for k, v in texts.items() if k not in known]
+        texts = {_key(k): param_of(v) for k, v in params.items()}
+        new = [Param(k, text) for k, text in texts.items() if k not in known]
         self._client.log_batch(self.id, params=new)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -191,6 +188,12 @@ class Run:
                 conda_env=conda,
             )
             self.log_folder(Path(folder) / "model", "model")
+
+
+def param_of(value: Any) -> str:
+    """A value as it is recorded among params."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain)
+    return text[:PARAM_LENGTH]
 
 
 def _key(name: str) -> str:

@@ -174,7 +174,11 @@ def printed(text: str) -> dict[str, list[str]]:
 def test_a_sweep_ends_with_commands_that_find_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     config, state = swept(tmp_path / "a b", "sweep.max_trials=1")
-    next_ = printed(leaderboard.text(state, config, tmp_path / "a b" / "ml runs" / "sweeps" / state.id))
+    folder = tmp_path / "a b" / "ml runs" / "sweeps" / state.id
+    assert set(printed(leaderboard.text(state, config, folder))) == {"ui", "train", "promote"}, "a script has begun it"
+    typed = [override(f"paths.{name}", getattr(config.paths, name)) for name in ("mlruns", "cache")]
+    monkeypatch.setattr(sys, "argv", ["fer", "sweep", "sweep=quick", *typed])
+    next_ = printed(leaderboard.text(state, config, folder))
     assert set(next_) == {"ui", "train", "promote", "sweep"}
     assert compose(next_["ui"]).paths == config.paths
     again = compose(next_["train"])

@@ -30,7 +30,9 @@ def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "POLL_S", 0.05)
 
 
-def test_a_sweep_that_is_asked_to_stop_finishes_what_runs_and_goes_on_later(paths: list[str]):
+def test_a_sweep_that_is_asked_to_stop_finishes_what_runs_and_goes_on_later(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch
+):
     config, said = quick(paths, "sweep.max_trials=3"), list[str]()
 
     def asking(line: str) -> None:
@@ -41,6 +43,7 @@ def test_a_sweep_that_is_asked_to_stop_finishes_what_runs_and_goes_on_later(path
             while "asked to stop; its trials in flight are finished" not in said[-1]:
                 time.sleep(0.01)
 
+    monkeypatch.setattr("sys.argv", ["fer", "sweep", "sweep=quick", paths[0]])
     state = run_sweep(config, asking)
     assert (len(state.trials), state.status, state.reason) == (1, "running", "fer sweeps stop")
     assert f"{state.id}  stopped" in list_sweeps(config)

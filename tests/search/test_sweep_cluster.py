@@ -21,8 +21,9 @@ from tracking_server import Server, needs_postgres, running_server
 from fer_experiments import cli, tracking
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
+from fer_experiments.search.start import check_reach
 from fer_experiments.search.state import State
-from fer_experiments.search.sweep import _check_reach, run_sweep
+from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
 
 PATIENT = "10"  # MLflow takes no more; eight minutes, however long a server takes to start on a busy machine
@@ -193,5 +194,5 @@ class Elsewhere:
 @pytest.mark.parametrize("uri", ["sqlite:////anywhere/mlflow.db", "http://127.0.0.1:5000", "http://localhost:5000"])
 def test_workers_on_another_machine_that_cannot_reach_the_store_are_refused(uri: str):
     with pytest.raises(UserError, match=r"node-b.*make server.*tracking\.uri"):
-        _check_reach(Elsewhere(), uri)  # type: ignore[arg-type]
-    _check_reach(Elsewhere(), "http://head:5000")  # type: ignore[arg-type]
+        check_reach(Elsewhere(), uri)  # type: ignore[arg-type]
+    check_reach(Elsewhere(), "http://head:5000")  # type: ignore[arg-type]
