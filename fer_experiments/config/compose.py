@@ -106,8 +106,8 @@ def compose(overrides: Sequence[str], implied: Sequence[str] = ()) -> Config:
         )
     check(config)
     if not (config.sweep and "training.from_features" in config.sweep.space):
-        for word in words:
-            check_effect(word.key, config)
+        for key in (*paths, *(word.key for word in words)):
+            check_effect(key, config)
     return config
 
 

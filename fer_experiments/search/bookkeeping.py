@@ -44,6 +44,7 @@ class Sweep:
     since: float = field(default_factory=time.monotonic)
     trials: dict[int, Any] = field(default_factory=dict)  # the oracle's own, in flight
     ahead: dict[int, tracking.FoundRun] = field(default_factory=dict)  # trials that its store has, and its state not
+    before: frozenset[str] = frozenset()  # the ids of the runs that its trials had before this process
     best: Trial | None = None  # the one that its run shows
     heads: keep.Heads | None = None  # what is known of its trials' heads, once that matters
     request: str | None = None  # why it is to stop, of one who asked for that
@@ -113,9 +114,8 @@ def outcome(sweep: Sweep, number: int, future: Future[Outcome]) -> Outcome | Non
         raise
     except Lost as error:
         record = record_of(sweep, number)
-        again = record and record.status == "failed" and record.run_id == sweep.state.trials[number].run_id
-        if record is not None and not again:  # else that is how it ended before it was run again
-            return record
+        if record is not None and not (record.status == "failed" and record.run_id in sweep.before):
+            return record  # and not how it ended before it was run again
         deaths = sweep.lost[number] = sweep.lost.get(number, 0) + 1
         tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(number)}
         last = deaths == MAX_LOST

@@ -215,7 +215,7 @@ def _recover(sweep: Sweep, oracle: Any, parent: tracking.Run) -> list[int]:
     again = []
     flying = [trial.number for trial in sweep.state.in_flight]
     runs = mending.of_sweep(sweep)
-    sweep.ahead = mending.ahead(sweep, runs)
+    sweep.ahead, sweep.before = mending.ahead(sweep, runs), frozenset(runs)
     lost = mending.record_again(sweep, mending.lost(sweep, runs))
     for number in dict.fromkeys([*flying, *_to_retry(sweep), *lost]):
         record = record_of(sweep, number)

@@ -105,6 +105,33 @@ def test_a_value_that_none_could_use_is_one_line(override: str, message: str) ->
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compute.workers=4", "compute.workers: compute=inline has no use for it; .* compute=processes or compute=ray"),
+        ("compute=processes compute.address=h:1", "compute.address: compute=processes has no use .* compute=ray$"),
+        ("sweep=quick sweep.max_epochs=5", "sweep.max_epochs: sweep.oracle=random has .* sweep.oracle=hyperband$"),
+        ("sweep=quick sweep.factor=4", "or say sweep.oracle=hyperband or sweep.pruner=asha$"),
+        ("sweep=quick sweep.oracle=hyperband sweep.min_epochs=4", "sweep.oracle=hyperband .* say sweep.pruner=asha$"),
+    ],
+)
+def test_what_nobody_uses_is_refused(words: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose(words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("compute.workers=null compute.gpus_per_trial=0", "compute=ray compute.address=h:1 compute.workers=2"),
+        *("sweep=quick sweep.oracle=hyperband sweep.max_epochs=5 sweep.factor=4", "compute.name=inline"),
+        "sweep=quick sweep.pruner=asha sweep.min_epochs=1 sweep.factor=2",
+    ],
+)
+def test_what_somebody_uses_is_taken(words: str) -> None:
+    compose(words.split())
+
+
 @pytest.mark.parametrize("folder", ["~nosuchuser/m", TOO_LONG])
 def test_a_folder_that_cannot_be_is_one_line(folder: str) -> None:
     config = compose(["data=demo", f"paths.mlruns={folder}", f"paths.cache={folder}"])

@@ -67,5 +67,6 @@ def test_what_is_hidden_is_a_rectangle_of_the_share_that_is_said():
     assert all(np.ptp(row) + 1 <= 22 for row in rows)
 
 
-def test_a_turned_picture_has_no_black_corners():
-    assert (corrupt(np.full((2, 48, 48), 200, np.uint8), "rotation_5") == 200).all()
+@pytest.mark.parametrize("shape", [(48, 48), (96, 20), (20, 96)])
+def test_a_turned_picture_has_no_black_corners(shape: tuple[int, int]):
+    assert (corrupt(np.full((2, *shape), 200, np.uint8), "rotation_5") == 200).all()

@@ -81,6 +81,11 @@ def test_the_strength_is_chosen_on_held_out_training_images(monkeypatch: pytest.
     assert _logistic(x, labels, asked, seed=0)[1] == strength  # what overfits more and more is not fitted
 
 
+def test_one_image_a_class_is_too_few():
+    with pytest.raises(UserError, match="7 training images: a probe holds some of each class out; give it more"):
+        _logistic(np.eye(7, dtype="float32"), np.arange(7), np.eye(7, dtype="float32"), seed=0)
+
+
 def test_neighbours_are_by_angle_and_not_by_length():
     x = np.array([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0], [0.1, 9.0]] * 15, "float32")
     labels = np.array([0, 0, 1, 1] * 15)

@@ -218,6 +218,11 @@ def test_what_an_engine_cannot_is_said(loaded: Backbone, name: str, precision: s
         compile_forward(loaded, 8, name, precision)
 
 
+def test_an_engine_that_is_not_here_is_said_whatever_is_decided_besides(tmp_path: Path, backbone: BackboneConfig):
+    with pytest.raises(UserError, match=r"features\.\w+=\w+: .*features\.engine=(jax|auto)"):
+        extract(tmp_path, backbone, IMAGES[:9], engine="jax", precision="auto")
+
+
 @pytest.mark.parametrize("error", [RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), MemoryError()])
 def test_batches_that_do_not_fit_become_smaller(loaded: Backbone, monkeypatch: pytest.MonkeyPatch, error: Exception):
     sizes: list[int] = []

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from stores import store_in
@@ -16,10 +20,12 @@ from fer_experiments.config.parts import YOUNGER
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.registry.candidates import check_inputs, choose
+from fer_experiments.search.bookkeeping import is_of
 from fer_experiments.search.identity import sections
 from fer_experiments.search.mending import unchanged_sections
 from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
+from fer_experiments.search.trials import Trial
 from fer_experiments.tracking import FoundRun, find_runs
 from fer_experiments.tracking.store import client_of
 
@@ -112,6 +118,30 @@ def test_trials_that_an_older_state_has_never_heard_of_are_not_run_again(copy: t
         (t.values, t.run_id, t.score) for t in before.trials
     ]
     assert [run.status for run in children(folder, state)] == ["FINISHED"] * 4
+
+
+def test_a_record_of_other_values_under_the_same_number_is_not_taken(copy: tuple[Path, State]):
+    """An oracle may ask otherwise than it did before an older state was put back."""
+    folder, before = copy
+    first, other = before.trials[:2]
+    with closing(sqlite3.connect(folder / "m" / "mlflow.db")) as database, database:
+        database.execute("UPDATE params SET value = '0.05' WHERE key = 'head.l2' AND run_uuid = ?", [other.run_id])
+    asked = Trial(number=1, trial_id=other.trial_id, values=other.values, raw=other.raw)
+    begun = replace(before, trials=[first, asked], order=[0, 0, 1], status="running", reason=None)
+    begun.save(folder / "m" / "sweeps" / before.id)
+    state, _ = run(folder, 2)
+    assert state.trials[1].run_id != other.run_id
+    assert [run.status for run in children(folder, state)].count("FINISHED") == 4
+
+
+def test_a_record_is_found_by_values_however_they_were_written(tmp_path: Path):
+    """A whole number among the choices of what takes fractions."""
+    config = quick(tmp_path, "sweep.space={head.l2:{type:choice,values:[0,0.001]}}")
+    trial = Trial(number=0, values={"head.l2": 0}, raw={"head.l2": 0})
+    sweep: Any = SimpleNamespace(config=config, state=SimpleNamespace(trials=[trial]))
+    found = FoundRun("a" * 32, "", "FINISHED", {"head.l2": "0.0"}, {}, {}, 0, 0)
+    assert is_of(found, sweep, 0)
+    assert not is_of(found._replace(params={"head.l2": "0.001"}), sweep, 0)
 
 
 @pytest.mark.parametrize("content", [None, "{", ""])

@@ -129,7 +129,9 @@ def test_a_sweep_stopped_between_trials_resumes_to_the_same_leaderboard(paths: l
     with pytest.raises(KeyboardInterrupt):
         run_sweep(elsewhere, stopping)
     stopped = load_state(tmp_path / "mlruns" / "sweeps" / whole.id)
-    assert stopped is not None and len(stopped.trials) < 3
+    assert stopped is not None and len(stopped.trials) < 3 and (best := stopped.best()) is not None
+    files = {name: (folder_of(elsewhere, stopped) / name).read_text() for name in ("best.yaml", "leaderboard.csv")}
+    assert files["best.yaml"].startswith(f"# Trial {best.number} of") and best.run_id in files["leaderboard.csv"]
     resumed, said = run(elsewhere)
     assert any("going on after" in line for line in said)
     assert [(t.values, t.score) for t in resumed.trials] == [(t.values, t.score) for t in whole.trials]

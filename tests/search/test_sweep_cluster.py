@@ -191,8 +191,15 @@ class Elsewhere:
         return ["node-b"]
 
 
-@pytest.mark.parametrize("uri", ["sqlite:////anywhere/mlflow.db", "http://127.0.0.1:5000", "http://localhost:5000"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("sqlite:////anywhere/mlflow.db", "http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"),
+        *("postgresql://fer:pw@localhost/fer", "postgresql+psycopg2://fer@127.0.0.1:5432/fer", "postgresql:///fer"),
+    ],
+)
 def test_workers_on_another_machine_that_cannot_reach_the_store_are_refused(uri: str):
     with pytest.raises(UserError, match=r"node-b.*make server.*tracking\.uri"):
         check_reach(Elsewhere(), uri)  # type: ignore[arg-type]
-    check_reach(Elsewhere(), "http://head:5000")  # type: ignore[arg-type]
+    for reachable in ("http://head:5000", "postgresql://fer:pw@localhost.example/fer"):
+        check_reach(Elsewhere(), reachable)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from small_sweeps import SMALL, quick, run, runs_of, with_space
 from fer_experiments.config import mlruns_dir
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
+from fer_experiments.executors.calls import Lost
+from fer_experiments.executors.inline import Inline
 from fer_experiments.search.sweep import run_sweep
+from fer_experiments.search.trial import run_trial
 
 
 def test_three_failures_in_a_row_stop_the_sweep_and_are_recorded(paths: list[str], tmp_path: Path):
@@ -68,6 +73,70 @@ def test_failed_trials_are_run_again_when_asked_to(paths: list[str], tmp_path: P
     assert more.trials[:3] == again.trials and more.trials[3].status == "finished"
     statuses = sorted(r.tags["fer.trial_number"] + " " + r.status for r in runs_of(quick(folder), kind="trial"))
     assert statuses == ["0 FAILED", "0 FINISHED", "1 FINISHED", "2 FAILED", "2 FINISHED", "3 FINISHED"]
+
+
+class DyingOnce(Inline):
+    """A worker that dies of the first trial that it is given, before its run is opened."""
+
+    def __init__(self) -> None:
+        self.died = False
+
+    def submit(self, call: Any, /, *args: Any) -> Future[Any]:
+        if call is run_trial and not self.died:
+            self.died = True
+            future: Future[Any] = Future()
+            future.set_exception(Lost("worker process 1 was killed by SIGKILL"))
+            return future
+        return super().submit(call, *args)
+
+
+def failing(numbers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of these numbers fail in their runs."""
+    from fer_experiments.search import trial as room
+
+    real = room._fit_and_record
+
+    def passing_fault(prepared: Any, job: Any, *rest: Any) -> None:
+        if job.number in numbers:
+            with room._open_run(job, prepared.tags):
+                raise MemoryError("passing")
+        real(prepared, job, *rest)
+
+    monkeypatch.setattr(room, "_fit_and_record", passing_fault)
+
+
+def test_a_worker_that_dies_of_a_failed_trial_that_is_run_again_gives_it_back(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is on record of it is how it failed before."""
+    folder = [f"paths.mlruns={tmp_path}/mlruns", paths[1]]
+    failing((0,), monkeypatch)
+    first, _ = run(quick(folder))
+    assert [t.status for t in first.trials] == ["failed", "finished"]
+    monkeypatch.undo()
+    monkeypatch.setattr("fer_experiments.search.sweep.open_executor", lambda compute, echo: nullcontext(DyingOnce()))
+    again, said = run(quick(folder, "sweep.retry_failed=true"))
+    assert "trial 0: worker process 1 was killed by SIGKILL; it is given to another worker" in said
+    assert [t.status for t in again.trials] == ["finished", "finished"]
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_failures_that_were_in_flight_do_not_end_the_sweep_again(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retry: bool
+):
+    """Three of six at once ended it, and the others failed of the same cause, which is mended since."""
+
+    class Six(Inline):
+        slots = 6
+
+    folder = [f"paths.mlruns={tmp_path}/mlruns", paths[1]]
+    failing((0, 1, 2, 3, 4, 5), monkeypatch)
+    monkeypatch.setattr("fer_experiments.search.sweep.open_executor", lambda compute, echo: nullcontext(Six()))
+    with pytest.raises(UserError, match=r"3 trials failed in a row \(0, 1, 2\)"):
+        run(quick(folder, "sweep.max_trials=7"))
+    monkeypatch.undo()
+    state, _ = run(quick(folder, "sweep.max_trials=7", *(["sweep.retry_failed=true"] if retry else [])))
+    assert [t.status for t in state.trials] == ["finished" if retry else "failed"] * 6 + ["finished"]
 
 
 def test_a_failure_never_answers_a_twin(paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -104,6 +104,14 @@ def test_a_trial_that_failed_and_was_run_again_has_the_record_of_its_second_run(
     assert tracking.ended_trial(store, "heard", 8) == {"score": 0.5}
 
 
+def test_a_trial_that_failed_and_is_run_again_has_not_ended_yet(store: Store):
+    tags = {"fer.sweep_id": "heard", "fer.trial_number": "9"}
+    with pytest.raises(ValueError), start(store, tags=tags):  # type: ignore[attr-defined]
+        raise ValueError("no such luck")
+    with start(store, tags=tags):  # type: ignore[attr-defined]
+        assert tracking.ended_trial(store, "heard", 9) is None
+
+
 def test_a_killed_trial_is_not_taken_for_an_ended_one(store: Store):
     tags = {"fer.sweep_id": "heard", "fer.trial_number": "7"}
     with pytest.raises(KeyboardInterrupt), start(store, tags=tags):  # type: ignore[attr-defined]
