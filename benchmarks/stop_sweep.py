@@ -27,7 +27,6 @@ from fer_experiments.tracking import Store, find_runs
 ROOT = Path(__file__).resolve().parents[1]
 ENDLESS = [
     "sweep=quick", "data.limit=60", "data.demo_size=600", "training.epochs=1000000", "training.patience=1000000",
-    "sweep.max_epochs=1000000",
 ]  # fmt: skip
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
