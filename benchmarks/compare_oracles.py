@@ -29,12 +29,13 @@ from matplotlib.figure import Figure
 from fer_experiments.config import SweepConfig, with_values
 from fer_experiments.config.compose import compose
 from fer_experiments.evaluation.metrics import classification_metrics
-from fer_experiments.evaluation.style import COLOURS, counted, finish
+from fer_experiments.evaluation.style import COLOURS, finish
 from fer_experiments.experiment.prepare import Prepared, prepare
 from fer_experiments.search import tpe
 from fer_experiments.search.identity import seed_of
 from fer_experiments.search.oracle import ask, make_oracle, tell
 from fer_experiments.search.space import decode
+from fer_experiments.terminal import counted
 from fer_experiments.training.fit import FitError, fit_head, forget
 from fer_experiments.training.pruning import rungs
 from fer_experiments.training.stopping import Pruning

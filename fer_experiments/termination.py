@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+PATIENCE_S = 5.0
+
 _caught: BaseException | None = None
 _held = 0  # blocks of `held` that the main thread is in
 _firmly = 0  # those of them that nothing interrupts
@@ -51,7 +53,7 @@ def held(*, firmly: bool = True) -> Iterator[None]:
     """What a signal raises in the block is raised at its end: for what takes milliseconds and must not stop half way.
 
     Of the main thread alone, which is the one that signals interrupt. firmly: False for what may take minutes, as a
-    server that is gone does: another Ctrl-C in the block is raised at once then.
+    server that is gone does: another signal in the block is raised at once then, and one alone after PATIENCE_S.
     """
     global _held, _firmly, _due
     if threading.current_thread() is not threading.main_thread():
@@ -65,18 +67,34 @@ def held(*, firmly: bool = True) -> Iterator[None]:
         _held -= 1
         _firmly -= firmly
         if _due and not _held:
-            _due = False
-            check()
+            _raise()
 
 
 def _catch(number: int, frame: FrameType | None) -> None:
     global _caught, _due
-    if number == signal.SIGTERM:
-        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the closing
-        _caught = SystemExit(128 + number)
-    else:
-        _caught = KeyboardInterrupt()
+    _caught = SystemExit(128 + number) if number == signal.SIGTERM else KeyboardInterrupt()
     if not _held or (_due and not _firmly):
-        _due = False
-        raise _caught
+        _raise()
+    if not _firmly:
+        _insist_later(number)
     _due = True
+
+
+def _raise() -> None:
+    global _due
+    _due = False
+    if isinstance(_caught, SystemExit):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the closing
+    check()
+
+
+def _insist_later(number: int) -> None:
+    """Sends the main thread the signal again while it is held: Slurm sends one, and kills half a minute after it."""
+
+    def insist() -> None:
+        if _due:
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    timer = threading.Timer(PATIENCE_S, insist)
+    timer.daemon = True
+    timer.start()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,17 +153,32 @@ def test_an_impatient_user_closes_the_run_all_the_same(tmp_path: Path, monkeypat
     assert status_of(store) == ["KILLED"]
 
 
-def test_another_ctrl_c_ends_what_may_take_minutes():
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_another_signal_ends_what_may_take_minutes(
+    number: signal.Signals, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(termination, "PATIENCE_S", 3600.0)
     done = []
-    with pytest.raises(KeyboardInterrupt), termination.signals_as_exceptions(), termination.held(firmly=False):
-        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(kind), termination.signals_as_exceptions(), termination.held(firmly=False):
+        signal.raise_signal(number)
         done.append("first")
         with termination.held():
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             done.append("held")
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         done.append("never")
     assert done == ["first", "held"]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_server_that_does_not_answer_holds_a_signal_for_seconds(
+    number: signal.Signals, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(termination, "PATIENCE_S", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(kind), termination.signals_as_exceptions(), termination.held(firmly=False):
+        signal.raise_signal(number)
+        ours.recv(1)  # for ever
 
 
 def test_ignored_and_foreign_handlers_stay(monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from fer_experiments.config.training import AUGMENTATIONS, TrainingConfig
 from fer_experiments.errors import UserError
 
 EMPTY = "must not be empty (a variable of the shell that is not set?)"
-SEARCHES = {"max_epochs": ["hyperband"], "factor": ["hyperband", "asha"], "min_epochs": ["asha"]}  # whom keys are of
 INTEGER, FLOAT = 2**32 - 1, 3e38  # the largest seed; about the largest float32
 NAME = re.compile(r"\w[\w .+,=@()-]{0,59}|" + re.escape(MISSING))
 
@@ -82,18 +81,10 @@ def check_effect(path: str, config: Config) -> None:
             "training.from_features=false"
         )
     if section == "compute" and getattr(config.compute, key, None) != getattr(ComputeConfig(), key, None):
-        _check_user(
-            path, "compute", config.compute.name, [n for n in options("compute") if key in yaml_of("compute", n)]
-        )
-    if section == "sweep" and config.sweep and key in SEARCHES and config.sweep.pruner not in SEARCHES[key]:
-        _check_user(path, "sweep.oracle", config.sweep.oracle, SEARCHES[key])
-
-
-def _check_user(path: str, key: str, taken: str, users: Sequence[str]) -> None:
-    """Refuses a setting of which what is taken makes nothing."""
-    if taken not in users and path != f"{key}.name":
-        others = " or ".join("sweep.pruner=asha" if name == "asha" else f"{key}={name}" for name in users)
-        raise UserError(f"{path}: {key}={taken} has no use for it; leave it out, or say {others}")
+        users = [name for name in options("compute") if key in yaml_of("compute", name)]
+        if key != "name" and config.compute.name not in users:
+            others = " or ".join(f"compute={name}" for name in users)
+            raise UserError(f"{path}: compute={config.compute.name} has no use for it; leave it out, or say {others}")
 
 
 def kept_of(keep: str, key: str = "sweep.keep") -> int | None:

@@ -93,12 +93,15 @@ def entries(config: Config, names: Sequence[str]) -> list[Entry]:
             _refuse_sweep_of(config, name, "published systems" if name == GROUP else "a published system")
     store = None if words.keys() <= {*known} else tracking.connect_existing(config)
     rows = [_of_published(word) if store is None or word in known else _entry(config, store, word) for word in words]
-    return list({row.run.run_id if row.run else row.name: row for row in reversed(rows)}.values())[::-1]
+    found: dict[str, Entry] = {}
+    for row in rows:
+        found.setdefault(row.run.run_id if row.run else row.name, row)
+    return list(found.values())
 
 
-def _refuse_sweep_of(config: Config, name: str, what: str) -> None:
+def _refuse_sweep_of(config: Config, name: str, what: str, otherwise: str = "") -> None:
     if any(is_of(folder.name, name) for folder in (mlruns_dir(config) / "sweeps").glob("*")):
-        raise UserError(f"{name}: {what} and a sweep of that name; say the sweep's id (`fer sweeps`)")
+        raise UserError(f"{name}: {what} and a sweep of that name; say the sweep's id (`fer sweeps`){otherwise}")
 
 
 def _entry(config: Config, store: Store, word: str) -> Entry:
@@ -107,7 +110,7 @@ def _entry(config: Config, store: Store, word: str) -> Entry:
     if which and name.startswith(models.PREFIX):
         return _of_model(store, name, which)
     if word in models.model_names(store):
-        _refuse_sweep_of(config, word, "a registered model")
+        _refuse_sweep_of(config, word, "a registered model", f", or {word}/{models.CHAMPION}")
         return _of_model(store, word, which)
     run = tracking.find_run(store, word) if RUN_ID.fullmatch(word) else None
     if run is not None and tracking.SEEDS in run.tags:

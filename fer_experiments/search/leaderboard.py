@@ -171,8 +171,11 @@ def text(state: State, config: Config, folder: Path, rows: int = 20) -> str:
 
 
 def write(state: State, config: Config, folder: Path) -> None:
-    """Writes leaderboard.csv, leaderboard.md and best.yaml, for `fer train experiment=<file>`, to this folder."""
+    """Writes leaderboard.csv, leaderboard.md and best.yaml, for `fer train experiment=<file>`, to this folder, once a
+    trial has ended."""
     assert config.sweep is not None
+    if not state.told:
+        return
     frame = table(state, config.sweep)
     texts = {"leaderboard.csv": frame.to_csv(index=False)}
     texts["leaderboard.md"] = _markdown(_readable(frame, config.sweep)) + "\n"

@@ -29,6 +29,7 @@ from fer_experiments.search.space import ORACLES, active, searched_backbones
 from fer_experiments.search.state import State
 from fer_experiments.search.transfer import as_asked, as_raw, differing, known_of, refusal
 
+USERS = {"max_epochs": {"hyperband"}, "factor": {"hyperband", "asha"}, "min_epochs": {"asha"}}
 BEST = 3  # trials of a sweep that are enqueued where no number is given
 
 
@@ -46,9 +47,30 @@ def check_reach(executor: Executor, uri: str) -> None:
     )
     if uri.startswith("sqlite"):
         raise UserError(f"compute: workers on {', '.join(hosts)} cannot write to the SQLite file of {uri}; {remedy}")
-    host = urlsplit(uri).hostname or "localhost"  # as the drivers of databases take it
-    if host in ("localhost", "::1") or host.startswith("127."):
+    host = _host(uri)
+    if host in ("localhost", "::1") or host.startswith(("127.", "/")):
         raise UserError(f"compute: {without_password(uri)} means another machine on {', '.join(hosts)}; {remedy}")
+
+
+def _host(uri: str) -> str:
+    """Of a server or a database, as its driver takes it: here where none is named; "" where that cannot be told."""
+    if uri.startswith("http"):
+        return urlsplit(uri).hostname or ""
+    from sqlalchemy.engine import make_url
+
+    url = make_url(uri)
+    asked = url.query.get("host", "")
+    named = url.host or (asked if isinstance(asked, str) else asked[0])
+    return named or ("" if url.query else "localhost")
+
+
+def unused(sweep: SweepConfig) -> list[str]:
+    """Lines on the settings of a sweep that its oracle and pruner make nothing of."""
+    return [
+        f"sweep.{key}={getattr(sweep, key)}: sweep.oracle={sweep.oracle} sweep.pruner={sweep.pruner} make nothing of it"
+        for key, users in USERS.items()
+        if getattr(sweep, key) != getattr(SweepConfig(), key) and not {sweep.oracle, sweep.pruner} & users
+    ]
 
 
 def check_sweep(config: Config) -> None:

@@ -49,8 +49,11 @@ def heard(sweep: Sweep, parent: tracking.Run) -> Iterator[None]:
     try:
         yield
     finally:
-        with acting:
-            over.set()
+        try:
+            with acting:
+                over.set()
+        finally:
+            over.set()  # a signal may have come first
 
 
 def _listen(sweep: Sweep, parent: tracking.Run, over: threading.Event, acting: threading.Lock) -> None:
@@ -60,15 +63,14 @@ def _listen(sweep: Sweep, parent: tracking.Run, over: threading.Event, acting: t
         with suppress(BaseException):  # a store that is lost is noticed by the sweep itself
             how = tracking.take_stop(parent.store, parent.id, process)
         with acting:  # a sweep that has ended meanwhile is not killed in its last lines
-            if how in REASONS and not over.is_set():
-                _obey(how, sweep, parent)
-
-
-def _obey(how: str, sweep: Sweep, parent: tracking.Run) -> None:
-    sweep.request = REASONS[how]
-    sweep.echo(f"sweep {sweep.state.id}: asked to stop; {MEANT[how]}")
-    if how == "now":
-        sweep.state.reason = REASONS[how]
-        with suppress(BaseException):
-            parent.set_tags({"fer.ended_by": REASONS[how]})
-        _thread.interrupt_main(signal.SIGTERM)
+            if how not in REASONS or over.is_set():
+                continue
+            sweep.request = REASONS[how]
+            sweep.echo(f"sweep {sweep.state.id}: asked to stop; {MEANT[how]}")
+        if how == "now":
+            sweep.state.reason = REASONS[how]
+            with suppress(BaseException):
+                parent.set_tags({"fer.ended_by": REASONS[how]})
+            with acting:
+                if not over.is_set():
+                    _thread.interrupt_main(signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from fer_experiments.search.on_end import on_end
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
-from fer_experiments.search.start import begin, check_reach, check_sweep, tags_of
+from fer_experiments.search.start import begin, check_reach, check_sweep, tags_of, unused
 from fer_experiments.search.state import State, load_state, only_one
 from fer_experiments.search.stop import heard
 from fer_experiments.search.trial import Job, impossible_trial, limits, run_trial
@@ -61,7 +62,7 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
             state.sections = mending.unchanged_sections(state, config)
             if not (folder / "state.json").exists():
                 state.save(folder)  # who gives the same command now finds it
-            for line in filter(None, (said, *begins)):
+            for line in filter(None, (said, *begins, *unused(settings))):
                 echo(line)
             sweep = Sweep(config, settings, store, state, folder, preparations, echo)
             shown = state.status == "finished" and state.prefer == settings.prefer  # another is taken otherwise
@@ -109,12 +110,16 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
         try:
             with heard(sweep, parent):
                 state.reason = _run_trials(sweep, oracle, executor, parent)
+        except BaseException:
+            with suppress(Exception):  # what ended it is what its user must hear of
+                leaderboard.write(state, config, sweep.folder)
+            raise
         finally:
             executor.close()  # what still runs is killed, so that its runs can be closed
             _close_killed(sweep)
             sweep.save()
-            leaderboard.write(state, config, sweep.folder)
         keep.drop(sweep.heads, sweep.store, state, sweep.sweep, sweep.echo)  # what a promotion may have held
+        leaderboard.write(state, config, sweep.folder)
         leaderboard.log(parent, sweep.folder)
         parent.set_tags({"fer.ended_by": state.reason})
         state.status = "running" if state.reason == sweep.request else "finished"  # by no process: stopped

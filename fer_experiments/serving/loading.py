@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.files import temporary_folder
 from fer_experiments.quiet import importing, silenced
-from fer_experiments.tracking import Store, models
+from fer_experiments.tracking import Store, digests, models
 
 if TYPE_CHECKING:
     from fer_experiments.tracking.classifier import FaceClassifier
@@ -111,9 +111,12 @@ def _fetch(store: Store, version: Version, cache: Path) -> Path:
             models.check_files(store, version, kept)
             return kept
         except UserError:
-            if models.is_here(store, version) or not _may_write(cache):
+            if digests.TAG not in version.tags or models.is_here(store, version) or not _may_write(cache):
                 raise
-            shutil.rmtree(kept)  # a copy: what is registered is asked for again, and checked
+            aside = kept.with_name(f"{kept.name}.{os.getpid()}.old")  # what is registered is asked for again
+            with suppress(OSError):
+                kept.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
     if not models.is_here(store, version) and not _may_write(cache):
         until_exit = ExitStack()
         atexit.register(until_exit.close)

@@ -166,10 +166,15 @@ def create_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]
     start = int(time.time() * 1000)
     run_id = str(client.create_run(experiment_id, start, dict(tags), name).info.run_id)
     if client.tracking_uri.startswith("http"):
-        for twin in every(client.search_runs, [experiment_id], f"attributes.start_time = {start}"):
-            same = twin.info.run_name == name and tags.items() <= twin.data.tags.items()
-            if same and twin.info.run_id != run_id:
-                client.delete_run(twin.info.run_id)
+        try:
+            for twin in every(client.search_runs, [experiment_id], f"attributes.start_time = {start}"):
+                same = twin.info.run_name == name and tags.items() <= twin.data.tags.items()
+                if same and twin.info.run_id != run_id:
+                    client.delete_run(twin.info.run_id)
+        except BaseException:  # nobody else has its id
+            with suppress(Exception):
+                client.set_terminated(run_id, "KILLED")
+            raise
     return run_id
 
 

@@ -266,7 +266,7 @@ def test_the_card_and_a_comparison_say_so(room: Room, promotion: FoundRun):
 
 def test_what_has_no_validation_score_is_neither_promoted_nor_compared(room: Room, promotion: FoundRun):
     run = fits_of(room, promotion)[0]["run_id"]
-    with pytest.raises(UserError, match="a refit run, finished; only a finished trial or `fer train` run"):
+    with pytest.raises(UserError, match="a refit run, finished; fer promote takes a finished trial or `fer train` run"):
         promote.promote(room.config(), run_id=run, echo=lambda line: None)
     with pytest.raises(UserError, match=r"without a val accuracy; name the promotion that it was for$"):
         entries(room.config(), [run])

@@ -66,8 +66,8 @@ def sweep_of(mlruns: Path, name: str, run_id: str, parent: str | None = None) ->
 def test_a_run_is_one_row_however_often_it_is_named(named: Named):
     run_id = named.runs["fer-demo"]
     sweep_id = next(folder.name for folder in (named.store.mlruns / "sweeps").glob("fer-demo-*"))
-    rows = entries(named.config, ["fer-tuned", run_id, sweep_id, "fer-demo/1", "paper_system", run_id])
-    assert [row.source for row in rows][:2] == [named.runs["fer-tuned"], run_id] and len(rows) == 3
+    rows = entries(named.config, [run_id, "fer-tuned", sweep_id, "fer-demo/1", "paper_system", run_id])
+    assert [row.source for row in rows][:2] == [run_id, named.runs["fer-tuned"]] and len(rows) == 3
 
 
 def test_a_sweep_may_be_called_as_models_are(named: Named):

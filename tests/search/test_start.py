@@ -15,7 +15,7 @@ from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.report.report import write_report
 from fer_experiments.search.oracle import ask, make_oracle, replay, tell
-from fer_experiments.search.start import _enqueue, check_sweep
+from fer_experiments.search.start import _enqueue, check_sweep, unused
 from fer_experiments.search.state import State, load_state
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.search.tpe import TpeOracle
@@ -245,3 +245,18 @@ def test_none_that_fits_is_refused(enqueued: tuple[Config, State, list[str]], pa
     _, state, _ = enqueued
     with pytest.raises(UserError, match=rf"sweep.enqueue: none of the 3 finished trials of {state.id} is in this"):
         run(quick(paths, f"sweep.enqueue={state.id}", "sweep.space={head.dropout:{type:float,min:0.6,max:0.7}}"))
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        ("sweep.max_epochs=5 sweep.factor=4 sweep.min_epochs=9", ["max_epochs=5", "factor=4", "min_epochs=9"]),
+        ("sweep.oracle=hyperband sweep.max_epochs=5 sweep.factor=4", []),
+        ("sweep.pruner=asha sweep.min_epochs=1 sweep.factor=2", []),
+        ("sweep.max_epochs=20", []),
+    ],
+)
+def test_settings_that_its_oracle_makes_nothing_of_are_said(words: str, keys: list[str]):
+    config = compose(["sweep=quick", *words.split()])
+    assert config.sweep is not None
+    assert [line.partition(":")[0] for line in unused(config.sweep)] == [f"sweep.{key}" for key in keys]

@@ -196,10 +196,14 @@ class Elsewhere:
     [
         *("sqlite:////anywhere/mlflow.db", "http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"),
         *("postgresql://fer:pw@localhost/fer", "postgresql+psycopg2://fer@127.0.0.1:5432/fer", "postgresql:///fer"),
+        *("postgresql+psycopg2://fer@/fer?host=localhost", "postgresql+psycopg2://fer@/fer?host=/var/run/postgresql"),
     ],
 )
 def test_workers_on_another_machine_that_cannot_reach_the_store_are_refused(uri: str):
     with pytest.raises(UserError, match=r"node-b.*make server.*tracking\.uri"):
         check_reach(Elsewhere(), uri)  # type: ignore[arg-type]
-    for reachable in ("http://head:5000", "postgresql://fer:pw@localhost.example/fer"):
+    for reachable in (
+        *("http://head:5000", "postgresql://fer:pw@localhost.example/fer"),
+        *("postgresql+psycopg2://fer:pw@/fer?host=db.example", "mssql+pyodbc:///?odbc_connect=DRIVER%3DX"),
+    ):
         check_reach(Elsewhere(), reachable)  # type: ignore[arg-type]
