@@ -105,9 +105,7 @@ def compose(overrides: Sequence[str], implied: Sequence[str] = ()) -> Config:
             f"sweep.on_end={config.sweep.on_end}: a command is taken from the command line alone; say it there"
         )
     check(config)
-    either = (
-        config.sweep is not None and "training.from_features" in config.sweep.space
-    )  # some trials use it
+    either = config.sweep is not None and "training.from_features" in config.sweep.space  # some trials use it
     for key in (*paths, *(word.key for word in words)):
         if not (either and key.startswith("training.")):
             check_effect(key, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from fer_experiments.config.commands import command, model_words
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.files import temporary_folder
 from fer_experiments.quiet import importing, silenced
+from fer_experiments.terminal import say, shown
 from fer_experiments.tracking import Store, digests, models
 
 if TYPE_CHECKING:
@@ -113,7 +115,8 @@ def _fetch(store: Store, version: Version, cache: Path) -> Path:
         except UserError:
             if digests.TAG not in version.tags or models.is_here(store, version) or not _may_write(cache):
                 raise
-            aside = kept.with_name(f"{kept.name}.{os.getpid()}.old")  # what is registered is asked for again
+            say(f"{shown(kept)}: this copy is not what was registered, which is asked for again", sys.stderr)
+            aside = kept.with_name(f"{kept.name}.{os.getpid()}.old")
             with suppress(OSError):
                 kept.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)

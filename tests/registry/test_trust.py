@@ -92,6 +92,13 @@ def test_a_copy_in_the_cache_is_checked_each_time(
     kept = files(config)
     assert kept.is_relative_to(config.paths.cache) and predict(config, tmp_path) == 0
     (kept / "artifacts" / "classes.json").write_text(json.dumps(["happy", "angry", "sad"]))
+    assert predict(config, tmp_path) == 0
+    assert "this copy is not what was registered, which is asked for again" in capfd.readouterr().err
+    assert (kept / "artifacts" / "classes.json").read_bytes() == (source / "artifacts" / "classes.json").read_bytes()
+    shutil.copytree(source, changed := tmp_path / "changed")
+    (changed / "artifacts" / "classes.json").write_text(json.dumps(["happy", "angry", "sad"]))
+    shutil.copytree(changed, kept, dirs_exist_ok=True)
+    monkeypatch.setattr(models, "_fetch", lambda store, version, folder: Path(shutil.copytree(changed, folder)))
     assert predict(config, tmp_path) == 2
     assert "artifacts/classes.json is not what was registered" in capfd.readouterr().err
     assert store.uri
