@@ -82,12 +82,16 @@ def pin() -> None:
     sys.meta_path.insert(0, _KerasFinder())
 
 
-def check_backend() -> None:
-    """Refuses a backend of Keras that is not supported or not installed; imports nothing.
+def check_surroundings() -> None:
+    """Refuses a folder that is gone, and a backend of Keras that is not supported or not installed; imports nothing.
 
     Raises:
         UserError: with the remedy.
     """
+    try:
+        os.getcwd()  # noqa: PTH109  not on the path to any file
+    except FileNotFoundError:
+        raise UserError("the folder that this runs in is gone; change to another") from None
     name = os.environ["KERAS_BACKEND"]
     if name not in BACKENDS:
         raise UserError(f"KERAS_BACKEND={name}: not supported; choose one of {', '.join(BACKENDS)}, or unset it")
@@ -142,7 +146,7 @@ class _KerasFinder(MetaPathFinder):
         execute = spec.loader.exec_module
 
         def execute_and_pin(module: ModuleType) -> None:
-            check_backend()
+            check_surroundings()
             try:
                 with _without_jax():
                     execute(module)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
-from fer_experiments.ambient import check_backend, pin_warnings, speak_utf8
-from fer_experiments.errors import Refused, UserError
+from fer_experiments.ambient import check_surroundings, pin_warnings, speak_utf8
+from fer_experiments.errors import EMPTY, Refused, UserError
 from fer_experiments.quiet import importing, own_process, silenced
 from fer_experiments.terminal import DASHES, fit, say
 from fer_experiments.termination import signals_as_exceptions
@@ -174,6 +174,8 @@ def _parsed(words: list[str]) -> argparse.Namespace:
         from fer_experiments.config import close
 
         raise UserError(f"{words[0]}: no such verb{close(words[0], VERBS) or '; fer --help lists them'}")
+    if "" in words:
+        raise UserError(f'"": a word {EMPTY}')
     end = words.index("--") if "--" in words else len(words)
     parsed, extra = _parser().parse_known_args(words[:end])
     # argparse cannot take overrides on both sides of an option: what is left over and is no option is an override.
@@ -231,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(parsed: argparse.Namespace) -> int:
     """Finds out whether the config is good, and hands it over to the verb's room; returns the exit code."""
-    check_backend()
+    check_surroundings()
     multirun = getattr(parsed, "multirun", False)
     verb = MANY if multirun else VERBS[parsed.verb]
     if parsed.verb == "download":
@@ -244,7 +246,7 @@ def _run(parsed: argparse.Namespace) -> int:
     own, implied, words = _own(verb, parsed)
     configs = [compose(job, implied) for job in (split_multirun(words) if multirun or verb.several else [words])]
     if "run" in verb.own:
-        check_recorded(words)
+        check_recorded(words, () if "gate=default" in verb.chosen else ("promote", "gate"))
     if verb.needs:
         from fer_experiments.search.start import check_needs
 
@@ -277,8 +279,6 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
         words[:2] = [(words[0][0], "=", words[1][0])]  # stop <id>
     named = {key: value if equals else key for key, equals, value in words if key in verb.own}
     if empty := [key for key, value in named.items() if not value]:
-        from fer_experiments.config.checks import EMPTY
-
         raise UserError(f"{empty[0]}=: {EMPTY}")
     if named.keys() >= {"sweep", "run"}:
         raise UserError("sweep= and run=: say one of them")

@@ -19,9 +19,9 @@ from fer_experiments.config import (
     cache_dir,
     mlruns_dir,
     options,
-    yaml_of,
 )
 from fer_experiments.config.commands import command, get_data_command, is_checkout
+from fer_experiments.config.compose import group_section
 from fer_experiments.config.folders import expanded
 from fer_experiments.errors import UserError
 from fer_experiments.features.engine import decisions
@@ -129,20 +129,25 @@ def _weights(missing: list[str]) -> list[tuple[str, str]]:
     """A line a backbone of conf/backbone/."""
     texts, public = {}, []
     for name in options("backbone"):
-        backbone = BackboneConfig(**yaml_of("backbone", name))
-        path = weights_file(backbone)
+        try:
+            backbone = BackboneConfig(**group_section("backbone", name))
+            path = weights_file(backbone)
+        except UserError as error:
+            texts[name] = "cannot be read"
+            missing.append(f"conf/backbone/{name}.yaml: {error}")
+            continue
         if path is None:
-            texts[backbone.name] = _without_file(backbone)
+            texts[name] = _without_file(backbone)
         elif path.is_file():
-            texts[backbone.name] = f"{path} ({path.stat().st_size / 1e6:,.0f} MB)"
+            texts[name] = f"{path} ({path.stat().st_size / 1e6:,.0f} MB)"
         elif found := public_weights(backbone):
-            texts[backbone.name] = f"not there: {path.name} ({found[1]} MB)"
+            texts[name] = f"not there: {path.name} ({found[1]} MB)"
             public.append(path.parent)
         else:
-            texts[backbone.name] = "not there"
+            texts[name] = "not there"
             made = backbone.weights == "embedded"
             again = f"`{command('pretrain')}` makes them" if made else "say backbone.weights=<file>"
-            missing.append(f"weights of backbone={backbone.name}: put them at {path}, or {again}")
+            missing.append(f"weights of backbone={name}: put them at {path}, or {again}")
     if public:
         missing.append(
             f"public weights: downloaded on first use; without network put the files named above into {public[0]}, "

@@ -2,6 +2,8 @@
 
 from fer_experiments.terminal import fit
 
+EMPTY = "must not be empty (a variable of the shell that is not set?)"
+
 
 class UserError(Exception):
     """A mistake in a config, a path or a file that its user can mend.

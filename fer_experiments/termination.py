@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator
@@ -68,6 +70,14 @@ def held(*, firmly: bool = True) -> Iterator[None]:
         _firmly -= firmly
         if _due and not _held:
             _raise()
+
+
+def interrupt(thread: threading.Thread) -> None:
+    """Ends what a thread of this process does as SIGTERM ends a program: at its next line of Python."""
+    if thread is threading.main_thread():
+        _thread.interrupt_main(signal.SIGTERM)
+    else:  # which no signal reaches
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
 
 
 def _catch(number: int, frame: FrameType | None) -> None:

@@ -138,7 +138,13 @@ def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...], precision: 
         ) from error
     outputs = [_pooled(tensor, cfg) for tensor in (features if isinstance(features, list) else [features])]
     model = keras.Model(pixels, outputs, name=f"{_identifier(cfg.name)}_from_pixels")
-    return Backbone(given, model, trunk, tuple(cfg.layers) or tuple(trunk.output_names), fingerprint)
+    names = tuple(cfg.layers) or tuple(trunk.output_names)
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"backbone.layers=[]: several outputs of {cfg.name} are called the same ({', '.join(names)}); "
+            "name the layers that are wanted"
+        )
+    return Backbone(given, model, trunk, names, fingerprint)
 
 
 def _pooled(tensor: Any, cfg: BackboneConfig) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 from keras import layers, ops
 
 from fer_experiments.backbones.weights import POCKET_WEIGHTS
+from fer_experiments.files import write_atomically
 
 SIZE = 48
 SCALING = {"mean": 127.5, "scale": 127.5}  # what the input went through; any other would do: the network standardises
@@ -129,8 +130,8 @@ def with_weights(widths: Sequence[int], blocks: Sequence[int], weights: dict[str
 def save(path: Path, widths: Sequence[int], blocks: Sequence[int], weights: dict[str, np.ndarray]) -> None:
     """Write the architecture and the weights of `folded` to an .npz file, float16."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, widths=np.array(widths), blocks=np.array(blocks), **weights)
+    arrays = {"widths": np.array(widths), "blocks": np.array(blocks), **weights}
+    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def load_classifier(path: Path = POCKET_WEIGHTS) -> keras.Model:

@@ -14,11 +14,18 @@ from omegaconf import MISSING
 
 from fer_experiments.config.folders import expanded, options, yaml_of
 from fer_experiments.config.plain import close
-from fer_experiments.config.schema import ALL_FOLDS, TRAIN_VAL, BackboneConfig, ComputeConfig, Config, DataConfig
+from fer_experiments.config.schema import (
+    ALL_FOLDS,
+    TRAIN_VAL,
+    BackboneConfig,
+    ComputeConfig,
+    Config,
+    DataConfig,
+    GateConfig,
+)
 from fer_experiments.config.training import AUGMENTATIONS, TrainingConfig
-from fer_experiments.errors import UserError
+from fer_experiments.errors import EMPTY, UserError
 
-EMPTY = "must not be empty (a variable of the shell that is not set?)"
 INTEGER, FLOAT = 2**32 - 1, 3e38  # the largest seed; about the largest float32
 NAME = re.compile(r"\w[\w .+,=@()-]{0,59}|" + re.escape(MISSING))
 
@@ -79,6 +86,22 @@ def check_effect(path: str, config: Config) -> None:
         raise UserError(
             f"{path}: training.from_features=true augments by features.views alone; leave it out, or say "
             "training.from_features=false"
+        )
+    gate = config.gate
+    if gate and path == "gate.metric" and gate.compare != "bootstrap" and gate.metric != GateConfig.metric:
+        raise UserError(
+            f"{path}: gate.compare={gate.compare} has no use for it; say gate.compare=bootstrap too, or leave it out"
+        )
+    if (
+        gate
+        and gate.compare == "none"
+        and (
+            (path == "gate.alpha" and gate.alpha != GateConfig().alpha)
+            or (path.startswith("gate.worse") and gate.worse)
+        )
+    ):
+        raise UserError(
+            f"{path}: gate.compare=none compares with no champion; say gate.compare=mcnemar too, or leave it out"
         )
     if section == "compute" and getattr(config.compute, key, None) != getattr(ComputeConfig(), key, None):
         users = [name for name in options("compute") if key in yaml_of("compute", name)]
@@ -164,7 +187,9 @@ def _check_training(training: TrainingConfig, backbone: BackboneConfig) -> None:
 
 
 def _check_backbone(backbone: BackboneConfig) -> None:
-    """Refuses what only presets of KerasHub have, of another kind of backbone, and half of a preset."""
+    """Refuses a layer twice, what only presets of KerasHub have, of another kind of backbone, and half of a preset."""
+    if twice := [layer for layer in dict.fromkeys(backbone.layers) if backbone.layers.count(layer) > 1]:
+        raise UserError(f"backbone.layers={list(backbone.layers)}: {twice[0]} is there twice; name each layer once")
     if backbone.kind == "keras_hub":
         if backbone.preset is None:
             raise UserError("backbone.preset=null: say a name, a folder or an address of a preset of KerasHub")
@@ -189,13 +214,17 @@ def _check_fields(section: str, values: Any) -> None:
         if is_dataclass(value):
             _check_fields(f"{section}.{field.name}", value)
         said = next(_faults(value, field), None)
+        if isinstance(value, list) and any(isinstance(member, (list, dict)) for member in value):
+            said = "each must be one value, no list"
         if said is not None:
             raise UserError(f"{section}.{field.name}={value}: {said}")
 
 
 def _faults(value: Any, field: Field[Any]) -> Iterator[str]:
     """What is wrong with a value, or with a member of it, in words."""
-    if "subset" in field.metadata:
+    if isinstance(value, str) and not value.isascii() and value != value.encode("utf-8", "ignore").decode():
+        yield "is no text in UTF-8, which no record can hold; rename the file or folder"
+    elif "subset" in field.metadata:
         members, always = field.metadata["subset"], field.metadata["always"]
         texts = [member for member in value if isinstance(member, str)]
         if len(texts) < len(value) or not {always} <= set(texts) <= set(members) or len(set(texts)) < len(texts):

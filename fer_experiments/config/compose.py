@@ -45,7 +45,7 @@ OPTIONAL_GROUPS = ("pretrain", "promote", "gate")
 RESOLVED = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # where OmegaConf puts something else
 OF_A_KEY = re.compile(r"(?!tracking\b)[A-Za-z_]\w*(\.\w+)*\}")
 PLAIN = r"where ${ stands for itself, write \${"
-WHOLE = ("data.classes", "data.emotions", "sweep.space")
+WHOLE = ("data.classes", "data.emotions", "sweep.space", *OPEN_DICTS)
 
 
 def compose(overrides: Sequence[str], implied: Sequence[str] = ()) -> Config:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fer_experiments.errors import UserError, first_line
 
@@ -87,8 +88,8 @@ def exchanged(value: Any, pattern: str, new: str) -> Any:
     return [exchanged(each, pattern, new) for each in value] if isinstance(value, list | tuple) else value
 
 
-def read_yaml(text: str) -> dict[str, Any]:
-    """The keys and values of a YAML text, as plain containers.
+def read_yaml(text: str, what: str = "a recorded config") -> dict[str, Any]:
+    """The keys and values of a YAML text, as plain containers; what: how an error calls it.
 
     Raises:
         UserError: what is none, or cannot be read within bounds.
@@ -96,19 +97,30 @@ def read_yaml(text: str) -> dict[str, Any]:
     try:
         hidden = OmegaConf.to_container(parse_yaml(text, plain=True))
     except yaml.YAMLError as error:
-        raise UserError(f"a recorded config is not readable as YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{what}: not readable as YAML: {' '.join(str(error).split())}") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{what}: {' '.join(str(error).split())}") from error
     container = exchanged(hidden, re.escape(HIDDEN), "${")
     if not isinstance(container, dict):
-        raise UserError("a recorded config must hold keys and values")
+        raise UserError(f"{what}: must hold keys and values")
     return {str(key): value for key, value in container.items()}
 
 
 @cache
 def yaml_of(group: str, name: str) -> dict[str, Any]:
-    """What conf/<group>/<name>.yaml says; nothing where there is none."""
+    """What conf/<group>/<name>.yaml says; nothing where there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if name not in options(group):
         return {}
-    return read_yaml((config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    what = f"conf/{group}/{name}.yaml"
+    try:
+        text = (config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what}: not readable as text in UTF-8: {first_line(error)}; mend it") from error
+    return read_yaml(text, what)
 
 
 def expanded(given: str, key: str) -> Path:

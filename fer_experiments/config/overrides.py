@@ -14,12 +14,11 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from fer_experiments.config.checks import EMPTY
 from fer_experiments.config.folders import config_dir
 from fer_experiments.config.parts import DECLARED_PATHS, EXPERIMENT_SECTIONS, marked
 from fer_experiments.config.plain import close, flatten, to_dict
 from fer_experiments.config.schema import EVERY
-from fer_experiments.errors import UserError
+from fer_experiments.errors import EMPTY, UserError
 
 FILE_GROUPS = ("experiment", "sweep")  # take the path of a YAML file too
 NO_GROUPS = ("published",)  # folders of conf/ that no config is made of
@@ -150,14 +149,18 @@ def _exists(path: str) -> bool:
         return False
 
 
-def check_recorded(words: Sequence[str]) -> None:
+def check_recorded(words: Sequence[str], unread: Sequence[str] = ()) -> None:
     """Refuses overrides of what a command takes from the record of a sweep or a run, and would leave unread.
+
+    unread: sections that it has no use for, besides a sweep's and a pretraining's.
 
     Raises:
         UserError: naming it.
     """
     for word in words:
         key = word.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] in (*unread, "sweep", "pretrain"):
+            raise UserError(f"{word}: this command makes nothing of it; leave it out")
         if key.partition(".")[0] in (*EXPERIMENT_SECTIONS, "experiment") and key != "data.path":
             raise UserError(
                 f"{word}: the experiment is what is on record; leave it out (data.path may be another today)"

@@ -37,12 +37,21 @@ SPLITS = {
     "testing": "PrivateTest",
     "privatetest": "PrivateTest",
 }
+DIGITS = 4300  # of the longest number that Python reads
 FILLER = re.compile(r"(set|split|data|images?|faces?|[0-9]+)$")  # trainset, train_set, TestImages, test_1
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sort key under which "face-10" comes after "face-9"."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+    return [
+        (_number(part), part if len(part) > DIGITS else "") if part.isdecimal() else (-1, part)
+        for part in re.split(r"([0-9]+)", name)
+    ]
+
+
+def _number(digits: str) -> int:
+    """What digits say; of more than Python reads, how long they are, beyond all that it reads."""
+    return int(digits) if len(digits) <= DIGITS else 10**DIGITS + len(digits)
 
 
 def fold(name: str) -> str:
@@ -95,7 +104,8 @@ class Naming:
         if word in (given := {fold(key): name for key, name in self.emotions.items()}):
             return emotion_named(given[word])
         if self.source == "fer2013" and word.isdecimal():
-            return EMOTIONS[int(word)] if int(word) < len(EMOTIONS) else None
+            code = _number(word)
+            return EMOTIONS[code] if code < len(EMOTIONS) else None
         return emotion_named(word)
 
     def is_given(self, said: str) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -120,10 +119,11 @@ def _stored(path: Path, count: int) -> Pairs | None:
     try:
         with np.load(path) as stored:
             found = Pairs(stored["rows"], stored["score"], stored["mirrored"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # whatever NumPy and zipfile make of a damaged file
         return None
-    sound = found.rows.shape == (len(found.score), 2) and found.rows.max(initial=-1) < count
-    return found if sound else None
+    pairs, rows = len(found.score), found.rows
+    sound = rows.shape == (pairs, 2) and found.mirrored.shape == (pairs,) and found.score.shape == (pairs,)
+    return found if sound and rows.min(initial=0) >= 0 and rows.max(initial=-1) < count else None
 
 
 def _store(path: Path, found: Pairs) -> None:

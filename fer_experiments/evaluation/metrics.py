@@ -7,7 +7,7 @@ for r of them. Ours and not scikit-learn's, which knows no resamples and takes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 Score = TypeVar("Score", float, np.ndarray)
 BINS = 15  # of the expected calibration error, as in Guo et al.
@@ -84,9 +84,9 @@ class Result:
         self.averaged = [1] if self.classes == 2 else list(range(self.classes))  # the classes that a metric is of
 
     @cached_property
-    def cells(self) -> np.ndarray:
-        """Where each image lies in the confusion matrix, float64 [n, k * k]."""
-        return np.eye(self.classes**2)[self.labels * self.classes + self.probabilities.argmax(axis=1)]
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each image, int [n]."""
+        return self.probabilities.argmax(axis=1)
 
     @cached_property
     def orders(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -107,7 +107,8 @@ class Result:
     @cached_property
     def squares(self) -> np.ndarray:
         """The square of p(class 1) - label [n]; of more than two classes, summed over them."""
-        squares = (self.probabilities - np.eye(self.classes)[self.labels]) ** 2
+        one_hot = np.arange(self.classes) == self.labels[:, None]
+        squares = (self.probabilities.astype("float64") - one_hot) ** 2
         return squares[:, 1] if self.classes == 2 else squares.sum(axis=1)
 
     @cached_property
@@ -115,7 +116,7 @@ class Result:
         """Whether an image is right minus its top probability, in the bin of that: float64 [n, BINS]."""
         confidence = self.probabilities.max(axis=1).astype("float64")
         gaps = np.zeros((len(self.labels), BINS))
-        right = self.probabilities.argmax(axis=1) == self.labels
+        right = self.predicted == self.labels
         gaps[np.arange(len(self.labels)), confidence_bin(confidence)] = right - confidence
         return gaps
 
@@ -130,12 +131,31 @@ class Drawn:
     def matrices(self) -> np.ndarray:
         """Images by true class and most probable class, float64 [r, k, k]."""
         k = self.result.classes
-        return (self.counts @ self.result.cells).reshape(-1, k, k)
+        return self._counted(self.result.labels * k + self.result.predicted, k * k).reshape(-1, k, k)
 
     @cached_property
     def hits(self) -> np.ndarray:
         """Images of each class that are right, [r, k]."""
-        return np.ascontiguousarray(self.matrices.diagonal(axis1=1, axis2=2))
+        right = self.result.labels == self.result.predicted
+        return self._counted(self.result.labels, self.result.classes, right)
+
+    @cached_property
+    def taken(self) -> np.ndarray:
+        """Images taken for each class, [r, k]."""
+        return self._counted(self.result.predicted, self.result.classes)
+
+    @cached_property
+    def there(self) -> np.ndarray:
+        """Images of each class, [r, k]."""
+        return self._counted(self.result.labels, self.result.classes)
+
+    def _counted(self, places: np.ndarray, number: int, among: np.ndarray | None = None) -> np.ndarray:
+        """How many images (out of those of `among`) have which of so many places: float64 [r, number].
+
+        A sum a resample: a matrix product would want each place of each image as a column of its own, k^2 of them.
+        """
+        weights = self.counts if among is None else self.counts * among
+        return np.stack([np.bincount(places, row, minlength=number) for row in weights])
 
     @cached_property
     def curves(self) -> dict[int, Curve]:
@@ -165,17 +185,17 @@ def accuracy(drawn: Drawn) -> np.ndarray:
 
 def precision(drawn: Drawn) -> np.ndarray:
     """The share that is right of the images taken for a class; 0 without any."""
-    return drawn.averaged(drawn.hits, drawn.matrices.sum(axis=1))
+    return drawn.averaged(drawn.hits, drawn.taken)
 
 
 def recall(drawn: Drawn) -> np.ndarray:
     """The share that is right of the images of a class; 0 without any."""
-    return drawn.averaged(drawn.hits, drawn.matrices.sum(axis=2))
+    return drawn.averaged(drawn.hits, drawn.there)
 
 
 def f1(drawn: Drawn) -> np.ndarray:
     """The harmonic mean of a class's precision and recall."""
-    return drawn.averaged(2 * drawn.hits, drawn.matrices.sum(axis=1) + drawn.matrices.sum(axis=2))
+    return drawn.averaged(2 * drawn.hits, drawn.taken + drawn.there)
 
 
 def roc_auc(drawn: Drawn) -> np.ndarray:
@@ -265,26 +285,6 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:
     """Which of BINS bins of equal width, each with its upper edge and without its lower one."""
     return np.clip(np.ceil(confidence * BINS).astype("int64") - 1, 0, BINS - 1)
-
-
-def emotion_errors(
-    emotions: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
-) -> pd.DataFrame:
-    """What the images of each source emotion are taken for.
-
-    emotions: str [n], in groups of which `classes` are the names. A row an emotion, by class and then by name: emotion,
-    class, images, error_rate (share in another class than its own), and `as <class>` (share in it) for each class.
-    """
-    import pandas as pd
-
-    predicted = probabilities.argmax(axis=1)
-    rows = []
-    for label, emotion in sorted({(int(y), str(e)) for y, e in zip(labels, emotions, strict=True)}):
-        chosen = predicted[(emotions == emotion) & (labels == label)]
-        shares = {f"as {name}": float(np.mean(chosen == c)) for c, name in enumerate(classes)}
-        error = float(np.mean(chosen != label))
-        rows.append({"emotion": emotion, "class": classes[label], "images": len(chosen), "error_rate": error, **shares})
-    return pd.DataFrame(rows)
 
 
 def _dots(first: np.ndarray, second: np.ndarray) -> np.ndarray:

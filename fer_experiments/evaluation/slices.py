@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 QUARTERS = 4
 NEAR_TWIN = {True: "near_twin", False: "no_near_twin"}  # whether Training has a near twin of the image
@@ -53,3 +57,23 @@ def slices(images: np.ndarray, emotions: np.ndarray, near_training: np.ndarray |
     if near_training is not None:
         belongs |= {name: near_training == is_near for is_near, name in NEAR_TWIN.items()}
     return {name: np.flatnonzero(of) for name, of in belongs.items() if of.any()}
+
+
+def emotion_errors(
+    emotions: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> pd.DataFrame:
+    """What the images of each source emotion are taken for.
+
+    emotions: str [n], in groups of which `classes` are the names. A row an emotion, by class and then by name: emotion,
+    class, images, error_rate (share in another class than its own), and `as <class>` (share in it) for each class.
+    """
+    import pandas as pd
+
+    predicted = probabilities.argmax(axis=1)
+    rows = []
+    for label, emotion in sorted({(int(y), str(e)) for y, e in zip(labels, emotions, strict=True)}):
+        chosen = predicted[(emotions == emotion) & (labels == label)]
+        shares = {f"as {name}": float(np.mean(chosen == c)) for c, name in enumerate(classes)}
+        error = float(np.mean(chosen != label))
+        rows.append({"emotion": emotion, "class": classes[label], "images": len(chosen), "error_rate": error, **shares})
+    return pd.DataFrame(rows)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
 
 from fer_experiments.terminal import counted
 
@@ -26,12 +32,32 @@ def finish(axes: Axes) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as a file, drawn once: `savefig` draws all of it one time more where a figure has a layout."""
-    file = io.BytesIO()
+    """The picture as a file, its texts as they stand; drawn once, as `savefig` would not where there is a layout."""
+    file, canvas = io.BytesIO(), FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a class may be called $x^$, which is no formula
+    with _boxes_for_missing_glyphs():
+        canvas.draw()
+    # Without the opaque fourth channel, and packed at the fastest level: as small, in half the time.
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(
+        file, "png", compress_level=1, dpi=(figure.dpi, figure.dpi)
+    )
+    return file.getvalue()
+
+
+def text_size(figure: Figure, text: str, **kwargs: Any) -> tuple[float, float]:
+    """Width and height in inches that a text takes in a figure; kwargs as for `Figure.text`."""
+    canvas = FigureCanvasAgg(figure)
+    with _boxes_for_missing_glyphs():
+        box = Text(0, 0, text, figure=figure, parse_math=False, **kwargs).get_window_extent(canvas.get_renderer())
+    return box.width / figure.dpi, box.height / figure.dpi
+
+
+@contextlib.contextmanager
+def _boxes_for_missing_glyphs() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a class in Chinese is drawn as boxes
-        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
-    return file.getvalue()
+        yield
 
 
 def scored_images(number: int, repeats: int = 1) -> str:

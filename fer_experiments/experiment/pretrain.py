@@ -15,7 +15,7 @@ from fer_experiments.config.folders import expanded
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.record import Live, describe_run, log_scores, open_sealed_test, record
-from fer_experiments.files import digest
+from fer_experiments.files import digest, holding
 from fer_experiments.terminal import Echo, say
 from fer_experiments.training.pixels import on_devices
 from fer_experiments.training.pretraining import PretrainResult, predict, pretrain, recipe
@@ -39,6 +39,20 @@ def run_pretrain(config: Config, *, parent: str | None = None, echo: Echo = say)
         shape = "x".join(map(str, dataset.images.shape[1:]))
         raise UserError(f"data={config.data.name}: images of {shape}; pocket learns from 48x48 gray faces")
     folder = checkpoint_dir(config, settings, dataset)
+    with holding(folder / "lock", f"{folder}: another process trains the same network"):
+        return _trained(config, settings, dataset, folder, parent, echo, started)
+
+
+def _trained(
+    config: Config,
+    settings: PretrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    parent: str | None,
+    echo: Echo,
+    started: float,
+) -> dict[str, float]:
+    """The run, by the one process that trains this network."""
     described = {name: section for name, section in recorded(config).items() if name in SECTIONS}
     with tracking.start_run(
         tracking.connect(config),
@@ -81,7 +95,21 @@ def _settings(config: Config) -> tuple[Config, PretrainConfig]:
     if config.training.smoke:
         settings = replace(settings, epochs=1, batch_size=16, widths=[8] * len(settings.widths))
         config = replace(config, pretrain=settings, tracking=replace(config.tracking, system_metrics=False))
+    if settings.output:
+        _check_output(expanded(settings.output, "pretrain.output"))
     return config, settings
+
+
+def _check_output(path: Path) -> None:
+    """Refuses, before an hour's training, a place where no file can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"pretrain.output={path}: cannot be written ({error.strerror}); name another file") from error
+    if path.is_dir():
+        raise UserError(f"pretrain.output={path}: is a folder; name a file in it, such as {path / 'pocket.npz'}")
 
 
 def _write_weights(run: tracking.Run, settings: PretrainConfig, result: PretrainResult) -> None:

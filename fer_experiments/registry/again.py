@@ -6,8 +6,9 @@ import hashlib
 from datetime import UTC, datetime
 
 from fer_experiments import environment
-from fer_experiments.config import Config, flatten, project_root, to_dict, yaml_of
+from fer_experiments.config import Config, project_root, to_dict
 from fer_experiments.config.commands import command, override
+from fer_experiments.config.compose import group_section
 from fer_experiments.registry.candidates import Choice
 
 
@@ -37,13 +38,12 @@ def how_again(config: Config, choice: Choice) -> str:
 
 
 def _differing(config: Config) -> list[str]:
-    """The overrides of the sections promote and gate that a command does not have without them."""
+    """The overrides of the sections promote and gate, and where the data lie, that a command does not have without."""
     words = []
     for name in ("promote", "gate"):
         section = to_dict(config)[name]
-        known = flatten(yaml_of(name, section["name"]))
+        known = group_section(name, section["name"])
         words += [f"{name}={section['name']}"] if section["name"] != "default" else []
-        for key, value in flatten(section).items():
-            if key not in ("name", "dry_run") and value != {} and value != known.get(key):
-                words.append(("" if key in known else "+") + override(f"{name}.{key}", value))
-    return words
+        changed = [key for key in section if key not in ("name", "dry_run") and section[key] != known[key]]
+        words += [override(f"{name}.{key}", section[key]) for key in changed]
+    return [*words, *([override("data.path", config.data.path)] if config.data.path is not None else [])]

@@ -106,7 +106,10 @@ def _candidate(
         )
     tags = run.tags
     text = tracking.artifact_text(store, run_id, "config.yaml")
-    if tags.get("fer.kind") not in KINDS or run.status != "FINISHED" or text is None or "head.name" not in run.params:
+    fitted = tags.get("fer.kind") in KINDS and run.status == "FINISHED" and "head.name" in run.params
+    if fitted and text is None:
+        raise UserError(f"{name or 'run'} ({run_id}): its config.yaml is gone from {store}; bring it back from a copy")
+    if not fitted or text is None:
         what = f"{tags.get('fer.kind', 'no')} run, {run.status.lower()}"
         if tags.get("fer.kind") == "sweep":
             whole = f", or give `{command('promote', f'sweep={run_id}', config=config)}`" if verb == "promote" else ""

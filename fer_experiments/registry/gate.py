@@ -21,6 +21,8 @@ EVERY = "every"  # the key in gate.recall, slices and worse for the classes and 
 
 LEAST = 0.001  # alpha of a bootstrap, which draws ten times as many resamples as it takes to see it
 
+MOST = {"log_loss": math.inf, "brier_score": 2.0}  # of a metric, else 1
+
 NO_IMAGE = "the test split has no image of it"
 
 
@@ -64,6 +66,12 @@ def check_gate(gate: GateConfig, classes: tuple[str, ...], slices: Sequence[str]
                 raise UserError(
                     f"gate.{key}: {name} is no metric{close(name, METRICS) or '; take ' + ', '.join(METRICS)}"
                 )
+    for name, limit in gate.floors.items():
+        if limit > (most := MOST.get(name, 1.0)):
+            raise UserError(f"gate.floors.{name}={limit:g}: no model has more than {most:g}; say a share, such as 0.93")
+    for name, limit in gate.ceilings.items():
+        if limit < 0:
+            raise UserError(f"gate.ceilings.{name}={limit:g}: no model has less than 0")
     for name in gate.recall:
         if name not in (*classes, EVERY):
             raise UserError(f"gate.recall: {name} is no class; take {', '.join(classes)} or {EVERY}")

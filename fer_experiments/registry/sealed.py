@@ -12,7 +12,7 @@ from fer_experiments import tracking
 from fer_experiments.backbones.networks import check_part_not_seen
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset, TestSplit
-from fer_experiments.evaluation import curves, figures, metrics
+from fer_experiments.evaluation import curves, figures, metrics, slices
 from fer_experiments.evaluation.bootstrap import Interval, evaluate
 from fer_experiments.evaluation.faces import worst_mistakes
 from fer_experiments.experiment.record import log_confusion, open_sealed_test
@@ -25,7 +25,7 @@ class Outcome:
     """What a model came to on the test split.
 
     probabilities: float32 [n, classes]. scores: by name, see `bootstrap.evaluate`. recall: by class. emotions: see
-    `metrics.emotion_errors`. openings: how often these images were opened, this time included;
+    `slices.emotion_errors`. openings: how often these images were opened, this time included;
     ledger: by which runs, the oldest first.
     """
 
@@ -61,7 +61,7 @@ def open_and_test(
         probabilities=probabilities,
         scores=evaluate(test.labels, probabilities, resamples=config.promote.resamples),
         recall=_recall(test, probabilities),
-        emotions=metrics.emotion_errors(test.emotions, test.labels, probabilities, test.classes),
+        emotions=slices.emotion_errors(test.emotions, test.labels, probabilities, test.classes),
         openings=len(ledger),
         ledger=ledger,
     )

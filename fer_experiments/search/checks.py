@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from itertools import islice, product
 from typing import Any
 
 from fer_experiments.config import Config, check, close, flatten, to_dict
-from fer_experiments.config.checks import check_effect
+from fer_experiments.config.checks import FLOAT, check_effect
 from fer_experiments.config.parts import EXPERIMENT_SECTIONS, marked
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation.metrics import OF_A_FIT, direction, recorded_as
@@ -28,6 +29,7 @@ SECTIONS = tuple(f"{section}." for section in EXPERIMENT_SECTIONS if section != 
 REFUSED = marked("fixed")
 UNDECIDED = marked("undecided")
 OF_TRAINING = tuple(marked("of_training"))
+MOST_STEPS = 10**9  # of a range; one of more is as good as continuous
 SAMPLINGS = ("linear", "log", "reverse_log")
 OBJECTIVES = {f"final/val_{recorded_as(name)}": direction(name) for name in OF_A_FIT}  # and which way each is better
 
@@ -99,6 +101,8 @@ def _check_range(path: str, kind: str, entry: Mapping[str, Any]) -> None:
         value = entry.get(key, 1)
         if value is not None and (not isinstance(value, number) or isinstance(value, bool)):
             raise UserError(f"sweep.space: {path}: {key}: {value} is not {'a whole' if kind == 'int' else 'a'} number")
+        if value is not None and not -FLOAT <= value <= FLOAT:  # nan neither
+            raise UserError(f"sweep.space: {path}: {key}: {value} is no number that makes sense there")
     if not entry["min"] < entry["max"]:
         raise UserError(f"sweep.space: {path}: min {entry['min']} must be less than max {entry['max']}")
     step = entry.get("step")
@@ -111,6 +115,11 @@ def _check_range(path: str, kind: str, entry: Mapping[str, Any]) -> None:
         raise UserError(f"sweep.space: {path}: {sampling} sampling needs min greater than 0, not {entry['min']}")
     if sampling != "linear" and step is not None and step <= 1:
         raise UserError(f"sweep.space: {path}: with {sampling} sampling step is a factor, greater than 1")
+    low, high = entry["min"], entry["max"]
+    if step is not None:
+        steps = (high - low) / step if sampling == "linear" else math.log(high / low) / math.log(step)
+        if steps > MOST_STEPS:
+            raise UserError(f"sweep.space: {path}: step {step} makes {steps:.0e} values; say a larger one, or none")
 
 
 def _check_searchable(path: str, config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -25,6 +26,14 @@ MOST_S = 30.0  # that a command may take: after SIGTERM, Slurm kills what goes o
 @contextmanager
 def on_end(sweep: Sweep) -> Iterator[None]:
     """Tells the sweep's command, if it has one, how the block ended: finished, stopped, or failed and why."""
+    with on_failure(sweep):
+        yield
+    _tell(sweep, "finished" if sweep.state.status == "finished" else "stopped", sweep.state.reason)
+
+
+@contextmanager
+def on_failure(sweep: Sweep) -> Iterator[None]:
+    """The same where it comes to no end: what is made ready before its trials may take hours."""
     try:
         yield
     except BaseException as error:
@@ -34,7 +43,6 @@ def on_end(sweep: Sweep) -> Iterator[None]:
         )
         _tell(sweep, "stopped" if stopped else "failed", why)
         raise
-    _tell(sweep, "finished" if sweep.state.status == "finished" else "stopped", sweep.state.reason)
 
 
 def message(sweep: Sweep, status: str, reason: str | None) -> dict[str, Any]:
@@ -47,7 +55,11 @@ def message(sweep: Sweep, status: str, reason: str | None) -> dict[str, Any]:
         "reason": reason,
         "objective": settings.objective,
         "direction": settings.direction,
-        "best": best and {key: getattr(best, key) for key in ("number", "score", "metrics", "values", "run_id")},
+        "best": best
+        and {
+            **{key: getattr(best, key) for key in ("number", "score", "values", "run_id")},
+            "metrics": {name: value if math.isfinite(value) else None for name, value in best.metrics.items()},
+        },
         "trials": {**Counter(trial.status for trial in state.ended), "in_flight": len(state.in_flight)},
         "hours": round(state.seconds / 3600, 4),
         "run_id": state.run_id,
@@ -62,7 +74,7 @@ def _tell(sweep: Sweep, status: str, reason: str | None) -> None:
         return
     log = sweep.folder / "on_end.log"
     try:
-        said = _run(words_of(sweep.sweep.on_end), json.dumps(message(sweep, status, reason)), log)
+        said = _run(words_of(sweep.sweep.on_end), json.dumps(message(sweep, status, reason), allow_nan=False), log)
     except Exception as error:
         said = first_line(error)
     if said:

@@ -93,14 +93,19 @@ class GridOracle(kt.Oracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The combination with this trial's number."""
-        grid = {hp.name: self._levels(hp) for hp in self.hyperparameters.space}
-        if len(self.trials) == math.prod(len(levels) for levels in grid.values()):
+        space = self.hyperparameters.space
+        few = {hp.name: self._some(hp) for hp in space if self._is_wide(hp)}
+        grid = {hp.name: few.get(hp.name) or range(count(hp) or 0) for hp in space}
+        if len(self.trials) == math.prod(len(places) for places in grid.values()):
             return {"status": "STOPPED"}
-        return {"status": "RUNNING", "values": combination(grid, len(self.trials))}
+        chosen = combination(grid, len(self.trials))
+        values = {hp.name: chosen[hp.name] if hp.name in few else level(hp, chosen[hp.name]) for hp in space}
+        return {"status": "RUNNING", "values": values}
 
-    def _levels(self, hp: Any) -> list[Any]:
-        if isinstance(hp, kinds.Choice | kinds.Boolean) or hp.step is not None:
-            return [level(hp, place) for place in range(count(hp) or 0)]
+    def _is_wide(self, hp: Any) -> bool:
+        return not isinstance(hp, kinds.Choice | kinds.Boolean) and hp.step is None
+
+    def _some(self, hp: Any) -> list[Any]:
         return sorted({hp.min_value, *(at(hp, 0.1 * place + 0.05) for place in range(10))})
 
 

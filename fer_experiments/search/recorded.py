@@ -44,7 +44,9 @@ def find_state(
     free = (i for i in ids if not (sweeps / i / own_file).exists() and not (fresh and known(i)))
     new = State(id=next(free), name=name, identity=identity)
     said = f"sweep {new.id}: a new one"
-    folders = [path.parent for path in sweeps.glob(f"{glob.escape(name)}-*/state.json")]
+    folders = [
+        path.parent for path in sweeps.glob(f"{glob.escape(name)}-*/state.json") if is_of(path.parent.name, name)
+    ]
     same = any(is_of(folder.name, name, digest_of(identity)) for folder in folders)
     if others := [] if same else _latest(_readable(folders, _passed_over)):
         last, _ = others[-1]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from fer_experiments import tracking
+from fer_experiments import termination, tracking
 from fer_experiments.config import Config, close
 from fer_experiments.errors import UserError
 
@@ -45,7 +43,8 @@ def stop(config: Config, sweep_id: str | None, *, now: bool = False) -> str:
 def heard(sweep: Sweep, parent: tracking.Run) -> Iterator[None]:
     """In the block a thread looks for requests: `sweep.request` says why its loop must end, or SIGTERM ends it now."""
     over, acting = threading.Event(), threading.Lock()
-    threading.Thread(target=_listen, args=(sweep, parent, over, acting), name="stop", daemon=True).start()
+    here = threading.current_thread()
+    threading.Thread(target=_listen, args=(sweep, parent, over, acting, here), name="stop", daemon=True).start()
     try:
         yield
     finally:
@@ -56,7 +55,9 @@ def heard(sweep: Sweep, parent: tracking.Run) -> Iterator[None]:
             over.set()  # a signal may have come first
 
 
-def _listen(sweep: Sweep, parent: tracking.Run, over: threading.Event, acting: threading.Lock) -> None:
+def _listen(
+    sweep: Sweep, parent: tracking.Run, over: threading.Event, acting: threading.Lock, sweeping: threading.Thread
+) -> None:
     process = tracking.this_process()
     while not over.wait(POLL_S):
         how = None
@@ -73,4 +74,4 @@ def _listen(sweep: Sweep, parent: tracking.Run, over: threading.Event, acting: t
                 parent.set_tags({"fer.ended_by": REASONS[how]})
             with acting:
                 if not over.is_set():
-                    _thread.interrupt_main(signal.SIGTERM)
+                    termination.interrupt(sweeping)

@@ -17,7 +17,7 @@ from fer_experiments.experiment.record import describe_run
 from fer_experiments.search import budget, keep, leaderboard, mending
 from fer_experiments.search.bookkeeping import Sweep, conclude, is_of, outcome, record_of, repeated, twin_in_flight
 from fer_experiments.search.identity import exact_for_all, identity_of, of_all_trials, tags_of_all, trial_config
-from fer_experiments.search.on_end import on_end
+from fer_experiments.search.on_end import on_end, on_failure
 from fer_experiments.search.oracle import ask, make_oracle, replay
 from fer_experiments.search.recorded import find_state, is_begun
 from fer_experiments.search.space import decode, is_prepared_per_trial
@@ -56,10 +56,12 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
         )
         begins = begin(state, folder, config)
         if not is_prepared_per_trial(settings.space):
-            preparations.of(config)
+            with on_failure(Sweep(config, settings, store, state, folder, preparations, echo)):
+                preparations.of(config)
         with only_one(folder, state.id):
             state = load_state(folder) or state  # what a process has written that held the lock until now
-            state.sections = mending.unchanged_sections(state, config)
+            with on_failure(Sweep(config, settings, store, state, folder, preparations, echo)):
+                state.sections = mending.unchanged_sections(state, config)
             if not (folder / "state.json").exists():
                 state.save(folder)  # who gives the same command now finds it
             for line in filter(None, (said, *begins, *unused(settings))):
@@ -81,10 +83,14 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
 
 def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
     """The parent run, and the trials in it."""
-    state, config, oracle = sweep.state, sweep.config, _bring_back(sweep)
-    mending.check_store(sweep)
+    with on_end(sweep):
+        mending.check_store(sweep)
+        _run_in_store(sweep, executor, tags, _bring_back(sweep))
+
+
+def _run_in_store(sweep: Sweep, executor: Executor, tags: dict[str, str], oracle: Any) -> None:
+    state, config = sweep.state, sweep.config
     with (
-        on_end(sweep),
         said_in_a_line(sweep.store, f"sweep {state.id}: ", sweep.again),
         tracking.start_run(
             sweep.store,
@@ -96,8 +102,9 @@ def _go(sweep: Sweep, executor: Executor, tags: dict[str, str]) -> None:
             system_metrics=False,  # the trials have them
         ) as parent,
     ):
-        if state.run_id is None:
+        if not (state.run_id and (state.store or state.trials)):
             state.run_id = parent.id
+            sweep.save()  # a kill within the seconds of the next line leaves no second run
             describe_run(parent, sweep.preparations.dataset(config), recorded(config))
         else:
             parent.log_text(to_yaml(recorded(config)), "config.yaml")  # its budget may be another by now

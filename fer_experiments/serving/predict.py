@@ -79,7 +79,7 @@ def predict(
         marked: a folder for copies of the pictures with these framed and labelled.
 
     Raises:
-        UserError: an unknown form, no path, no such model, no detector of faces.
+        UserError: an unknown form, no path, no such model, no detector of faces, no place for copies.
     """
     if form not in FORMS:
         raise UserError(f"format={form}: choose one of {', '.join(FORMS)}")
@@ -87,7 +87,7 @@ def predict(
         raise UserError("nothing to predict: name pictures, a folder of them, or - for standard input")
     if marked and not find_faces:
         raise UserError(f"marked={marked}: faces are marked where they are looked for; say --find-faces too")
-    copies = expanded(marked, "marked") if marked else None
+    copies = _copies(marked, paths) if marked else None
     if find_faces:
         finding.check_detector()
     said = _Said()
@@ -98,6 +98,7 @@ def predict(
 
     model = load_answering(config, version)
 
+    said.copies = copies
     rows = _faces(present, model, copies, said) if find_faces else _crops(present, model, said)
     if form == "csv":
         _csv(rows, model.classes, echo, Face._fields if find_faces else ())
@@ -105,6 +106,24 @@ def predict(
         {"table": _table, "json": _json}[form](rows, model.classes, echo)
     said.end(form, find_faces)
     return 2 if said.failures else 0
+
+
+def _copies(marked: str, paths: Sequence[str]) -> Path:
+    """The folder for marked copies, made if it is not there; refuses one that is searched itself."""
+    folder = expanded(marked, "marked")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        real = folder.resolve()
+        within = [path for path in paths if path != STDIN and os.path.isdir(path) and _is_in(path, real)]  # noqa: PTH112
+    except OSError as error:
+        raise UserError(f"marked={marked}: cannot be made ({error.strerror}); name another folder") from error
+    if within:
+        raise UserError(f"marked={marked}: {within[0]} is searched for pictures, copies too; name another folder")
+    return folder
+
+
+def _is_in(path: str, folder: Path) -> bool:
+    return Path(path).resolve().is_relative_to(folder)
 
 
 def _crops(paths: Iterable[str], model: Answering, said: _Said) -> Iterator[Row]:
@@ -142,6 +161,7 @@ class _Said:
 
     def __init__(self) -> None:
         self.failures = 0
+        self.copies: Path | None = None  # no pictures to look at
         self.ignored: list[str] = []
 
     def failure(self, error: UserError) -> None:
@@ -204,7 +224,10 @@ def _from_path(path: str, said: _Said) -> Iterator[tuple[str, bytes]]:
 def _files(top: str, refuse: Callable[[OSError], None], said: _Said) -> Iterator[str]:
     """The pictures in a folder and below, by the rule of the data's readers: those by name, and those by content."""
     found = False
+    copies = said.copies and said.copies.resolve()
     for folder, _, names in walk(Path(top), refuse):
+        if copies and _is_in(folder, copies):
+            continue
         for file in (Path(folder) / name for name in names):
             if is_picture(file.name, partial(read_plain, file, HEAD)):
                 found = True

@@ -6,6 +6,9 @@ import errno
 import os
 from collections.abc import Iterator
 
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_patience: list[str | None] = []  # of this process, while it has none: what RETRIES said before
+
 FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")  # SQLite; HDF5 sets no errno
 
 
@@ -52,13 +55,25 @@ def is_locked(error: BaseException) -> bool:
 
 
 def stop_retrying() -> None:
-    """From now on a lost server is asked once, as a locked file: closing what is open must not wait minutes a call."""
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    """A lost server is asked once from now on, as a locked file: closing what is open must not wait minutes a call."""
+    if retrying():
+        _patience.append(os.environ.get(RETRIES))
+        os.environ[RETRIES] = "0"
+
+
+def retry_again() -> None:
+    """What is begun now is as patient as the first: a script or a notebook goes on after a sweep lost its store."""
+    while _patience:
+        before = _patience.pop()
+        if before is None:
+            os.environ.pop(RETRIES, None)
+        else:
+            os.environ[RETRIES] = before
 
 
 def retrying() -> bool:
-    """Whether that is not so."""
-    return os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") != "0"
+    """Whether it is asked again."""
+    return os.environ.get(RETRIES) != "0"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

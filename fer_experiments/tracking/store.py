@@ -22,7 +22,7 @@ from fer_experiments.terminal import say
 from fer_experiments.termination import check, held
 from fer_experiments.tracking import sqlite
 from fer_experiments.tracking.moved import settle
-from fer_experiments.tracking.outages import is_locked, retrying
+from fer_experiments.tracking.outages import is_locked, retry_again, retrying
 from fer_experiments.tracking.server import check_reachable, enter
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def connect(config: Config) -> Store:
     Raises:
         UserError: the store cannot be created, written, reached or read, refuses us, or another MLflow made it.
     """
+    retry_again()
     store = _store(config)
     database = sqlite.database_of(store.uri)
     if database is None:

@@ -179,7 +179,7 @@ def _probabilities(outputs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def feature_moments(features: Features, rows: np.ndarray, chunk: int = 1024) -> list[Moments]:
-    """Mean and variance of each channel over these rows, one pair a cut layer, float32."""
+    """Mean and variance (1 of a constant) of each channel over these rows, one pair a cut layer, float32."""
     count = [0] * len(features.shapes)
     total = [np.zeros(shape[-1]) for shape in features.shapes]
     squares = [np.zeros(shape[-1]) for shape in features.shapes]
@@ -195,7 +195,10 @@ def feature_moments(features: Features, rows: np.ndarray, chunk: int = 1024) -> 
     moments = []
     for n, s, q in zip(count, total, squares, strict=True):
         mean = s / n
-        moments.append((mean.astype("float32"), np.maximum(q / n - mean**2, 0).astype("float32")))
+        variance = np.maximum(q / n - mean**2, 0)
+        # A channel that never moves here is only centred: elsewhere any move of it would count as thousands.
+        variance[variance <= 1e-7 * (mean**2 + 1e-6)] = 1
+        moments.append((mean.astype("float32"), variance.astype("float32")))
     return moments
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from test_figures import SEVEN, results, texts
 
-from fer_experiments.evaluation import curves, figures, metrics
+from fer_experiments.evaluation import curves, figures, metrics, slices
 from fer_experiments.evaluation.bootstrap import wilson
 
 
@@ -51,7 +51,7 @@ def test_errors_by_emotion_show_what_each_is_taken_for():
     labels = np.repeat([0, 1], [9, 10])
     predicted = labels.copy()
     predicted[[0, 4, 5]] = 1
-    table = metrics.emotion_errors(emotions, labels, np.eye(2)[predicted], ("negative", "positive"))
+    table = slices.emotion_errors(emotions, labels, np.eye(2)[predicted], ("negative", "positive"))
     written = texts(figures.emotion_errors(table))
     assert {"angry (4)", "sad (5)", "happy (10)", "25.0%", "40.0%", "100.0%"} <= set(written)
     assert "What each emotion is taken for: 19 images" in written
@@ -59,7 +59,7 @@ def test_errors_by_emotion_show_what_each_is_taken_for():
 
 def test_errors_of_seven_emotions_and_of_none_are_drawn():
     labels, probabilities = results(7)
-    table = metrics.emotion_errors(np.array(SEVEN)[labels], labels, probabilities, SEVEN)
+    table = slices.emotion_errors(np.array(SEVEN)[labels], labels, probabilities, SEVEN)
     assert set(SEVEN) <= set(texts(figures.emotion_errors(table)))
-    perfect = metrics.emotion_errors(np.array(SEVEN)[labels], labels, np.eye(7)[labels], SEVEN)
+    perfect = slices.emotion_errors(np.array(SEVEN)[labels], labels, np.eye(7)[labels], SEVEN)
     assert texts(figures.emotion_errors(perfect)).count("100.0%") == 7

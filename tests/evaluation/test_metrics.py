@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from fer_experiments.evaluation import metrics
+from fer_experiments.evaluation import metrics, slices
 
 
 @st.composite
@@ -164,7 +164,7 @@ def test_each_emotion_says_what_it_is_taken_for():
     emotions = np.array(["sad", "angry", "sad", "happy", "sad", "fear", "happy"])
     labels = np.array([0, 0, 0, 1, 0, 0, 1])
     predicted = np.array([1, 0, 0, 1, 0, 0, 0])
-    table = metrics.emotion_errors(emotions, labels, np.eye(2)[predicted], ("negative", "positive"))
+    table = slices.emotion_errors(emotions, labels, np.eye(2)[predicted], ("negative", "positive"))
     assert table["emotion"].tolist() == ["angry", "fear", "sad", "happy"]
     assert table["class"].tolist() == ["negative"] * 3 + ["positive"]
     assert table["images"].tolist() == [1, 1, 3, 2]

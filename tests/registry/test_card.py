@@ -12,8 +12,8 @@ import pytest
 from fer_experiments.config.compose import compose
 from fer_experiments.evaluation.bootstrap import evaluate
 from fer_experiments.evaluation.corruptions import CORRUPTIONS
-from fer_experiments.evaluation.metrics import emotion_errors
 from fer_experiments.evaluation.robustness import UNCHANGED, Part, measured
+from fer_experiments.evaluation.slices import emotion_errors
 from fer_experiments.registry.assembly import MEASURED, Calibration, Ensemble
 from fer_experiments.registry.candidates import Candidate, Choice, Refitted
 from fer_experiments.registry.card import LONGEST, Subject, card, fitted
