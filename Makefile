@@ -32,7 +32,7 @@ $(STAMP): $(LOCK) pyproject.toml $(MOVED)
 	@$(if $(MOVED),rm -rf .venv)
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then echo 'make: no Python 3.11, 3.12 or 3.13 found; install one, or say PYTHON=<path>' >&2; exit 2; fi; \
-	echo "setup: $$($$python --version), $(LOCK)"; \
+	echo "setup: $$($$python --version), $(LOCK): installs and compiles some 200 packages, which takes a minute or more"; \
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$python -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
 	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r $(LOCK) \

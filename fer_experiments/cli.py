@@ -141,10 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with signals_as_exceptions():
             return _run(_parsed(words))
-    except UserError as error:
-        return _said(name, str(error), 2)
-    except Refused as error:
-        return _said(name, str(error), 3)
+    except (UserError, Refused) as error:
+        return _said(name, str(error), 3 if isinstance(error, Refused) else 2)
     except KeyboardInterrupt as error:
         on = "" if name[4:] in ("serve", "ui", "sweeps", "train") else "the same command goes on"
         return _said(name, "; ".join(filter(None, ("stopped", str(error) or on))), 130)
@@ -241,9 +239,10 @@ def _run(parsed: argparse.Namespace) -> int:
             raise UserError(f"{parsed.overrides[0]}: download takes no overrides")
         return _hand_over(VERBS["download"])
     from fer_experiments.config.compose import compose
-    from fer_experiments.config.overrides import check_recorded, split_multirun
+    from fer_experiments.config.overrides import check_named, check_recorded, split_multirun
 
     own, implied, words = _own(verb, parsed)
+    check_named(words, verb.own)
     configs = [compose(job, implied) for job in (split_multirun(words) if multirun or verb.several else [words])]
     if "run" in verb.own:
         check_recorded(words, () if "gate=default" in verb.chosen else ("promote", "gate"))

@@ -89,7 +89,7 @@ def compose(overrides: Sequence[str], implied: Sequence[str] = ()) -> Config:
     except OverrideParseException as error:
         raise UserError(unreadable(error.override, error)) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError) as error:
-        raise UserError(_readable(error, sources)) from error
+        raise UserError(_readable(error, sources, words)) from error
     except AssertionError:  # what OmegaConf raises, unless under -O, for a key of a section that is None
         keys = [word.key for word in words if word.key.startswith("training.finetune.")]
         if keys and "training=finetune" not in given:
@@ -250,12 +250,19 @@ def _set_within(composed: DictConfig, words: Sequence[Word]) -> None:
         OmegaConf.update(composed, word.key, value_of(str(word)), merge=False, force_add=True)
 
 
-def _readable(error: Exception, sources: Mapping[Word, Path] | None = None) -> str:
+def _readable(error: Exception, sources: Mapping[Word, Path] | None = None, words: Sequence[Word] = ()) -> str:
     """One line for Hydra's errors: the override, what is wrong with it, and what there is instead.
 
-    sources: the files of experiment= and sweep=, which Hydra knows by other names.
+    sources: the files of experiment= and sweep=, which Hydra knows by other names. words: the overrides.
     """
     text = str(error)
+    given = {word.key: word.value for word in words}
+    if found := re.search(r"missing mandatory value: (\w+)", text):
+        group = str(getattr(error, "full_key", "")).partition(".")[0]
+        where = f"conf/{group}/{given[group]}.yaml" if group in given else f"the YAML of {group}"
+        return f"{where}: {found[1]} is missing; add it"
+    if "is not a ListConfig" in f"{text} {error.__cause__}" and (key := next((k for k in given if k in text), "")):
+        return f"{key}={given[key]}: takes a list; say '{key}=[{given[key]}]'"
     for word, path in (sources or {}).items():
         if f"{word.key}/{_name_of(word)}'" in text:
             key = found[1] if (found := re.search(r"full_key: (\S+)", text)) else ""

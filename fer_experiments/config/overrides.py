@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -147,6 +147,18 @@ def _exists(path: str) -> bool:
         return Path(path).expanduser().exists()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
         return False
+
+
+def check_named(words: Sequence[str], own: Iterable[str]) -> None:
+    """Refuses what looks like an argument of a command's own, such as port, and is nothing else.
+
+    Raises:
+        UserError: with what it looks like.
+    """
+    for word in words:
+        key = word.partition("=")[0]
+        if key not in known_keys() and "." not in key and (hint := close(key, own)):
+            raise UserError(f"{word}: no such option{hint}")
 
 
 def check_recorded(words: Sequence[str], unread: Sequence[str] = ()) -> None:

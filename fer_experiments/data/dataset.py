@@ -22,7 +22,7 @@ from fer_experiments.data.kept import kept_faces
 from fer_experiments.data.names import Naming, doubts, emotion_named, natural_key
 from fer_experiments.data.near_twins import NearTwins, find_twins
 from fer_experiments.data.readers import find_source, read_faces
-from fer_experiments.data.splits import PARTS, SET_ASIDE, Rows, split_notes, split_rows
+from fer_experiments.data.splits import PARTS, SET_ASIDE, Rows, share_notes, split_notes, split_rows
 from fer_experiments.errors import UserError
 
 SMOKE_LIMIT = 32  # images a split
@@ -192,6 +192,7 @@ def _load_parts(cfg: DataConfig, smoke: bool, cache: Path | None) -> _Parts:
     prints = [_fingerprint(digests[kept], faces.images.shape[1:], labels, rows, classes, steps) for rows in folds]
     fingerprint = prints[0] if len(prints) == 1 else _sha256(map(str.encode, prints))
     rows = together(folds)
+    notes += share_notes(rows, groups, cfg)
     if twins is None:
         return _Parts(faces, labels, rows, folds, classes, cleaning, fingerprint, None, None)
     sample = _sample(source, twins, kept[rows["test"]])
@@ -205,8 +206,7 @@ def _sample(faces: Faces, twins: NearTwins, test: np.ndarray) -> TwinSample | No
     shown = shown[np.argsort(twins.score[shown], kind="stable")]
     chosen = shown[np.unique(np.linspace(0, len(shown) - 1, min(SHOWN, len(shown))).astype(int))]
     rows = twins.rows[chosen].ravel()
-    told = np.repeat([f"{score:.3f}" for score in twins.score[chosen]], 2)
-    told[1::2] = np.where(twins.mirrored[chosen], "mirrored", "")
+    told = [note for i in chosen for note in (f"{twins.score[i]:.3f}", "mirrored" if twins.mirrored[i] else "")]
     titles = [f"{faces.usage[row]}\n{faces.emotion[row]} {note}".strip() for row, note in zip(rows, told, strict=True)]
     return TwinSample(faces.images[rows], titles) if titles else None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer_experiments.data.dataset import Dataset
-from fer_experiments.terminal import table
+from fer_experiments.terminal import counted, table
 
 REASONS = {
     "constant": "constant (one grey level)",
@@ -35,7 +35,7 @@ def describe(dataset: Dataset) -> str:
         f"{found['private_test_with_twin_in_training']:,} PrivateTest and "
         f"{found['public_test_with_twin_in_training']:,} PublicTest images;",
         f"  {report['constant_images']:,} constant images",
-        *(_near_twins(report["near_twins"]) if "near_twins" in report else ()),
+        *(_near_twins(report["near_twins"], len(report["found_by_usage"]) > 1) if "near_twins" in report else ()),
         *remarks(dataset),
         "",
         f"fingerprint         {dataset.fingerprint}",
@@ -70,17 +70,23 @@ def _cleaning_table(dataset: Dataset) -> list[str]:
     return _table(rows)
 
 
-def _near_twins(found: dict[str, Any]) -> list[str]:
+def _near_twins(found: dict[str, Any], parted: bool) -> list[str]:
+    """parted: whether the source has parts that twins may be across."""
     pairs = [[name, count] for name, count in found["pairs_between"].items()]
+    across = (
+        f"  twins in Training of {found['private_test_with_twin_in_training']:,} PrivateTest and "
+        f"{found['public_test_with_twin_in_training']:,} PublicTest images, "
+        f"in PrivateTest of {found['public_test_with_twin_in_private_test']:,} PublicTest images"
+    )
     return [
         "",
         f"Near twins (one photograph, not the same pixels; score from {found['threshold']}): {found['pairs']:,} pairs, "
         f"{found['mirrored_pairs']:,} of them mirrored,",
-        f"  {found['images']:,} images in {found['groups']:,} groups, the largest of {found['largest_group']:,}; "
-        f"{found['conflicting_groups']:,} groups with more than one label;",
-        f"  twins in Training of {found['private_test_with_twin_in_training']:,} PrivateTest and "
-        f"{found['public_test_with_twin_in_training']:,} PublicTest images, "
-        f"in PrivateTest of {found['public_test_with_twin_in_private_test']:,} PublicTest images",
+        f"  {found['images']:,} images in {counted(found['groups'], 'group')}, the largest of "
+        f"{found['largest_group']:,}; {counted(found['conflicting_groups'], 'group')} with more than one label"
+        + ";"
+        * parted,
+        *([across] if parted else []),
         *(f"  {line}" for line in _table([["between", "pairs"], *pairs]) if pairs),
     ]
 

@@ -48,7 +48,8 @@ def find_source(cfg: DataConfig) -> Path | None:
             f"FER2013 is not at hand: run `{get_data_command()}`, or give its path as $FER2013 or data.path"
         )
     if not path.exists():
-        raise UserError(f"data.path={path}: no such file or folder; give FER2013's zip, CSV or folder")
+        what = "FER2013's zip, CSV or folder" if cfg.source == "fer2013" else "a folder or an archive of class folders"
+        raise UserError(f"data.path={path}: no such file or folder; give the path of {what}")
     return path
 
 

@@ -15,6 +15,7 @@ from fer_experiments.data.faces import Faces
 from fer_experiments.errors import UserError
 
 PARTS = ("train", "val", "test")
+MISSED = 0.05  # of a share that was asked for: so much is said
 OFFICIAL = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 # What of the source's own parts a split keeps for evaluation, the most sealed first.
 SET_ASIDE = {"official": ("PrivateTest", "PublicTest"), "kfold": ("PrivateTest",), "stratified": ()}
@@ -98,6 +99,21 @@ def split_notes(faces: Faces, cfg: DataConfig) -> list[str]:
         share = f"{_share(part, cfg):.0%}"
         return [f"the source has no {part} part: {share} of its train part, drawn by data.seed, takes its place"]
     return []
+
+
+def share_notes(rows: Rows, groups: np.ndarray, cfg: DataConfig) -> list[str]:
+    """Return a line where a drawn split has other shares than were asked for; groups: of all rows, kept together."""
+    total, largest = sum(map(len, rows.values())), int(np.bincount(groups).max(initial=0))
+    if cfg.split != "stratified" or cfg.limit or cfg.balance == "undersample" or not total:
+        return []
+    shares = [len(rows[part]) / total for part in PARTS]
+    if max(abs(share - asked) for share, asked in zip(shares, cfg.fractions, strict=True)) < MISSED:
+        return []
+    told = ["/".join(f"{100 * share:.0f}" for share in each) for each in (shares, cfg.fractions)]
+    why = (
+        f"images of one photograph stay in one part, up to {largest:,} of them here" if largest > 1 else "so few images"
+    )
+    return [f"the split is {told[0]} % instead of {told[1]} %: {why}; data.clean says what is one photograph"]
 
 
 def _missing(faces: Faces, cfg: DataConfig) -> str | None:

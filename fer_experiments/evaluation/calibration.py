@@ -24,6 +24,13 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return 2 / (low + high)
 
 
+def told(temperature: float) -> str:
+    """A fitted temperature, with what to know of one that ends at a bound."""
+    if COLDEST * 1.001 < temperature < HOTTEST / 1.001:
+        return f"{temperature:.3f}"
+    return f"{temperature:.3f} (the {'least' if temperature < 1 else 'most'} that is allowed: the fit would go on)"
+
+
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities whose logarithms are divided by the temperature, float32 [n, k]; above 1 they are less sure."""
     return _scaled(probabilities, 1 / temperature, LEAST)

@@ -122,5 +122,5 @@ def summary(dataset: Dataset, final: dict[str, float], fits: Fits) -> str:
     kept = fits.kept
     return (
         f"validation accuracy {accuracy} (95 % interval {low:.4f} to {high:.4f}, {len(dataset.val):,} images), "
-        f"best epoch {kept.best_epoch} of {len(kept.history)}, fitted in {fits.seconds:.0f} s\n{others}"
+        f"best epoch {kept.best_epoch} of 0 to {kept.history.index[-1]}, fitted in {fits.seconds:.0f} s\n{others}"
     )

@@ -16,7 +16,14 @@ from fer_experiments.config import TRAIN_VAL, Config, PromoteConfig
 from fer_experiments.data import Dataset
 from fer_experiments.errors import UserError
 from fer_experiments.evaluation import curves
-from fer_experiments.evaluation.calibration import answer_threshold, answered, fit_temperature, tempered, untempered
+from fer_experiments.evaluation.calibration import (
+    answer_threshold,
+    answered,
+    fit_temperature,
+    tempered,
+    told,
+    untempered,
+)
 from fer_experiments.evaluation.metrics import scores
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.experiment.record import FITTED, log_scores
@@ -26,7 +33,7 @@ from fer_experiments.registry.sealed import Outcome
 from fer_experiments.terminal import Echo, counted
 from fer_experiments.tracking import models
 from fer_experiments.training.fit import predict
-from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, assemble, at_temperature, compare
+from fer_experiments.training.whole import CHECKED, MANY, ROUGH, TOLERANCE, assemble, at_temperature, compare
 
 if TYPE_CHECKING:
     import keras
@@ -110,7 +117,7 @@ def check_enough(dataset: Dataset, config: Config) -> None:
     if len(dataset.images) < CHECKED:
         raise UserError(
             f"data={config.data.name}: {len(dataset.images)} images to train and validate on; it takes {CHECKED} to "
-            "check on that a model says what was fitted"
+            "check on that a model says what was fitted; add some"
         )
 
 
@@ -190,7 +197,7 @@ def _said(config: Config, prepared: Prepared, head: keras.Model, rows: np.ndarra
 
 
 def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: Path, echo: Echo) -> np.ndarray:
-    """Writes the model; returns at least CHECKED images, of which it says what stored features say.
+    """Writes the model; returns CHECKED images or more, of which it says what stored features say.
 
     Both are compared without the temperature, which would make differences smaller or larger.
 
@@ -200,7 +207,7 @@ def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: 
     dataset, heads = prepared.dataset, ensemble.heads
     check_enough(dataset, config)
     rows = np.concatenate([dataset.val, dataset.train])
-    rows = np.sort(rows[: 2 * CHECKED])
+    rows = np.sort(rows[:MANY])
     images: np.ndarray = dataset.images[rows]
     tuned, count = config.training.on_pixels, len(dataset.classes)
     if tuned:
@@ -273,7 +280,7 @@ def _record(run: tracking.Run, ensemble: Ensemble, calibration: Calibration) -> 
 
 def _show(ensemble: Ensemble, calibration: Calibration, echo: Echo) -> None:
     if calibration.scores:
-        echo(f"temperature {ensemble.temperature:.3f}, fitted on the validation split; on the test split:")
+        echo(f"temperature {told(ensemble.temperature)}, fitted on the validation split; on the test split:")
         before, after = (calibration.scores["test"][when] for when in ("before", "after"))
         for name in MEASURED:
             echo(f"  {name:28}{before[name]:.4f} before, {after[name]:.4f} after")

@@ -11,6 +11,7 @@ from fer_experiments.backbones.weights import weights_told
 from fer_experiments.config import Config
 from fer_experiments.data import Dataset
 from fer_experiments.evaluation.bootstrap import Interval
+from fer_experiments.evaluation.calibration import told
 from fer_experiments.evaluation.corruptions import CORRUPTIONS, KINDS, STRENGTHS
 from fer_experiments.evaluation.robustness import UNCHANGED, Part
 from fer_experiments.registry.again import how_again
@@ -27,13 +28,8 @@ from fer_experiments.tracking.models import UNCERTAIN
 LONGEST = 5000  # characters: of a version's description in MLflow's databases; PostgreSQL refuses more
 SECTION = "\n\n## "
 KEPT = (
-    "Intended use",
-    "In the European Union",
-    "Data",
-    "Test split",
-    "When it does not answer",
-    "Known biases and limits",
-    "How it is made again",
+    *("Intended use", "In the European Union", "Data", "Test split", "When it does not answer"),
+    *("Known biases and limits", "How it is made again"),
 )
 OPENINGS = 10  # of the test split that are listed
 SPLITS = {"val": "validation", "test": "test"}
@@ -244,8 +240,8 @@ def _probabilities(subject: Subject) -> str:
         return ""
     return (
         "## Probabilities\n\n"
-        f"Their logarithms are divided by a temperature of {subject.ensemble[0].temperature:.3f}, fitted on the "
-        f"validation split{subject.ensemble[0].chosen_by}; no label changes by it. On its run, "
+        f"Their logarithms are divided by a temperature of {told(subject.ensemble[0].temperature)}, fitted on "
+        f"the validation split{subject.ensemble[0].chosen_by}; no label changes by it. On its run, "
         "`plots/calibration_before_test.png` and `plots/calibration_test.png` show how often they are right.\n\n"
         + _table(
             ("metric", *(f"{SPLITS[split]}, {when}" for split, when in whens)),
@@ -257,8 +253,11 @@ def _probabilities(subject: Subject) -> str:
 def _abstention(subject: Subject) -> str:
     """When it does not answer."""
     promoting, ensemble = subject.config.promote, subject.ensemble[0]
-    if not ensemble.threshold or promoting is None:
+    if promoting is None or promoting.abstain is None:
         return ""
+    if not ensemble.threshold:
+        least = f"an error of {promoting.abstain:g} was allowed, and on the validation split it errs less often"
+        return f"## When it does not answer\n\nIt always answers: {least}."
     return (
         f"## When it does not answer\n\nBelow a probability of {ensemble.threshold:.4f} for every class its label is "
         f"`{UNCERTAIN}`: chosen on the validation split{ensemble.chosen_by} for an error of {promoting.abstain:g} at "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 
@@ -79,7 +80,7 @@ def _fits(
 def _report(fits: pd.DataFrame, candidate: Candidate, run: tracking.Run, echo: Echo) -> None:
     """The spread of each metric goes on the run and the terminal, with where the repeated run lies in it."""
     names = [name for name in map(str, fits) if name.startswith(PREFIX) and fits[name].map(math.isfinite).all()]
-    spreads = {name.removeprefix("final/"): spread(list(fits[name])) for name in names}
+    spreads = {name.removeprefix("final/"): _possible(name, spread(list(fits[name]))) for name in names}
     run.log_csv(fits, "seeds.csv")
     run.log_metrics({"seeds/count": len(fits)})
     for name, s in spreads.items():
@@ -92,6 +93,12 @@ def _report(fits: pd.DataFrame, candidate: Candidate, run: tracking.Run, echo: E
         several = tracking.artifact_json(run.store, candidate.run_id, "metrics/fits.json", [{}]) or [{}]
         repeats = max(Counter(fit.get("fold") for fit in several).values())
         echo(_place(own, spreads["val_accuracy"], repeats))
+
+
+def _possible(name: str, found: Spread) -> Spread:
+    """The interval without what the metric cannot be: all but the loss are shares."""
+    most = math.inf if name.endswith("_loss") else 1.0
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, most))
 
 
 def _place(own: float, found: Spread, repeats: int) -> str:

@@ -234,15 +234,17 @@ def _chosen(store: Store, run: FoundRun) -> str:
 def over_seeds(store: Store, run: FoundRun) -> Spread | None:
     """Validation accuracies of the trainings that differ from a run in their seed alone; None of fewer than two.
 
-    Those of sweeps are left out: being chosen for its score flatters a trial.
+    Those of sweeps are left out, and of trainings what repeats one: being chosen for its score flatters a trial.
     """
     inputs = {key: run.tags[key] for key in INPUTS if key in run.tags}
     own = same_but_seed(run)
-    scores: dict[str | None, float] = {}
-    for found in tracking.find_runs(store, {"fer.kind": "train", **inputs}, "FINISHED") if inputs else []:
-        if ACCURACY in found.metrics and same_but_seed(found) == own:
-            scores.setdefault(found.params.get("training.seed"), found.metrics[ACCURACY])
-    return spread(list(scores.values())) if len(scores) > 1 else None
+    scores: dict[str, dict[str | None, float]] = {"trial": {}, "train": {}}
+    for kind in scores if inputs else ():
+        for found in tracking.find_runs(store, {"fer.kind": kind, **inputs}, "FINISHED"):
+            seed = found.params.get("training.seed")
+            if ACCURACY in found.metrics and seed not in scores["trial"] and same_but_seed(found) == own:
+                scores[kind].setdefault(seed, found.metrics[ACCURACY])
+    return spread(list(scores["train"].values())) if len(scores["train"]) > 1 else None
 
 
 def _hardware(store: Store, run: FoundRun) -> str | None:

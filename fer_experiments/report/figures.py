@@ -57,17 +57,29 @@ def objective(record: Record) -> go.Figure | None:
     for kind, made in enumerate(traces):
         figure.add_traces([trace.update(visible=kind == 0) for trace in made])
     shown = [[k == kind for k, made in enumerate(traces) for _ in made] for kind in range(len(traces))]
-    figure.update_xaxes(title="trial")
+    figure.update_xaxes(title="trial", dtick=whole_ticks(len(trials)))
     figure.update_yaxes(title=escaped(record.sweep.objective))
-    return finish(figure, 460, updatemenus=[by_trial_or_time(*shown)], legend=LEGEND)
+    return finish(
+        figure, 460, updatemenus=[by_trial_or_time(shown[0], shown[1], whole_ticks(len(trials)))], legend=LEGEND
+    )
 
 
-def by_trial_or_time(trial: list[bool], time: list[bool]) -> dict[str, Any]:
-    """A menu of two views, each with the traces that it shows; `markup.figure` makes buttons of it."""
-    axes = [("trial", trial, "trial"), ("time", time, "hours since the first trial started")]
+def whole_ticks(trials: int) -> int | None:
+    """The step between ticks at which few trials have none between two of them."""
+    return 1 if trials <= 12 else None
+
+
+def by_trial_or_time(trial: list[bool], time: list[bool], step: int | None = None) -> dict[str, Any]:
+    """A menu of two views, each with the traces that it shows; `markup.figure` makes buttons of it. step: of ticks by
+    trial."""
+    axes = [("trial", trial, "trial", step), ("time", time, "hours since the first trial started", None)]
     buttons = [
-        {"label": f"by {axis}", "method": "update", "args": [{"visible": visible}, {"xaxis.title.text": title}]}
-        for axis, visible, title in axes
+        {
+            "label": f"by {axis}",
+            "method": "update",
+            "args": [{"visible": visible}, {"xaxis.title.text": title, "xaxis.dtick": ticks}],
+        }
+        for axis, visible, title, ticks in axes
     ]
     return {"type": "buttons", "buttons": buttons}
 
@@ -238,7 +250,10 @@ def slices(record: Record) -> go.Figure | None:
         figure.add_trace(points, row, column)
         figure.update_xaxes(axis(scale), row=row, col=column)
     figure.update_yaxes(title=escaped(record.sweep.objective), col=1)
-    bar = {"colorscale": [[0, "#bcd6ee"], [1, BLUE]], "colorbar": {"title": "trial", "thickness": 12}}
+    bar = {
+        "colorscale": [[0, "#bcd6ee"], [1, BLUE]],
+        "colorbar": {"title": "trial", "thickness": 12, "dtick": whole_ticks(len(trials))},
+    }
     return finish(figure, 50 + 300 * rows, showlegend=False, coloraxis=bar)
 
 

@@ -22,7 +22,7 @@ from fer_experiments.evaluation.calibration import LEAST
 if TYPE_CHECKING:
     import keras
 
-CHECKED = 256  # images that it takes to believe that an assembled model is right
+CHECKED, MANY = 32, 512  # images that it takes to believe that an assembled model is right; as many as are looked at
 
 # The largest difference of a probability that is allowed. On 256 real faces rounding made at most 4e-4 with float16
 # features and 3e-3 with a head of mixed precision; a scaling one percent off made 3e-2, a flip view left out 2e-1.
