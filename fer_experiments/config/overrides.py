@@ -24,6 +24,7 @@ FILE_GROUPS = ("experiment", "sweep")  # take the path of a YAML file too
 NO_GROUPS = ("published",)  # folders of conf/ that no config is made of
 TEXT_KEYS = {"data.classes": "{calm: [neutral], glad: [happy]}", "data.emotions": "{1: surprise, 2: fear}"}  # such as
 OPEN_DICTS = ("gate.floors", "gate.ceilings", "gate.recall", "gate.slices", "gate.worse")  # of any keys
+NAMES = ("promote.name", "gate.name")  # by which a command that is printed chooses the YAML again
 MAY_BE_EMPTY = ("promote.note",)
 LITERAL = marked("several")  # config paths taken as they stand; whether a multirun may name several
 OPEN = (*OPEN_DICTS, "data.classes", "backbone.scaling")
@@ -66,7 +67,7 @@ def _read(word: str) -> Word:
         raise UserError(f"{word}: an override is <key>=<value>{hint}")
     if not value and key not in MAY_BE_EMPTY:
         raise UserError(f"{word}: {EMPTY}")
-    if key in DECLARED_PATHS:
+    if key in (*DECLARED_PATHS, *NAMES):
         raise UserError(f"{word}: the YAML in conf/{key.partition('.')[0]} says it, and nothing else can")
     if prefix and not key.startswith(tuple(f"{name}." for name in OPEN)):
         if key in known_keys():

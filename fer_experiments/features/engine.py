@@ -118,8 +118,10 @@ def joined(parts: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
-def check_parity(backbone: Backbone, forward: Forward, images: np.ndarray, precision: str = "float32") -> None:
-    """Stops when the compiled form disagrees with Keras on these pixels.
+def check_parity(
+    backbone: Backbone, forward: Forward, images: np.ndarray, precision: str = "float32"
+) -> list[np.ndarray]:
+    """What the compiled form gives for these pixels, an array a cut layer; stops when it disagrees with Keras.
 
     An exported form can be wrong while `predict` is right (MobileNetV2 behind preprocessing layers, without a warning).
 
@@ -132,7 +134,8 @@ def check_parity(backbone: Backbone, forward: Forward, images: np.ndarray, preci
     # flatten: Keras gives the only output of a model as it is, not as a list of one
     outputs: list[Any] = keras.tree.flatten(backbone.model(images, training=False))
     expected = [keras.ops.convert_to_numpy(x) for x in outputs]
-    for layer, ours, theirs in zip(backbone.layers, joined(forward(images)), expected, strict=True):
+    given = joined(forward(images))
+    for layer, ours, theirs in zip(backbone.layers, given, expected, strict=True):
         if not np.isfinite(theirs).all():
             raise UserError(f"backbone={backbone.config.name}: {layer} gives NaN or infinity; are its weights whole?")
         error = float(np.linalg.norm(ours - theirs)) / max(float(np.linalg.norm(theirs)), 1e-30)
@@ -142,3 +145,4 @@ def check_parity(backbone: Backbone, forward: Forward, images: np.ndarray, preci
                 f"(allowed: {TOLERANCE[precision]:.0%}); nothing was stored, another features.engine= or "
                 "features.precision=float32 may do"
             )
+    return given

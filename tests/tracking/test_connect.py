@@ -45,7 +45,8 @@ def test_a_database_left_half_made_is_made_again(raced):
     assert not list(raced[0].glob("mlflow.db.new*"))
 
 
-def test_a_store_waits_for_the_disk_but_while_it_is_made(tmp_path):
+def test_a_store_waits_for_the_disk_but_while_it_is_made(tmp_path, migrating, monkeypatch):
+    monkeypatch.setattr(tracking.sqlite, "create", migrating)
     levels: list[tuple[str, int]] = []
 
     def committing(connection):
