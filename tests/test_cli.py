@@ -92,7 +92,12 @@ def test_an_argument_of_a_verbs_own_has_a_value(verb: str, capsys: pytest.Captur
         (["export", "format=onnx", "output="], "output=: must not be empty"),
         (["export", "format=onnx"], "fer export: say format=<one of "),
         (["serve", "port=many"], "fer serve: port=many: must be a number up to 65535"),
+        (["serve", "prot=1"], "fer serve: prot=1: no such option; did you mean port"),
+        (["ui", "prot=3"], "fer ui: prot=3: no such option; did you mean port?"),
         (["promote", "sweep=a", "run=b"], "fer promote: sweep= and run=: say one of them"),
+        (["doctor", ""], 'fer doctor: "": a word must not be empty'),
+        (["predict", ""], 'fer predict: "": a word must not be empty'),
+        (["predict", "--json", "--", ""], 'fer predict: "": a word must not be empty'),
         (["predict"], "nothing to predict"),
         (["predict", "-x.png"], "-x.png: no such option; pictures of such names go after --"),
         (["predict", "--", "-x.png"], "-x.png: no such file or folder"),
@@ -104,6 +109,18 @@ def test_what_is_mistyped_is_one_line(arguments: list[str], message: str, capsys
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["sweeps"], ["predict", "a.png"]])
+def test_a_folder_that_is_gone_is_said_in_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(arguments) == 2
+    said = f"fer {arguments[0]}: the folder that this runs in is gone; change to another\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import keras
 import pytest
+from own_conf import conf_in
 
 from fer_experiments import environment
 from fer_experiments.config import Config, PathsConfig, TrackingConfig
@@ -66,6 +67,17 @@ def test_weights_in_kerass_folder_are_found(config, tmp_path):
     file.parent.mkdir(parents=True)
     file.write_bytes(bytes(3_000_000))
     assert f"{file} (3 MB)" in line(report(config), "resnet50")
+
+
+def test_backbones_of_ones_own_are_listed_and_one_that_cannot_be_read_is_missing(config, tmp_path, monkeypatch):
+    folder = conf_in(tmp_path, monkeypatch) / "backbone"
+    (folder / "mine.yaml").write_text("defaults: [pocket, _self_]\nname: mine\n")
+    (folder / "odd.yaml").write_text("defaults: [pocket, _self_]\nname: odd\ncolour: blue\n")
+    text = report(config)
+    there, _, missing = text.partition("\nMissing\n")
+    assert line(there, "mine").split()[1:] == line(there, "pocket").split()[1:], "what it inherits"
+    assert line(there, "odd").split(maxsplit=1)[1] == "cannot be read"
+    assert "colour" in line(missing, "- conf/backbone/odd.yaml: ") and "mine" not in missing
 
 
 def test_fer2013_at_hand_is_named(config, tmp_path, monkeypatch):

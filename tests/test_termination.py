@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +56,33 @@ def test_a_signal_that_a_library_swallows_is_raised_again(number: int, kind: typ
     assert kind is not SystemExit or raised.value.code == 143
     assert signal.getsignal(number) is before
     termination.check()  # nothing of it is left after the block
+
+
+def test_a_thread_that_no_signal_reaches_is_ended_as_by_sigterm():
+    begun, ended = threading.Event(), list[BaseException | None]()
+
+    def loop() -> None:
+        guard = time.monotonic() + 60
+        try:
+            while time.monotonic() < guard:
+                begun.set()
+            ended.append(None)
+        except SystemExit as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    termination.interrupt(thread)
+    thread.join(120)
+    assert [type(error) for error in ended] == [SystemExit]
+
+
+def test_the_main_thread_is_ended_by_its_own_signal():
+    with pytest.raises(SystemExit, match="143"), termination.signals_as_exceptions():
+        termination.interrupt(threading.main_thread())
+        for _ in range(1000):  # Python runs a handler between two instructions
+            pass
 
 
 def test_a_signal_in_a_held_block_is_raised_at_its_end():

@@ -205,7 +205,7 @@ class PromoteConfig:
     takes all. dry_run: everything but the registration. resamples: of the bootstrap. note: a line for the card.
     """
 
-    name: str = MISSING
+    name: str = given(MISSING, options="promote")
     top_k: int = given(3, above=0)
     seeds: int = given(3, above=0)
     resamples: int = given(2000, least=40)  # fewer have no 2.5 % tail
@@ -230,7 +230,7 @@ class GateConfig:
     model's files, in 10^6 bytes. max_latency_ms: the median for one image on this machine.
     """
 
-    name: str = MISSING
+    name: str = given(MISSING, options="gate")
     floors: dict[str, float] = given({})
     ceilings: dict[str, float] = given({})
     recall: dict[str, float] = given({}, least=0, most=1)

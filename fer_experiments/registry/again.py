@@ -6,7 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 
 from fer_experiments import environment
-from fer_experiments.config import Config, project_root, to_dict
+from fer_experiments.config import Config, options, project_root, to_dict
 from fer_experiments.config.commands import command, override
 from fer_experiments.config.compose import group_section
 from fer_experiments.registry.candidates import Choice
@@ -42,8 +42,8 @@ def _differing(config: Config) -> list[str]:
     words = []
     for name in ("promote", "gate"):
         section = to_dict(config)[name]
-        known = group_section(name, section["name"])
+        known = group_section(name, section["name"]) if section["name"] in options(name) else {}
         words += [f"{name}={section['name']}"] if section["name"] != "default" else []
-        changed = [key for key in section if key not in ("name", "dry_run") and section[key] != known[key]]
+        changed = [key for key in section if key not in ("name", "dry_run") and section[key] != known.get(key, {})]
         words += [override(f"{name}.{key}", section[key]) for key in changed]
     return [*words, *([override("data.path", config.data.path)] if config.data.path is not None else [])]

@@ -94,6 +94,11 @@ def predict(
     present = [path for path in paths if path == STDIN or _exists(path, said)]
     if not present:
         return 2  # without the seconds that it takes to load a model
+    try:
+        if copies:
+            copies.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"marked={marked}: cannot be made ({error.strerror}); name another folder") from error
     from fer_experiments.serving.fast import load_answering
 
     model = load_answering(config, version)
@@ -109,15 +114,10 @@ def predict(
 
 
 def _copies(marked: str, paths: Sequence[str]) -> Path:
-    """The folder for marked copies, made if it is not there; refuses one that is searched itself."""
+    """The folder for marked copies; refuses one that is searched itself."""
     folder = expanded(marked, "marked")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        real = folder.resolve()
-        within = [path for path in paths if path != STDIN and os.path.isdir(path) and _is_in(path, real)]  # noqa: PTH112
-    except OSError as error:
-        raise UserError(f"marked={marked}: cannot be made ({error.strerror}); name another folder") from error
-    if within:
+    real = folder.resolve()
+    if within := [path for path in paths if path != STDIN and os.path.isdir(path) and _is_in(path, real)]:  # noqa: PTH112
         raise UserError(f"marked={marked}: {within[0]} is searched for pictures, copies too; name another folder")
     return folder
 
@@ -227,6 +227,7 @@ def _files(top: str, refuse: Callable[[OSError], None], said: _Said) -> Iterator
     copies = said.copies and said.copies.resolve()
     for folder, _, names in walk(Path(top), refuse):
         if copies and _is_in(folder, copies):
+            said.line(f"{fit(folder)}: holds marked copies, and is not searched")
             continue
         for file in (Path(folder) / name for name in names):
             if is_picture(file.name, partial(read_plain, file, HEAD)):

@@ -35,11 +35,11 @@ def test_damaged_weights_of_a_pocket_network_are_a_line(tmp_path: Path, damage: 
         load_backbone(replace(POCKET, weights=str(path)), (48, 48))
 
 
-def file_of(path: Path, model: keras.Model, layer: str) -> BackboneConfig:
+def file_of(path: Path, model: keras.Model, *layers: str) -> BackboneConfig:
     model.save(path)
     return BackboneConfig(
-        name="mine", kind="keras_file", weights=str(path), input_size=12, channels=3, layers=[layer], pooling="avg",
-        scaling={"mean": 0, "scale": 1},
+        name="mine", kind="keras_file", weights=str(path), input_size=12, channels=3, layers=list(layers),
+        pooling="avg", scaling={"mean": 0, "scale": 1},
     )  # fmt: skip
 
 
@@ -49,3 +49,11 @@ def test_a_cut_behind_a_network_within_one_is_refused_in_a_line(tmp_path: Path):
     outer = keras.Model(pixels, keras.layers.Dense(2)(keras.layers.Flatten()(inner(pixels))))
     with pytest.raises(UserError, match=r"^backbone\.layers=\['inner'\]: mine cannot be cut there \(.*another layer"):
         load_backbone(file_of(tmp_path / "mine.keras", outer, "inner"), (12, 12))
+
+
+def test_a_network_with_two_outputs_of_one_name_is_refused_with_what_to_say(tmp_path: Path):
+    pixels, twice = keras.Input((12, 12, 3)), keras.layers.Dense(3, name="twice")
+    model = keras.Model(pixels, [twice(pixels), twice(keras.layers.ReLU()(pixels))])
+    said = r"^backbone\.layers=\[\]: several outputs of mine are called the same \(twice, twice\); name the layers"
+    with pytest.raises(UserError, match=said):
+        load_backbone(file_of(tmp_path / "mine.keras", model), (12, 12))

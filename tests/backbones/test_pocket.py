@@ -43,6 +43,16 @@ def test_stored_network_is_the_folded_one_exactly(tmp_path: Path, network: keras
     np.testing.assert_array_equal(outputs(loaded, faces), outputs(pocket.with_weights(WIDTHS, BLOCKS, weights), faces))
 
 
+def test_weights_that_cannot_be_written_leave_the_file_before_whole(tmp_path: Path, network: keras.Model) -> None:
+    path, weights = tmp_path / "pocket.npz", pocket.folded(network)
+    pocket.save(path, WIDTHS, BLOCKS, weights)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        pocket.save(path, WIDTHS, BLOCKS, {**weights, "last": np.array([object()])})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_light_and_contrast_of_a_face_do_not_matter(network: keras.Model, faces: np.ndarray) -> None:
     np.testing.assert_allclose(outputs(network, 0.5 * faces + 0.3), outputs(network, faces), atol=2e-2)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
-from fer_experiments.config import cache_dir, mlruns_dir, recorded, to_dict, to_yaml, with_values
+from fer_experiments.config import cache_dir, config_dir, mlruns_dir, recorded, to_dict, to_yaml, with_values
 from fer_experiments.config.commands import train_command
 from fer_experiments.config.compose import compose
-from fer_experiments.config.overrides import split_multirun
+from fer_experiments.config.overrides import check_named, split_multirun
 from fer_experiments.errors import UserError
 
 TOO_LONG = "x" * 300
@@ -72,6 +73,22 @@ def test_a_key_that_is_typed_holds_in_a_whole(record: str) -> None:
     assert compose([record, "data.classes.negative=[angry]"]).data.classes["negative"] == ["angry"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("words", "floors", "recall"),
+    [
+        ("gate.floors={}", {}, {"every": 0.3}),
+        ("gate.recall={happy:0.5}", {"roc_auc": 0.8}, {"happy": 0.5}),
+        ("gate.floors={accuracy:0.9} +gate.floors.f1=0.8", {"accuracy": 0.9, "f1": 0.8}, {"every": 0.3}),
+        ("+gate.floors.f1=0.8 gate.recall.every=0.1", {"roc_auc": 0.8, "f1": 0.8}, {"every": 0.1}),
+    ],
+)
+def test_limits_of_a_gate_that_are_typed_as_a_whole_are_all_of_them(
+    words: str, floors: dict[str, float], recall: dict[str, float]
+) -> None:
+    gate = compose(["promote=default", "gate=default", *words.split()]).gate
+    assert gate is not None and (gate.floors, gate.recall) == (floors, recall)
+
+
 @pytest.mark.parametrize("group", ["data", "head", "training", "compute", "gate", "promote"])
 @pytest.mark.parametrize("value", ["null", "1", "true", "[1]", "[null]", "1.5", "{a:1}"])
 def test_what_is_no_name_chooses_nothing(group: str, value: str) -> None:
@@ -114,6 +131,10 @@ def test_a_value_that_none_could_use_is_one_line(override: str, message: str) ->
             "sweep=finetune compute.workers=4 sweep.space={training.from_features:{type:bool}}",
             "compute.workers: compute=inline has no use for it",
         ),
+        ("gate=default gate.metric=f1", "gate.metric: gate.compare=mcnemar has no use for it; say gate.compare=boot"),
+        ("gate=default gate.compare=none gate.metric=f1", "gate.metric: gate.compare=none has no use for it"),
+        ("gate=default gate.compare=none gate.alpha=0.01", "gate.alpha: gate.compare=none compares with no champion"),
+        ("gate=default gate.compare=none gate.worse={every:0.1}", "gate.worse: gate.compare=none compares with no"),
     ],
 )
 def test_what_nobody_uses_is_refused(words: str, message: str) -> None:
@@ -126,6 +147,8 @@ def test_what_nobody_uses_is_refused(words: str, message: str) -> None:
     [
         *("compute.workers=null compute.gpus_per_trial=0", "compute=ray compute.address=h:1 compute.workers=2"),
         *("sweep=quick sweep.max_epochs=5", "compute.name=inline"),  # another sweep, begun before, may be meant
+        *("gate=default gate.metric=f1 gate.compare=bootstrap", "gate=default gate.alpha=0.01"),
+        *("gate=default gate.compare=none", "gate=default gate.compare=none gate.worse={}"),
     ],
 )
 def test_what_somebody_uses_is_taken(words: str) -> None:
@@ -188,3 +211,31 @@ def test_what_says_no_keys_and_values_is_refused_with_what_does(key: str, text: 
     with pytest.raises(UserError, match=rf"^{key}=.*: says no keys and values; say it as '(.*)'$") as refused:
         compose([f"{key}={text}"])
     compose([str(refused.value).split("'")[1]])
+
+
+def test_a_yaml_of_conf_that_lacks_what_it_must_say_is_named_with_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    conf = shutil.copytree(config_dir(), tmp_path / "conf")
+    (conf / "data" / "mine.yaml").write_text("name: mine\nsource: image_folder\npath: /x\n")
+    (tmp_path / "mine.yaml").write_text("defaults: [override /data: mine]\n")
+    monkeypatch.setattr("fer_experiments.config.compose.config_dir", lambda: conf)
+    with pytest.raises(UserError, match=r"^conf/data/mine\.yaml: task is missing; add it$"):
+        compose(["head.l2=0.1", "data=mine"])
+    with pytest.raises(UserError, match=r"^the YAML of data: task is missing; add it$"):
+        compose([f"experiment={tmp_path}/mine.yaml"])
+
+
+@pytest.mark.parametrize("word", ["features.views=flip", "head.dense_widths=64", "backbone.layers=block5_pool"])
+def test_one_value_where_a_list_belongs_is_told_as_a_list_of_it(word: str) -> None:
+    key, _, value = word.partition("=")
+    with pytest.raises(UserError) as caught:
+        compose(["training.epochs=2", word])
+    assert str(caught.value) == f"{word}: takes a list; say '{key}=[{value}]'"
+
+
+def test_what_looks_like_an_argument_of_a_commands_own_is_refused_and_what_is_a_key_is_not() -> None:
+    own = ("version", "host", "port", "allowed_hosts")
+    with pytest.raises(UserError, match=r"^prot=1: no such option; did you mean port or host\?$"):
+        check_named(["data=demo", "prot=1"], own)
+    passing = ["data=demo", "+gate.floors.x=1", "paths.mlruns=port", "head.l3=1", "experiment=x.yaml", "sweep=quick"]
+    check_named(passing, own)
+    check_named(["prot=1"], ())

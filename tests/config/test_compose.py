@@ -87,7 +87,6 @@ def test_command_line_beats_a_sweep_file():
         (["head.zz=1"], "head.zz: no such config path"),
         (["trainin.epochs=1"], "did you mean training.epochs"),
         (["gate=stict"], f"gate=stict: no such config; choose one of {', '.join(options('gate'))}"),
-        (["gate=default", "gate.floors={f1:1}"], "gate.floors: add a key to it with +gate.floors.<name>=<number>"),
         (["gate.alpha=1"], "gate.alpha: no gate is chosen; say gate=<name>"),
         (["head=papr"], f"head=papr: no such config; choose one of {', '.join(options('head'))}"),
         (["head.l2=abc"], "head.l2: Value 'abc'"),
@@ -176,24 +175,8 @@ def test_every_experiment_and_sweep_composes(folder: str):
 
 NAMES = [
     *["a=b", "a(b", "a[b]", "a{b}", "a'b", 'a"b', "a#b", "a&b", "a;b", "a!b", "a,b", "a:b", "a b", " a", "a ", "a%20b"],
-    *[
-        "$a",
-        "a$",
-        "a\\b",
-        "~a",
-        "gesichter-äöü",
-        "表情",
-        "null,",
-        "a?b",
-        "a*b",
-        "a|b",
-        "a<b>",
-        "-a",
-        "+a",
-        "'a",
-        "a\nb",
-        "1e3",
-    ],
+    *["$a", "a$", "a\\b", "~a", "gesichter-äöü", "表情", "null,", "a?b", "a*b", "a|b", "a<b>", "-a", "+a", "'a"],
+    *["a\nb", "1e3"],
 ]
 
 
@@ -276,7 +259,7 @@ def test_a_yaml_that_would_be_without_end_is_refused(tmp_path: Path, text: str, 
     for group in ("experiment", "sweep"):
         with pytest.raises(UserError, match=f"mine.yaml: not readable as YAML: .*{reason}"):
             compose([f"{group}={path}"])
-    with pytest.raises(UserError, match="a recorded config is not readable as YAML"):
+    with pytest.raises(UserError, match="a recorded config: not readable as YAML"):
         read_yaml(text)
 
 

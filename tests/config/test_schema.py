@@ -50,6 +50,7 @@ UNUSABLE = [
         "head.dropout=nan",
         "head.l2=nan",
         "head.l2=inf",
+        "head.dense_widths=[[1]]",
     ],
     *["head.name=transformer", "training.learning_rate=0", "training.learning_rate=inf", "training.patience=-1"],
     *["training.seed=-1", "training.seed=4294967296", "training.batch_size=0", "data.seed=-1", "data.folds=1"],
@@ -71,6 +72,7 @@ UNUSABLE = [
         for value in ("../../../../x", "..", "a/b", "/tmp/x", "-x", "a*", '"a\x1b[2J"', '"a\nb"', "x" * 61, '"a\\b"')
     ],
     *["pretrain.ema=1", "pretrain.learning_rate=0", "pretrain.label_smoothing=1"],
+    *["backbone.layers=[stage3,stage3]", "gate.recall={happy:1.1}", "gate.name=x", "promote.name=x"],
 ]
 EVERYTHING = ["sweep=quick", "pretrain=pocket", "promote=default", "gate=default"]
 
@@ -81,6 +83,13 @@ def test_a_value_that_no_room_could_use_is_refused(override: str):
     with pytest.raises(UserError) as caught:
         compose([*EVERYTHING, override])
     assert f"{key}=" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["paths.cache", "paths.mlruns", "backbone.weights", "data.path"])
+def test_a_path_that_is_not_utf_8_is_refused_in_a_line_that_is(key: str):
+    with pytest.raises(UserError, match=rf"^{key}=faces.*: is no text in UTF-8") as refused:
+        compose([f"{key}=faces\udcff"])
+    assert "\n" not in str(refused.value)
 
 
 def test_the_limits_of_a_gate_are_numbers():

@@ -73,6 +73,15 @@ def test_what_a_person_may_not_expect_is_noted(seven: DataConfig) -> None:
     assert load_dataset(replace(other, classes={"a": ["0"], "b": ["1"]})).cleaning["notes"] == [mixed]
 
 
+def test_a_draw_that_misses_its_shares_is_noted(load: Callable[..., Dataset]) -> None:
+    faces = random_faces(30, usages=("Training",))
+    faces.images[np.arange(210) % 30 < 22] = faces.images[0]
+    note = load(faces, split="stratified", clean="none").cleaning["notes"][-1]
+    assert note.startswith("the split is 73/13/13 % instead of 60/20/20 %") and "up to 154 of them" in note
+    assert load(faces, split="stratified", clean="none", limit=7).cleaning["notes"] == []
+    assert load(random_faces(20, usages=("Training",)), split="stratified").cleaning["notes"] == []
+
+
 def test_emotions_are_grouped_to_classes_and_the_others_left_out(seven: DataConfig) -> None:
     dataset = load_dataset(replace(seven, classes=BINARY))
     assert dataset.classes == ("negative", "positive")

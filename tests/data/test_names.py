@@ -92,3 +92,12 @@ def test_classes_of_which_none_is_an_expression_are_doubted() -> None:
 
 def test_natural_order_counts() -> None:
     assert sorted(["face-10", "face-9", "Face-1", "9"], key=natural_key) == ["9", "Face-1", "face-9", "face-10"]
+    assert natural_key("007") == natural_key("7")
+
+
+def test_numbers_longer_than_python_reads_are_sorted_and_named() -> None:
+    ones, twos, longer = "1" * 5000, "2" * 5000, "1" * 5001
+    names = [f"face-{digits}" for digits in (longer, twos, ones, "9" * 4300, "10", "9")]
+    assert sorted(names, key=natural_key) == names[::-1]
+    assert Naming("fer2013").name(ones) is None
+    assert Naming("image_folder").name(ones) == ones

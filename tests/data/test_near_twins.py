@@ -259,6 +259,14 @@ def test_the_sample_of_pairs_shows_no_test_image(doubled: DataConfig) -> None:
     assert load_dataset(replace(doubled, clean="none")).twins is None
 
 
+def test_a_pair_of_the_sample_is_called_mirrored_in_full(tmp_path: Path) -> None:
+    faces = faces_of(*((place // 2, EMOTIONS[place // 2 % 2], "") for place in range(56)))
+    faces.images[1::2] = faces.images[1::2, :, ::-1]
+    (tmp_path / "f.csv").write_text(csv_text(faces, ("emotion", "pixels")))
+    twins = load_dataset(DataConfig(name="t", task="t", path=str(tmp_path / "f.csv"), split="stratified")).twins
+    assert twins is not None and all(title.endswith(" mirrored") for title in twins.titles[1::2])
+
+
 def test_images_of_evaluation_whose_near_twin_left_training_are_marked(doubled: DataConfig) -> None:
     dataset = load_dataset(doubled)  # whose PublicTest is cut out of Training's photographs, all of it
     assert dataset.near_training is not None

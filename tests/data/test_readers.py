@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from fer_experiments.config import DataConfig
 from fer_experiments.data.faces import EMOTIONS, USAGES, Faces
-from fer_experiments.data.readers import find_fer2013, read_faces
+from fer_experiments.data.readers import find_fer2013, find_source, read_faces
 from fer_experiments.errors import UserError
 
 ICML = ("emotion", " Usage", " pixels")
@@ -123,6 +124,16 @@ def test_a_csv_without_rows_or_columns_is_refused(tmp_path: Path, content: str, 
 def test_a_missing_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.zip: no such file or folder; mend data\.path"):
         read_faces(tmp_path / "absent.zip")
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [("image_folder", "a folder or an archive of class folders"), ("fer2013", "FER2013's zip, CSV or folder")],
+)
+def test_a_missing_path_is_told_with_what_this_data_is_read_from(tmp_path: Path, source: str, what: str) -> None:
+    cfg = DataConfig(name=source, source=source, path=str(tmp_path / "absent"))
+    with pytest.raises(UserError, match=rf"absent: no such file or folder; give the path of {what}$"):
+        find_source(cfg)
 
 
 @pytest.mark.parametrize("form", WRITERS)

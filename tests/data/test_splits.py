@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fer_experiments.config import DataConfig, check_data
 from fer_experiments.data.faces import Faces
-from fer_experiments.data.splits import OFFICIAL, PARTS, Rows, allocate, apportion, split_notes, split_rows
+from fer_experiments.data.splits import OFFICIAL, PARTS, Rows, allocate, apportion, share_notes, split_notes, split_rows
 from fer_experiments.errors import UserError
 
 CFG = DataConfig(name="test", task="test", split="stratified")
@@ -250,3 +250,27 @@ def test_what_becomes_of_a_source_s_own_parts_is_said() -> None:
     assert carved == ["the source has no val part: 33% of its train part, drawn by data.seed, takes its place"]
     assert split_notes(faces, replace(cfg, split="kfold")) == []
     assert split_notes(replace(faces, usage=np.full(360, "")), cfg) == []
+
+
+def test_shares_that_a_draw_misses_for_a_group_that_no_draw_parts_are_said() -> None:
+    labels, groups = labelled(50, 50), np.arange(100)
+    groups[:72] = 0
+    (note,) = share_notes(split(labels, groups), groups, CFG)
+    assert note.startswith("the split is 72/14/14 % instead of 60/20/20 %: images of one photograph stay in one part")
+    assert "up to 72 of them here" in note
+    for other in ({"limit": 5}, {"split": "kfold"}, {"balance": "undersample"}):
+        assert share_notes(split(labels, groups, **other), groups, replace(CFG, **other)) == []
+
+
+@pytest.mark.parametrize("fractions", [[0.6, 0.2, 0.2], [0.8, 0.1, 0.1]])
+def test_shares_that_are_met_are_not_worth_a_note(fractions: list[float]) -> None:
+    labels = labelled(103, 51)
+    for groups in (np.arange(154), np.arange(154) // 2):
+        cfg = replace(CFG, fractions=fractions)
+        assert share_notes(split(labels, groups, fractions=fractions), groups, cfg) == []
+
+
+def test_few_images_whose_shares_are_far_from_what_was_asked_are_named_as_the_reason() -> None:
+    labels, groups = labelled(4, 4), np.arange(8)
+    (note,) = share_notes(split(labels, groups), groups, CFG)
+    assert note.startswith("the split is 50/25/25 % instead of 60/20/20 %: so few images")

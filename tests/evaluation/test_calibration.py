@@ -12,6 +12,7 @@ from fer_experiments.evaluation.calibration import (
     answered,
     fit_temperature,
     tempered,
+    told,
     untempered,
 )
 from fer_experiments.evaluation.metrics import scores
@@ -78,3 +79,24 @@ def test_there_is_no_threshold_where_the_surest_answer_is_wrong_too_often():
     assert answer_threshold(1 - TRUE, SURE, 0.1) is None
     coverage, error = answered(TRUE, SURE, 0.99)
     assert coverage == 0 and np.isnan(error)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "words"),
+    [
+        (COLDEST, "0.200 (the least that is allowed: the fit would go on)"),
+        (COLDEST / 2, "0.100 (the least that is allowed: the fit would go on)"),
+        (1.2345, "1.234"),
+        (HOTTEST - 0.1, "4.900"),
+        (HOTTEST, "5.000 (the most that is allowed: the fit would go on)"),
+        (HOTTEST * 2, "10.000 (the most that is allowed: the fit would go on)"),
+    ],
+)
+def test_a_temperature_at_a_bound_is_told_as_such(temperature: float, words: str):
+    assert told(temperature) == words
+
+
+@pytest.mark.parametrize(("labels", "end"), [([0, 1, 1], "least"), ([1, 0, 0], "most")])
+def test_what_a_fit_ends_at_without_bound_is_told(labels: list[int], end: str):
+    sure = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    assert f"(the {end} that is allowed" in told(fit_temperature(np.array(labels), sure))

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from fer_experiments.evaluation import curves, faces, figures
@@ -13,8 +14,6 @@ SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 def texts(figure):
     """Everything written on a figure, after really drawing it."""
-    from matplotlib.text import Text
-
     figure.savefig(io.BytesIO(), format="png", dpi=40)
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
@@ -55,6 +54,42 @@ def test_confusion_matrix_shows_counts_and_shares_of_the_true_class():
 def test_confusion_matrix_of_seven_classes_with_an_absent_one():
     matrix = np.diag([5, 0, 3, 2, 1, 4, 6])
     assert "disgust\n(0)" in texts(figures.confusion_matrix(matrix, SEVEN))
+
+
+def test_a_confusion_matrix_of_very_many_classes_is_a_picture_of_bounded_size():
+    names = [f"class {number}" for number in range(300)]
+    picture = png(figures.confusion_matrix(np.eye(300, dtype=int), names))
+    assert max(Image.open(io.BytesIO(picture)).size) < 4000
+
+
+@pytest.mark.parametrize("names", [SEVEN[:2], SEVEN, ["w" * 60] * 2, ["W" * 60] * 7, ["a name of many words"] * 50])
+def test_the_texts_around_a_confusion_matrix_lie_within_the_picture(names):
+    figure = figures.confusion_matrix(np.full((len(names), len(names)), 1234), names)
+    png(figure)
+    written = [*figure.texts, *(text for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for text in of(axis))]
+    assert len([text for text in written if text.get_text()]) > 2 * len(names)
+    for text in filter(Text.get_text, written):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+
+
+def of(axis):
+    return [axis.label, *axis.get_ticklabels()]
+
+
+def test_classes_called_like_formulas_are_drawn_as_they_stand():
+    names, (labels, probabilities) = ("$x^$", "a$b$c"), results(2)
+    drawn = [
+        figures.confusion_matrix(np.eye(2, dtype=int), names),
+        curves.roc_curve(labels, probabilities, names),
+        curves.precision_recall_curve(labels, probabilities, names),
+        faces.face_sheet(np.zeros((2, 48, 48), np.uint8), names),
+    ]
+    for figure in drawn:
+        assert png(figure).startswith(b"\x89PNG")
+        signs = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+        assert signs and not any(text.get_parse_math() for text in signs)
 
 
 def test_roc_curve_of_two_classes_is_that_of_the_positive_one():
@@ -100,5 +135,5 @@ def test_a_picture_that_is_drawn_once_is_what_matplotlib_saves(classes):
     for figure in draw:
         saved = io.BytesIO()
         figure().savefig(saved, format="png")
-        ours, theirs = (np.asarray(Image.open(file)) for file in (io.BytesIO(png(figure())), saved))
+        ours, theirs = (np.asarray(Image.open(file).convert("RGB")) for file in (io.BytesIO(png(figure())), saved))
         np.testing.assert_array_equal(ours, theirs)

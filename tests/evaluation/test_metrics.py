@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,6 +95,22 @@ def test_the_papers_confusion_matrix_gives_the_papers_metrics():
     got = metrics.classification_metrics(labels, np.eye(2)[predicted])
     rounded = {name: round(got[name], 4) for name in ("accuracy", "precision", "recall", "f1")}
     assert rounded == {"accuracy": 0.7944, "precision": 0.8065, "recall": 0.7747, "f1": 0.7903}
+
+
+def test_metrics_of_many_classes_take_little_memory():
+    random = np.random.default_rng(0)
+    labels, probabilities = random.integers(100, size=1500), random.dirichlet(np.ones(100), size=1500)
+    tracemalloc.start()
+    try:
+        got = metrics.scores(labels, probabilities)
+        matrix = metrics.confusion(labels, probabilities)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+    assert got["accuracy"] == pytest.approx(matrix.trace() / 1500)
+    predicted = probabilities.argmax(axis=1)
+    assert got["f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro", zero_division=0))
 
 
 def test_a_sure_mistake_costs_a_finite_loss():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from fer_experiments.config import Config, DataConfig, PathsConfig, PretrainConf
 from fer_experiments.data import Dataset, load_dataset
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.pretrain import checkpoint_dir, run_pretrain
+from fer_experiments.files import holding
 from fer_experiments.tracking import connect
 from fer_experiments.training.pretraining import PretrainResult, pretrain, recipe
 
@@ -98,15 +100,19 @@ def test_a_training_with_class_weights_has_a_state_of_its_own(dataset: Dataset) 
     assert checkpoint_dir(config, RECIPE, replace(dataset, class_weight={0: 0.7, 1: 2.0})) != folder
 
 
+def one_epoch(folder: Path, output: Path | None = None) -> Config:
+    return Config(
+        data=DEMO,
+        pretrain=replace(RECIPE, epochs=1, output=output and str(output)),
+        paths=PathsConfig(mlruns=str(folder / "mlruns"), cache=str(folder / "cache")),
+        tracking=TrackingConfig(system_metrics=False),
+    )
+
+
 def test_run_records_the_training_and_opens_the_test_only_when_asked(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    config = Config(
-        data=DEMO,
-        pretrain=replace(RECIPE, epochs=1, output=str(tmp_path / "out" / "pocket.npz")),
-        paths=PathsConfig(mlruns=str(tmp_path / "mlruns"), cache=str(tmp_path / "cache")),
-        tracking=TrackingConfig(system_metrics=False),
-    )
+    config = one_epoch(tmp_path, tmp_path / "out" / "pocket.npz")
     lines: list[str] = []
     final = run_pretrain(config, echo=lines.append)
     assert "final/val_accuracy" in final
@@ -143,3 +149,32 @@ def files(client: object, run_id: str, folder: str) -> Iterator[str]:
 def test_a_recipe_that_makes_no_network_is_refused(config: Config, message: str) -> None:
     with pytest.raises(UserError, match=message):
         run_pretrain(config)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("folder", "is a folder; name a file in it, such as .*folder/pocket.npz"),
+        ("file/pocket.npz", r"cannot be written \("),
+        ("file/below/pocket.npz", r"cannot be written \("),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_any_training(
+    tmp_path: Path, output: str, said: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"^pretrain.output={re.escape(str(tmp_path / output))}: {said}"):
+        run_pretrain(one_epoch(tmp_path, tmp_path / output))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_one_network_is_trained_by_one_process_at_a_time(tmp_path: Path, dataset: Dataset) -> None:
+    config = one_epoch(tmp_path)
+    assert config.pretrain is not None
+    folder = checkpoint_dir(config, config.pretrain, dataset)
+    said = f"^{re.escape(str(folder))}: another process trains the same network; wait for it, or stop it$"
+    with holding(folder / "lock", "held"), pytest.raises(UserError, match=said):
+        run_pretrain(config)
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert not (tmp_path / "mlruns").exists()

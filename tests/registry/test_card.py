@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,16 @@ def test_what_a_temperature_and_a_threshold_do_is_said_where_there_are_some():
     assert "## Probabilities" not in plain and "## When it does not answer" not in plain
 
 
+def test_a_temperature_at_its_bound_and_a_threshold_that_never_holds_back_are_said():
+    found = subject("promote.abstain=0.02", threshold=0.75)
+    text = card(replace(found, ensemble=[replace(found.ensemble[0], temperature=0.2, threshold=0.0)]))
+    assert "a temperature of 0.200 (the least that is allowed: the fit would go on)" in section(text, "Probabilities")
+    told = section(text, "When it does not answer")
+    assert "It always answers: an error of 0.02 was allowed" in told and "Below" not in told
+    short = fitted(text, "r")
+    assert "It always answers" in short, "however short it is made"
+
+
 def test_a_head_that_has_learned_from_the_validation_images_has_no_score_on_them():
     told = card(subject("promote.abstain=0.02", "promote.refit=train+val", threshold=0.75, epochs=(7, 7, 5)))
     assert "It was fitted on train and val together, for 7, 5 epochs" in told
@@ -181,7 +192,7 @@ def test_what_a_european_user_and_a_user_of_the_data_must_know_is_there():
     [
         ((), "promote sweep=facenet-1"),
         (("gate=strict", "promote.seeds=5"), "promote sweep=facenet-1 promote.seeds=5 gate=strict"),
-        (("+gate.worse.emotion_sad=0.01", "gate.worse.every=0.1"), "gate.worse.every=0.1 +gate.worse.emotion_sad=0.01"),
+        (("+gate.worse.emotion_sad=0.01", "gate.worse.every=0.1"), "gate.worse={every:0.1,emotion_sad:0.01}"),
         (("promote.refit=train+val",), "promote sweep=facenet-1 promote.refit=train+val"),
         (("promote.dry_run=true", "promote.corruptions=null"), "promote sweep=facenet-1 promote.corruptions=null"),
     ],
@@ -189,8 +200,8 @@ def test_what_a_european_user_and_a_user_of_the_data_must_know_is_there():
 def test_the_command_that_makes_it_again_says_what_was_said(overrides: tuple[str, ...], words: str):
     text = section(card(subject(*overrides)), "How it is made again")
     (line,) = [line for line in text.splitlines() if line.startswith("    ")]
-    assert words in line and ("+" in line) == ("+" in words)
-    given = line[line.index("sweep=facenet-1") :].split()[1:]
+    given = shlex.split(line[line.index("sweep=facenet-1") :])[1:]
+    assert words in shlex.join(["promote", "sweep=facenet-1", *given]).replace("'", "")
     again = compose(["promote=default", "gate=default", *given])
     wanted = subject(*overrides).config
     assert again.gate == wanted.gate and again.promote == replace(wanted.promote, dry_run=False)  # type: ignore[type-var]

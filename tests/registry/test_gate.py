@@ -184,8 +184,15 @@ def test_the_first_champion_has_nobody_to_beat():
         ({"worse": {"noise_6": 0.1}}, r"gate.worse: noise_6 .*did you mean noise_"),
         ({"slices": {"noise_5": 0.1}}, "gate.slices: noise_5 is not asked for with promote.corruptions=0"),
         ({"alpha": 0.0}, "gate.alpha=0.0"),
+        ({"floors": {"f1": 0.9, "accuracy": 93}}, "gate.floors.accuracy=93: no model has more than 1; say a share"),
+        ({"floors": {"brier_score": 2.1}}, "gate.floors.brier_score=2.1: no model has more than 2"),
+        ({"ceilings": {"log_loss": -0.1}}, "gate.ceilings.log_loss=-0.1: no model has less than 0"),
     ],
 )
 def test_conditions_that_cannot_be_asked_for_are_named(gate: dict[str, object], said: str):
     with pytest.raises(UserError, match=said):
         check_gate(replace(OPEN, **gate), CLASSES, ["emotion_fear", "emotion_sad"], corrupt=False)  # type: ignore[arg-type]
+
+
+def test_limits_that_a_model_can_just_reach_may_be_asked_for():
+    check_gate(replace(OPEN, floors={"accuracy": 1, "brier_score": 2, "log_loss": 9}, ceilings={"f1": 0}), CLASSES)

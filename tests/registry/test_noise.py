@@ -70,7 +70,8 @@ def test_every_seed_is_a_run_and_their_spread_is_on_the_one_above(room: Room):
     for name in ("accuracy", "f1", "loss"):
         found = spread([run.metrics[f"final/val_{name}"] for run in children])
         values = [parent.metrics[f"seeds/val_{name}_{end}"] for end in ("mean", "std", "low", "high")]
-        assert values == pytest.approx([found.mean, found.std, found.low, found.high])
+        high = found.high if name == "loss" else min(found.high, 1)
+        assert values == pytest.approx([found.mean, found.std, max(found.low, 0), high])
     text = tracking.artifact_text(room.store, parent.run_id, "seeds.csv")
     assert text is not None and list(pd.read_csv(io.StringIO(text))["run_id"]) == [run.run_id for run in children]
     mean = spread([run.metrics["final/val_accuracy"] for run in children]).mean
@@ -179,3 +180,23 @@ def test_a_run_that_has_no_head_is_refused_in_the_words_of_the_verb(room: Room):
 def test_what_cannot_be_repeated_is_named(room: Room, run: str, count: str, message: str):
     with pytest.raises(UserError, match=message):
         noise.repeat(room.config, run, count)
+
+
+def test_the_interval_of_a_share_ends_at_0_and_1_and_that_of_a_loss_at_0(room: Room, monkeypatch: pytest.MonkeyPatch):
+    scores = {"final/val_accuracy": [0, 0.3, 0.9], "final/val_f1": [0.5, 0.51, 0.52], "final/val_loss": [0.1, 0.2, 9]}
+
+    def made_up(candidate: Any, seed: int, label: str, metric: str, prepared: Any, parent: Any, echo: Any) -> Any:
+        with tracking.start_run(parent.store, "train", label, parent=parent.id, system_metrics=False) as run:
+            run.log_metrics({name: values[seed] for name, values in scores.items()})
+        return run.id, scores[metric][seed], "made up"
+
+    monkeypatch.setattr(noise, "refit", made_up)
+    said: list[str] = []
+    noise.repeat(room.config, room.run.run_id, "3", said.append)
+    found = room.parents()[-1].metrics
+    ends = {name: (found[f"seeds/val_{name}_low"], found[f"seeds/val_{name}_high"]) for name in ("accuracy", "loss")}
+    assert ends["accuracy"] == (0, 1) and ends["loss"][0] == 0
+    assert ends["loss"][1] == pytest.approx(spread(scores["final/val_loss"]).high) and ends["loss"][1] > 9
+    within = spread(scores["final/val_f1"])
+    assert (found["seeds/val_f1_low"], found["seeds/val_f1_high"]) == pytest.approx((within.low, within.high))
+    assert any("0.0000 to 1.0000" in line for text in said for line in text.splitlines())

@@ -51,14 +51,14 @@ def test_what_no_refit_could_give_is_refused_before_any_is_made(asked: list[str]
 def test_too_few_images_to_check_a_model_on_are_named_before_anything_is_fitted(tmp_path: Path):
     config = compose(["promote=default", "data=demo"])
     assert config.promote is not None
-    few: Any = SimpleNamespace(folds=(), classes=("happy", "sad"), images=np.zeros((255, 1, 1)))
-    with pytest.raises(UserError, match=r"^data=demo: 255 images to train and validate on; it takes 256 to check"):
+    few: Any = SimpleNamespace(folds=(), classes=("happy", "sad"), images=np.zeros((31, 1, 1)))
+    with pytest.raises(UserError, match=r"^data=demo: 31 images to train and .*; it takes 32 to check .*; add some$"):
         check_choices(config.promote, few, [config])
     prepared: Any = SimpleNamespace(dataset=few)
-    with pytest.raises(UserError, match="255 images"):  # of a trial that had fewer than the first one
+    with pytest.raises(UserError, match="31 images"):  # of a trial that had fewer than the first one
         write_model(config, prepared, SimpleNamespace(heads=[]), tmp_path / "model", print)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
-    few.images = np.zeros((256, 1, 1))
+    few.images = np.zeros((32, 1, 1))
     check_choices(config.promote, few, [config])
 
 
@@ -80,6 +80,27 @@ def test_what_is_taken_from_a_record_is_not_said_otherwise(
     assert not (tmp_path / "m").exists()
     assert cli.main([verb, "run=" + "0" * 32, "data.path=elsewhere", f"paths.mlruns={tmp_path}/m"]) == 2
     assert "is on record; leave" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "word"),
+    [
+        ("seeds", "promote.seeds=5"),
+        ("seeds", "promote=default"),
+        ("seeds", "gate=strict"),
+        ("seeds", "sweep=quick"),
+        ("seeds", "pretrain=pocket"),
+        ("promote", "pretrain=pocket"),
+    ],
+)
+def test_what_a_command_makes_nothing_of_is_not_said(
+    verb: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = ["run=" + "0" * 32, f"paths.mlruns={tmp_path}/m"]
+    assert cli.main([verb, word, *run]) == 2
+    assert capsys.readouterr().err == f"fer {verb}: {word}: this command makes nothing of it; leave it out\n"
+    assert cli.main(["promote", "promote.seeds=5", "gate=strict", "gate.alpha=0.1", *run]) == 2
+    assert "nothing is recorded there yet" in capsys.readouterr().err
 
 
 def test_models_of_drawn_faces_share_their_name_with_no_others():

@@ -185,6 +185,15 @@ def test_trials_of_several_fits_have_error_bars_and_others_none():
     assert not any(trace.error_y.visible for trace in figures.slices(made_up([trial(0), trial(1)])).data)
 
 
+@pytest.mark.parametrize(("count", "step"), [(3, 1), (12, 1), (13, None), (40, None)])
+def test_few_trials_have_a_tick_each_and_none_between_them(count: int, step: int | None):
+    record = made_up([trial(n) for n in range(count)])
+    drawn = figures.objective(record)
+    assert drawn.layout.xaxis.dtick == step and figures.slices(record).layout.coloraxis.colorbar.dtick == step
+    by_trial, by_time = (button.args[1] for button in drawn.layout.updatemenus[0].buttons)
+    assert (by_trial["xaxis.dtick"], by_time["xaxis.dtick"]) == (step, None)
+
+
 def test_a_trial_s_seconds_are_told_by_what_they_were_spent_on():
     ended = made_up([trial(0), trial(1, "failed"), trial(2, fit_s=None), trial(3, "repeated", of=0)])
     spent = {bar.name.partition(":")[0]: list(bar.y) for bar in seconds(ended.state.ended).data}

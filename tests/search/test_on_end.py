@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_sweeps import folder_of, quick, run
+from small_sweeps import folder_of, quick, run, runs_of
+from stores import store_in
 
 from fer_experiments.config import flatten, is_place, recorded
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
+from fer_experiments.experiment.prepare import Preparations
 from fer_experiments.search import on_end as room
 from fer_experiments.search import sweep as sweep_room
+from fer_experiments.search.bookkeeping import Sweep
+from fer_experiments.search.state import State
 from fer_experiments.search.sweep import run_sweep
+from fer_experiments.search.trials import Trial
 
 
 def keeping(folder: Path) -> tuple[str, Path]:
@@ -54,6 +60,43 @@ def test_it_is_told_the_end_and_then_a_failure(paths: list[str], tmp_path: Path,
     with pytest.raises(KeyboardInterrupt):
         run_sweep(quick(paths, "sweep.max_trials=2", hook), lambda line: None)
     assert json.loads(kept.read_text())["status"] == "stopped"
+
+
+def test_it_hears_of_what_fails_before_the_sweep_has_a_run(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Features may take hours."""
+    hook, kept = keeping(tmp_path)
+    config = quick(paths, "sweep.seed=31", hook)
+
+    def failing(*given: Any) -> Any:
+        raise UserError("the moon is full; wait")
+
+    monkeypatch.setattr(Preparations, "of", failing)
+    with pytest.raises(UserError, match="the moon"):
+        run(config)
+    told = json.loads(kept.read_text())
+    assert (told["status"], told["reason"]) == ("failed", "the moon is full; wait")
+    assert told["id"].startswith("quick-") and told["run_id"] is None and told["trials"] == {"in_flight": 0}
+    assert not runs_of(config, sweep_id=told["id"])
+
+
+def test_a_figure_that_is_none_is_null_in_what_it_is_told(tmp_path: Path):
+    """Outside Python no reader of JSON takes NaN or Infinity."""
+    hook, kept = keeping(tmp_path)
+    config, said = quick([f"paths.mlruns={tmp_path}/mlruns"], hook), list[str]()
+    assert config.sweep is not None
+    metrics = {"final/val_accuracy": 0.5, "final/val_roc_auc": math.nan, "final/val_log_loss": math.inf}
+    trial = Trial(number=0, status="finished", score=0.5, told=0.5, metrics=metrics, run_id="f" * 32)
+    state = State("quick-01234567", "quick", {"sweep.direction": "max"}, trials=[trial], order=[0, 0])
+    state.status = "finished"
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    sweep = Sweep(config, config.sweep, store_in(tmp_path / "mlruns"), state, folder, Preparations(), said.append)
+    with room.on_end(sweep):
+        pass
+    told = json.loads(kept.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert said == [] and told["best"]["metrics"] == {**dict.fromkeys(metrics), "final/val_accuracy": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,20 @@ def with_sweep(**changes: Any) -> Config:
         ("training.epochs", {"type": "int", "min": 0.5, "max": 2}, "min: 0.5 is not a whole number"),
         ("head.l2", {"type": "float", "min": 0.0, "max": 1.0, "step": 0}, "step 0 must be greater than 0"),
         ("head.l2", {"type": "float", "min": 0.1, "max": 1.0, "sampling": "cubic"}, "sampling: cubic: choose one of"),
+        ("head.l2", {"type": "float", "min": 0.0, "max": 1.0, "step": math.nan}, "head.l2: step: nan is no number"),
+        ("head.l2", {"type": "float", "min": 0.0, "max": math.inf}, "head.l2: max: inf is no number"),
+        ("head.l2", {"type": "float", "min": -math.inf, "max": 1.0}, "head.l2: min: -inf is no number"),
+        ("training.epochs", {"type": "int", "min": 1, "max": 10**400}, "training.epochs: max: 1000"),
+        (
+            "head.l2",
+            {"type": "float", "min": 0.0, "max": 1.0, "step": 1e-12},
+            "head.l2: step 1e-12 makes 1e+12 values; say a larger one, or none",
+        ),
+        (
+            "head.l2",
+            {"type": "float", "min": 1e-6, "max": 1.0, "sampling": "log", "step": 1.000000001},
+            "head.l2: step 1.000000001 makes 1e+10 values",
+        ),
         ("head.dense_widths", {"type": "choice", "values": []}, "at least one value"),
         ("features.precision", {"type": "choice", "values": ["auto"]}, "auto is decided once for all trials; name"),
         ("head.dense_widths", {"type": "choice", "values": [["a"]]}, "head.dense_widths"),

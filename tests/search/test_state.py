@@ -93,6 +93,13 @@ def test_the_same_identity_finds_the_state_again_and_another_says_what_differs(t
     assert fresh.id == f"{first.id}-2"
 
 
+def test_a_new_one_differs_from_none_of_another_name_that_begins_as_its_own(tmp_path: Path):
+    other = state(name="quick-2")
+    other.save(tmp_path / other.id)
+    found, _, said = find_state(tmp_path, "quick", {**IDENTITY, "head.l2": 0.2}, fresh=False)
+    assert said == f"sweep {found.id}: a new one"
+
+
 def test_the_last_active_one_is_told_by_its_state_and_not_by_the_time_of_its_folder(tmp_path: Path):
     """A report is written into the folder of the older one."""
     older, newer = state(), state()

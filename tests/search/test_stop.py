@@ -6,11 +6,13 @@ import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from small_sweeps import quick, run, runs_of, with_space
 
+from fer_experiments import tracking
 from fer_experiments.config import Config
 from fer_experiments.errors import UserError
 from fer_experiments.executors.inline import Inline
@@ -18,7 +20,7 @@ from fer_experiments.experiment import record
 from fer_experiments.search import stop as room
 from fer_experiments.search import sweep as sweep_room
 from fer_experiments.search.recorded import list_sweeps
-from fer_experiments.search.state import load_state
+from fer_experiments.search.state import State, load_state
 from fer_experiments.search.stop import stop
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.search.sweeps import sweeps
@@ -112,6 +114,35 @@ def test_a_sweep_that_is_asked_to_stop_now_is_killed_as_by_sigterm_and_says_why(
     assert {r.tags.get("fer.ended_by") for r in killed} == {None, "fer sweeps stop now=true"}
     (trial,) = (r for r in killed if r.tags["fer.kind"] == "trial")
     assert {"val/accuracy", "val/loss", "train/loss"} <= trial.metrics.keys()
+
+
+def test_a_sweep_in_a_thread_of_a_program_is_stopped_at_once_too(paths: list[str]):
+    config, ended = quick(paths), list[type[BaseException] | None]()
+    store = tracking.connect(config)
+    state, said = State("quick-89abcdef", "quick", {}), list[str]()
+    sweep: Any = SimpleNamespace(state=state, request=None, echo=said.append)
+
+    def sweeping() -> None:
+        tags = {"fer.sweep_id": state.id}
+        try:
+            with (
+                tracking.start_run(store, "sweep", state.id, tags=tags, system_metrics=False) as parent,
+                room.heard(sweep, parent),
+            ):
+                stop(config, state.id, now=True)
+                guard = time.monotonic() + 60
+                while time.monotonic() < guard:
+                    pass
+            ended.append(None)
+        except SystemExit as error:
+            ended.append(type(error))
+
+    thread = threading.Thread(target=sweeping)
+    thread.start()
+    thread.join()
+    assert ended == [SystemExit] and (sweep.request, state.reason) == ("fer sweeps stop now=true",) * 2
+    (own,) = runs_of(config, sweep_id=state.id)
+    assert (own.status, own.tags["fer.ended_by"]) == ("KILLED", "fer sweeps stop now=true")
 
 
 @pytest.mark.parametrize(

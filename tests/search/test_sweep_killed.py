@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,9 +22,10 @@ from small_sweeps import SMALL, quick, run, runs_of
 from stores import store_in
 
 from fer_experiments import tracking
-from fer_experiments.config import Config
+from fer_experiments.config import Config, mlruns_dir
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
+from fer_experiments.search import sweep as sweep_room
 from fer_experiments.search.sweep import run_sweep
 from fer_experiments.tracking import find_runs
 
@@ -127,3 +129,23 @@ def test_a_signal_kills_what_is_in_flight_and_the_same_command_goes_on(
     assert len(after) == count and all(after[t["number"]] == t for t in kept)
     statuses = [r.status for r in trials()]
     assert statuses.count("FINISHED") == count and len(statuses) == statuses.count("KILLED") + count
+
+
+@pytest.mark.parametrize(("kind", "seed"), [(KeyboardInterrupt, 31), (SystemExit, 32)])
+def test_a_sweep_that_is_stopped_while_its_run_is_described_has_one_run_with_all_that_describes_it(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch, kind: type[BaseException], seed: int
+):
+    config = quick(paths, "sweep.max_trials=1", f"sweep.seed={seed}")
+
+    def stopped(*given: Any, **options: Any) -> None:
+        raise kind
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_room, "describe_run", stopped)
+        with pytest.raises(kind):
+            run_sweep(config, lambda line: None)
+    state, _ = run(config)
+    (own,) = runs_of(config, kind="sweep", sweep_id=state.id)
+    assert state.run_id == own.run_id and (own.status, state.status) == ("FINISHED", "finished")
+    counts = tracking.artifact_text(store_in(mlruns_dir(config)), own.run_id, "data/counts.csv")
+    assert counts is not None and "train" in counts

@@ -95,6 +95,40 @@ def test_copies_of_pictures_with_long_names_have_names_that_files_may_have(regis
     assert len(list((folder / "out").iterdir())) == 2
 
 
+@pytest.mark.parametrize("inside", ["out", "more/out"])
+def test_copies_among_the_pictures_are_none_of_them_the_next_time(registered: Config, folder: Path, inside: str):
+    photos = folder / "photos"
+    photos.mkdir()
+    shutil.copy(folder / "both.png", photos)
+    marked = photos / inside
+    rows: list[list[str]] = [[], []]
+    for lines in rows:
+        done = predict(registered, [str(photos)], "json", lines.append, find_faces=True, marked=str(marked))
+        assert done == 0 and [file.name for file in marked.iterdir()] == ["both.png.png"]
+    assert rows[0] == rows[1] and len(json.loads("\n".join(rows[0]))) == 2
+    again: list[str] = []
+    assert predict(registered, [str(marked)], "json", again.append, find_faces=True) == 0
+    assert "both.png.png" in again[1], "a folder that is no place for copies now"
+
+
+@pytest.mark.parametrize(
+    ("marked", "said"),
+    [
+        (".", "{folder} is searched for pictures, copies too; name another folder"),
+        ("..", "{folder} is searched for pictures, copies too; name another folder"),
+        ("none.png/out", "cannot be made (Not a directory); name another folder"),
+        ("none.png", "cannot be made (File exists); name another folder"),
+    ],
+)
+def test_no_place_for_copies_is_said_before_a_model_is_loaded(
+    folder: Path, marked: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(fast, "load_answering", lambda *given: pytest.fail("it was loaded"))
+    asked = f"marked={folder}/{marked}"
+    assert main(["predict", str(folder), "--find-faces", asked]) == 2
+    assert capsys.readouterr().err == f"fer predict: {asked}: {said.format(folder=folder)}\n"
+
+
 def test_a_picture_without_faces_gives_no_row(registered: Config, folder: Path):
     for form, expected in (("json", ["[", "]"]), ("table", [])):
         lines: list[str] = []

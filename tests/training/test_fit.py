@@ -10,7 +10,6 @@ import pytest
 from in_memory import blobs
 
 from fer_experiments.config import HeadConfig, TrainingConfig
-from fer_experiments.features.cache import Unstored
 from fer_experiments.training import passes, rows
 from fer_experiments.training.fit import (
     FitError,
@@ -131,20 +130,6 @@ def test_class_weights_move_the_decision():
     weighted = replace(dataset, class_weight={0: 1.0, 1: 20.0})
     plain, heavy = (fit_head(noise, d, head, training).val_probabilities[:, 1].mean() for d in (dataset, weighted))
     assert heavy > plain + 0.2
-
-
-def test_moments_are_those_of_the_rows_alone():
-    features, dataset = blobs(2)
-    (mean, variance) = feature_moments(features, dataset.train, chunk=7)[0]
-    rows = features.arrays["original"][0][dataset.train].astype("float64").reshape(-1, 6)
-    np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-4)
-    np.testing.assert_allclose(variance, rows.var(axis=0), rtol=1e-3)
-
-
-def test_moments_of_channels_that_hardly_vary_are_exact():
-    rows = np.random.default_rng(0).normal(1000, 0.01, (5000, 3)).astype("float32")
-    (_, variance) = feature_moments(Unstored({"original": [rows]}), np.arange(5000))[0]
-    np.testing.assert_allclose(variance, rows.astype("float64").var(axis=0), rtol=1e-4)
 
 
 class Batches(keras.utils.PyDataset):

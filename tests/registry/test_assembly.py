@@ -1,0 +1,39 @@
+"""How many images a promoted model is checked on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from fer_experiments.config.compose import compose
+from fer_experiments.data.demo import draw_faces
+from fer_experiments.experiment.prepare import Prepared
+from fer_experiments.features.cache import extract_features
+from fer_experiments.registry.assembly import Ensemble, check_choices, write_model
+from fer_experiments.training.fit import predict
+from fer_experiments.training.heads import build_head
+
+
+@pytest.mark.parametrize(("images", "checked"), [(77, 77), (600, 512)])
+def test_a_model_of_few_images_is_checked_on_all_and_one_of_many_on_some(images: int, checked: int, tmp_path: Path):
+    config = compose(["data=demo", "backbone=pocket", "head=linear", "head.normalize=false", "promote=default"])
+    config = replace(config, features=replace(config.features, engine="tensorflow", precision="float32"))
+    faces, rows = draw_faces(images, 0).images, np.arange(images)
+    features = extract_features(faces, "f", config.backbone, config.features, tmp_path / "c", echo=lambda line: None)
+    keras.utils.set_random_seed(0)
+    head = build_head(config.head, features.shapes, 2)
+    dataset: Any = SimpleNamespace(images=faces, val=rows[:20], train=rows[20:], classes=("happy", "sad"), folds=())
+    assert config.promote is not None
+    check_choices(config.promote, dataset, [config])
+    said = predict(head, features, dataset.val)
+    ensemble = Ensemble(("r" * 32,), [head], rows[:20] % 2, said, 1.0)
+    echoed: list[str] = []
+    prepared = Prepared(config, dataset, features, {})
+    assert len(write_model(config, prepared, ensemble, tmp_path / "model", echoed.append)) == checked
+    assert f"agrees with the stored features on {checked} images" in echoed[-1]
