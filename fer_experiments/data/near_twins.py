@@ -123,6 +123,7 @@ def _stored(path: Path, count: int) -> Pairs | None:
         return None
     pairs, rows = len(found.score), found.rows
     sound = rows.shape == (pairs, 2) and found.mirrored.shape == (pairs,) and found.score.shape == (pairs,)
+    sound = sound and rows.dtype.kind == "i" and found.mirrored.dtype == bool
     return found if sound and rows.min(initial=0) >= 0 and rows.max(initial=-1) < count else None
 
 

@@ -197,7 +197,7 @@ def feature_moments(features: Features, rows: np.ndarray, chunk: int = 1024) -> 
         mean = s / n
         variance = np.maximum(q / n - mean**2, 0)
         # A channel that never moves here is only centred: elsewhere any move of it would count as thousands.
-        variance[variance <= 1e-7 * (mean**2 + 1e-6)] = 1
+        variance[variance <= 1e-12 * (mean**2 + 1e-6)] = 1  # what rounding leaves of none
         moments.append((mean.astype("float32"), variance.astype("float32")))
     return moments
 

@@ -105,8 +105,8 @@ def test_several_of_a_group_are_for_a_multirun() -> None:
     ("override", "message"),
     [
         ("experiment=null", "leave it out"),
-        ("features.views=[[original]]", "a list out of original, flip"),
-        ("features.views=[{a:1},original]", "a list out of original, flip"),
+        ("features.views=[[original]]", "each must be one value, no list"),
+        ("features.views=[{a:1},original]", "each must be one value, no list"),
         ("data.demo_size=99999999999999999999999999", "is larger than any number"),
         ("head.dense_widths=[99999999999999999999999]", "each is larger than any number"),
         ("head.l2=1e300", "is larger than any number"),

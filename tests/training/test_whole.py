@@ -20,7 +20,7 @@ from fer_experiments.training.fit import feature_moments, predict
 from fer_experiments.training.heads import build_head
 from fer_experiments.training.whole import CHECKED, ROUGH, TOLERANCE, Agreement, assemble, compare
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (CHECKED, 12, 12), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (256, 12, 12), dtype=np.uint8)
 CONV = HeadConfig(name="conv", filters=[8, 8], dense_widths=[8], dropout=0.4, l2=1e-4, normalize=True)
 BOTH = ["original", "flip"]
 POCKET = BackboneConfig(
@@ -90,7 +90,7 @@ def test_pixels_give_the_probabilities_that_stored_features_give(
     model = assemble(backbone, (12, 12), [trained], BOTH, classes)
     want = expected(trained, features)
     agreement = check_agreement(model, IMAGES, want)
-    assert (model.output_shape, agreement.images) == ((None, classes), CHECKED)
+    assert (model.output_shape, agreement.images) == ((None, classes), len(IMAGES))
     assert 0 < agreement.mean <= agreement.largest < TOLERANCE
     assert np.ptp(want, axis=0).max() > 0.1  # probabilities that a mistake would move
     probabilities = model.predict(IMAGES, verbose=0)
@@ -194,7 +194,7 @@ def test_a_mismatch_stops_with_how_far_apart_they_are(backbone: BackboneConfig, 
     with pytest.raises(UserError, match="disagree by up to nan"):
         check_agreement(model, IMAGES, np.full_like(want, np.nan))
     with pytest.raises(UserError, match=r"\(256, 2\) where features give \(256, 3\)"):
-        check_agreement(model, IMAGES, np.ones((CHECKED, 3)) / 3)
+        check_agreement(model, IMAGES, np.ones((len(IMAGES), 3)) / 3)
 
 
 def test_parts_that_are_no_pair_are_refused(backbone: BackboneConfig, features: FeatureSet) -> None:
