@@ -115,6 +115,14 @@ def cut_out(gray: np.ndarray, face: Face, size: tuple[int, int]) -> np.ndarray:
     return resized(gray[face.top : face.top + face.height, face.left : face.left + face.width], size)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder for copies; UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"marked={folder}: cannot be made ({error.strerror}); name another folder") from error
+
+
 def mark(gray: np.ndarray, found: list[tuple[Face, str]], path: Path) -> None:
     """Writes a PNG of the picture, in gray, with its faces framed and labelled."""
     image = Image.fromarray(gray).convert("RGB")

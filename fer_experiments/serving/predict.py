@@ -94,11 +94,8 @@ def predict(
     present = [path for path in paths if path == STDIN or _exists(path, said)]
     if not present:
         return 2  # without the seconds that it takes to load a model
-    try:
-        if copies:
-            copies.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"marked={marked}: cannot be made ({error.strerror}); name another folder") from error
+    if copies:
+        finding.make_folder(copies)
     from fer_experiments.serving.fast import load_answering
 
     model = load_answering(config, version)
@@ -117,7 +114,8 @@ def _copies(marked: str, paths: Sequence[str]) -> Path:
     """The folder for marked copies; refuses one that is searched itself."""
     folder = expanded(marked, "marked")
     real = folder.resolve()
-    if within := [path for path in paths if path != STDIN and os.path.isdir(path) and _is_in(path, real)]:  # noqa: PTH112
+    searched = (path for path in paths if path != STDIN and os.path.isdir(path))  # noqa: PTH112  as in `_exists`
+    if within := [path for path in searched if _is_in(path, real)]:
         raise UserError(f"marked={marked}: {within[0]} is searched for pictures, copies too; name another folder")
     return folder
 
