@@ -158,7 +158,7 @@ def check_named(words: Sequence[str], own: Iterable[str]) -> None:
     """
     for word in words:
         key = word.partition("=")[0]
-        if key not in known_keys() and "." not in key and (hint := close(key, own)):
+        if key not in known_keys() and "." not in key and (hint := close(key, own, cutoff=0.7)):
             raise UserError(f"{word}: no such option{hint}")
 
 

@@ -150,9 +150,9 @@ def schema(*, every: bool = False) -> DictConfig:
     return node
 
 
-def close(name: str, known: Iterable[str]) -> str:
+def close(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     """The known names that look like `name`, as the end of an error message."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 

@@ -20,7 +20,7 @@ def describe(dataset: Dataset) -> str:
     """Return tables of the images in each split and class, and of what cleaning removed, with the fingerprints."""
     report, found = dataset.cleaning, dataset.cleaning["duplicates"]
     height, width = dataset.images.shape[1:]
-    steps = ", ".join(report["steps"]) or "none"
+    steps, parted = ", ".join(report["steps"]) or "none", len(report["found_by_usage"]) > 1
     lines = [
         f"{dataset.task}: {' / '.join(dataset.classes)}, {width}x{height} pixels, from {dataset.source}",
         "",
@@ -29,13 +29,9 @@ def describe(dataset: Dataset) -> str:
         f"Cleaning ({steps}) of {report['found']:,} images found:",
         *_cleaning_table(dataset),
         "",
-        f"In the source: {found['redundant_copies']:,} redundant copies in {found['groups']:,} groups of identical "
-        f"images, {found['groups_across_splits']:,} groups across official splits,",
-        f"  {found['conflicting_groups']:,} with conflicting labels; twins in Training of "
-        f"{found['private_test_with_twin_in_training']:,} PrivateTest and "
-        f"{found['public_test_with_twin_in_training']:,} PublicTest images;",
+        *_identical(found, parted),
         f"  {report['constant_images']:,} constant images",
-        *(_near_twins(report["near_twins"], len(report["found_by_usage"]) > 1) if "near_twins" in report else ()),
+        *(_near_twins(report["near_twins"], parted) if "near_twins" in report else ()),
         *remarks(dataset),
         "",
         f"fingerprint         {dataset.fingerprint}",
@@ -68,6 +64,21 @@ def _cleaning_table(dataset: Dataset) -> list[str]:
     rows.append(["kept", *(report["kept_by_usage"].get(usage, 0) for usage in usages), report["kept"]])
     rows.append(["of these in the classes", *("" for _ in usages), report["in_classes"]])
     return _table(rows)
+
+
+def _identical(found: dict[str, Any], parted: bool) -> list[str]:
+    """parted: whether the source has parts that copies may be across."""
+    copies = (
+        f"{found['redundant_copies']:,} redundant copies in {counted(found['groups'], 'group')} of identical images"
+    )
+    if not parted:
+        return [f"In the source: {copies}, {found['conflicting_groups']:,} with conflicting labels;"]
+    return [
+        f"In the source: {copies}, {counted(found['groups_across_splits'], 'group')} across official splits,",
+        f"  {found['conflicting_groups']:,} with conflicting labels; twins in Training of "
+        f"{found['private_test_with_twin_in_training']:,} PrivateTest and "
+        f"{found['public_test_with_twin_in_training']:,} PublicTest images;",
+    ]
 
 
 def _near_twins(found: dict[str, Any], parted: bool) -> list[str]:

@@ -110,10 +110,12 @@ def share_notes(rows: Rows, groups: np.ndarray, cfg: DataConfig) -> list[str]:
     if max(abs(share - asked) for share, asked in zip(shares, cfg.fractions, strict=True)) < MISSED:
         return []
     told = ["/".join(f"{100 * share:.0f}" for share in each) for each in (shares, cfg.fractions)]
-    why = (
-        f"images of one photograph stay in one part, up to {largest:,} of them here" if largest > 1 else "so few images"
-    )
-    return [f"the split is {told[0]} % instead of {told[1]} %: {why}; data.clean says what is one photograph"]
+    why = "there are so few images"
+    if largest > 1:
+        why = (
+            f"images of one photograph stay in one part, up to {largest:,} here; data.clean says what is one photograph"
+        )
+    return [f"the split is {told[0]} % instead of {told[1]} %: {why}"]
 
 
 def _missing(faces: Faces, cfg: DataConfig) -> str | None:

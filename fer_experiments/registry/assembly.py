@@ -33,7 +33,7 @@ from fer_experiments.registry.sealed import Outcome
 from fer_experiments.terminal import Echo, counted
 from fer_experiments.tracking import models
 from fer_experiments.training.fit import predict
-from fer_experiments.training.whole import CHECKED, MANY, ROUGH, TOLERANCE, assemble, at_temperature, compare
+from fer_experiments.training.whole import CHECKED, MANY, ROUGH, TOLERANCE, assemble, at_temperature, compare, enough
 
 if TYPE_CHECKING:
     import keras
@@ -193,7 +193,11 @@ def _said(config: Config, prepared: Prepared, head: keras.Model, rows: np.ndarra
     """What a head says of stored features, or a fine-tuned network of images: float32 [rows, classes]."""
     if not config.training.on_pixels:
         return predict(head, prepared.features, rows)
-    return np.asarray(head.predict(prepared.dataset.images[rows], batch_size=64, verbose=0))
+    return _asked(head, prepared.dataset.images[rows])
+
+
+def _asked(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    return np.asarray(network.predict(images, batch_size=64, verbose=0))
 
 
 def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: Path, echo: Echo) -> np.ndarray:
@@ -216,12 +220,16 @@ def write_model(config: Config, prepared: Prepared, ensemble: Ensemble, folder: 
         shape, views = images.shape[1:], prepared.features.views
         network = assemble(config.backbone, shape, heads, views, count, ensemble.temperature)
     models.save_classifier(network, dataset.classes, folder, ensemble.threshold)
-    plain = untempered(models.load_classifier(folder).probabilities(images), ensemble.temperature)
-    rough = config.features.precision != "float32" and not tuned
-    if rough:  # what is assembled is told from what is not by features that are as exact as it
-        exact = exact_features(images, config.backbone, config.features)
-        expected = np.mean([predict(head, exact, np.arange(len(rows))) for head in heads], axis=0)
-        compare("the assembled model", plain, expected)
+    seen = enough(images)
+    said = untempered(models.load_classifier(folder).probabilities(seen), ensemble.temperature)
+    plain, rough = said[: len(images)], config.features.precision != "float32" and not tuned
+    if tuned:
+        compare("the assembled model", said, _asked(heads[0], seen))
+    elif rough or len(seen) > len(images):
+        # What is assembled is told from what is not by features that are as exact as it, and by enough images.
+        exact = exact_features(seen, config.backbone, config.features)
+        expected = np.mean([predict(head, exact, np.arange(len(seen))) for head in heads], axis=0)
+        compare("the assembled model", said, expected)
     stored = np.mean([_said(config, prepared, head, rows) for head in heads], axis=0)
     agreement = compare("the assembled model", plain, stored, ROUGH if rough else TOLERANCE, mean=rough)
     limit = f"; with features in float32 within {TOLERANCE:g}" if rough else f", allowed {TOLERANCE:g}"

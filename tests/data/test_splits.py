@@ -257,7 +257,7 @@ def test_shares_that_a_draw_misses_for_a_group_that_no_draw_parts_are_said() -> 
     groups[:72] = 0
     (note,) = share_notes(split(labels, groups), groups, CFG)
     assert note.startswith("the split is 72/14/14 % instead of 60/20/20 %: images of one photograph stay in one part")
-    assert "up to 72 of them here" in note
+    assert "up to 72 here" in note
     for other in ({"limit": 5}, {"split": "kfold"}, {"balance": "undersample"}):
         assert share_notes(split(labels, groups, **other), groups, replace(CFG, **other)) == []
 
@@ -273,4 +273,4 @@ def test_shares_that_are_met_are_not_worth_a_note(fractions: list[float]) -> Non
 def test_few_images_whose_shares_are_far_from_what_was_asked_are_named_as_the_reason() -> None:
     labels, groups = labelled(4, 4), np.arange(8)
     (note,) = share_notes(split(labels, groups), groups, CFG)
-    assert note.startswith("the split is 50/25/25 % instead of 60/20/20 %: so few images")
+    assert note.startswith("the split is 50/25/25 % instead of 60/20/20 %: there are so few images")

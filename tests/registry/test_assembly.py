@@ -18,6 +18,7 @@ from fer_experiments.features.cache import extract_features
 from fer_experiments.registry.assembly import Ensemble, check_choices, write_model
 from fer_experiments.training.fit import predict
 from fer_experiments.training.heads import build_head
+from fer_experiments.training.whole import enough
 
 
 @pytest.mark.parametrize(("images", "checked"), [(77, 77), (600, 512)])
@@ -37,3 +38,13 @@ def test_a_model_of_few_images_is_checked_on_all_and_one_of_many_on_some(images:
     prepared = Prepared(config, dataset, features, {})
     assert len(write_model(config, prepared, ensemble, tmp_path / "model", echoed.append)) == checked
     assert f"agrees with the stored features on {checked} images" in echoed[-1]
+
+
+def test_few_images_are_looked_at_with_copies_that_are_moved():
+    faces = draw_faces(40, 0).images
+    seen = enough(faces)
+    assert seen.shape == (256, 48, 48) and len(np.unique(seen, axis=0)) == 256
+    np.testing.assert_array_equal(seen[:40], faces)
+    np.testing.assert_array_equal(seen[41, :, 1:], faces[1, :, :-1])
+    many = draw_faces(300, 0).images
+    np.testing.assert_array_equal(enough(many), many)
