@@ -111,7 +111,7 @@ def share_notes(rows: Rows, groups: np.ndarray, cfg: DataConfig) -> list[str]:
         return []
     told = ["/".join(f"{100 * share:.0f}" for share in each) for each in (shares, cfg.fractions)]
     why = "there are so few images"
-    if largest > 1:
+    if largest > 1 and largest >= MISSED * total:
         why = (
             f"images of one photograph stay in one part, up to {largest:,} here; data.clean says what is one photograph"
         )

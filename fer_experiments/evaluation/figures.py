@@ -14,7 +14,8 @@ from matplotlib.ticker import PercentFormatter
 from fer_experiments.evaluation.style import scored_images, text_size
 from fer_experiments.terminal import counted
 
-LARGEST = 24.0  # inches of a matrix: each more is 100 pixels
+LARGEST = 16.0  # inches of a matrix: each more is 100 pixels
+MANY = 20  # classes: of more the cells hold no count and share, and no name has several lines
 
 
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], repeats: int = 1) -> Figure:
@@ -28,10 +29,9 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], repeats: int = 
     matrix, k = np.asarray(matrix), len(classes)
     totals = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
-    side = min(0.9 * k + 1.2, LARGEST)
-    small = side < 0.5 * k  # than what holds a count and a share, or a name of several lines
+    side, small = min(0.9 * k + 1.2, LARGEST), k > MANY
     if small:
-        names = [textwrap.shorten(name, 24, placeholder="…") for name in classes]
+        names = [name if len(name) <= 24 else f"{name[:23]}…" for name in classes]
         sums = [f"{name} ({int(total):,})" for name, total in zip(names, totals[:, 0], strict=True)]
     else:
         names = [textwrap.fill(name, 14) for name in classes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def run_pretrain(config: Config, *, parent: str | None = None, echo: Echo = say)
         shape = "x".join(map(str, dataset.images.shape[1:]))
         raise UserError(f"data={config.data.name}: images of {shape}; pocket learns from 48x48 gray faces")
     folder = checkpoint_dir(config, settings, dataset)
-    with holding(folder / "lock", f"{folder}: another process trains the same network"):
+    may_train = not folder.is_dir() or os.access(folder, os.W_OK)  # else what is finished is recorded
+    busy = f"{folder}: another process trains the same network"
+    with holding(folder / "lock", busy) if may_train else nullcontext():
         return _trained(config, settings, dataset, folder, parent, echo, started)
 
 

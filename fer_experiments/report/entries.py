@@ -238,13 +238,18 @@ def over_seeds(store: Store, run: FoundRun) -> Spread | None:
     """
     inputs = {key: run.tags[key] for key in INPUTS if key in run.tags}
     own = same_but_seed(run)
-    scores: dict[str, dict[str | None, float]] = {"trial": {}, "train": {}}
-    for kind in scores if inputs else ():
+    scores: dict[str | None, float] = {}
+    for kind in ("train", "trial") if inputs else ():
+        if kind == "trial" and len(scores) < 2:
+            return None  # without a look at trials, of which there may be thousands
         for found in tracking.find_runs(store, {"fer.kind": kind, **inputs}, "FINISHED"):
-            seed = found.params.get("training.seed")
-            if ACCURACY in found.metrics and seed not in scores["trial"] and same_but_seed(found) == own:
-                scores[kind].setdefault(seed, found.metrics[ACCURACY])
-    return spread(list(scores["train"].values())) if len(scores["train"]) > 1 else None
+            if ACCURACY in found.metrics and same_but_seed(found) == own:
+                seed = found.params.get("training.seed")
+                if kind == "train":
+                    scores.setdefault(seed, found.metrics[ACCURACY])
+                else:
+                    scores.pop(seed, None)
+    return spread(list(scores.values())) if len(scores) > 1 else None
 
 
 def _hardware(store: Store, run: FoundRun) -> str | None:

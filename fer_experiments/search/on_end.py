@@ -38,9 +38,8 @@ def on_failure(sweep: Sweep) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-        why = (
-            (sweep.state.reason or "a signal") if stopped else first_line(error, named=not isinstance(error, UserError))
-        )
+        asked = sweep.request or "a signal"  # and not why it ended before
+        why = asked if stopped else first_line(error, named=not isinstance(error, UserError))
         _tell(sweep, "stopped" if stopped else "failed", why)
         raise
 
@@ -78,7 +77,7 @@ def _tell(sweep: Sweep, status: str, reason: str | None) -> None:
     except Exception as error:
         said = first_line(error)
     if said:
-        sweep.echo(f"sweep.on_end: {said}; what it wrote is in {shown(log)}")
+        sweep.echo(f"sweep.on_end: {said}" + (f"; what it wrote is in {shown(log)}" if log.exists() else ""))
 
 
 def _run(words: list[str], told: str, log: Path) -> str | None:

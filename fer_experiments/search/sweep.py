@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from fer_experiments.executors.executor import Executor, open_executor
 from fer_experiments.executors.inline import Inline
 from fer_experiments.experiment.prepare import Preparations, smoke
 from fer_experiments.experiment.record import describe_run
+from fer_experiments.files import is_held
 from fer_experiments.search import budget, keep, leaderboard, mending
 from fer_experiments.search.bookkeeping import Sweep, conclude, is_of, outcome, record_of, repeated, twin_in_flight
 from fer_experiments.search.identity import exact_for_all, identity_of, of_all_trials, tags_of_all, trial_config
@@ -55,12 +56,13 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
             sweeps, settings.name, identity_of(config, tags), fresh=settings.fresh, known=known
         )
         begins = begin(state, folder, config)
+        begun = Sweep(config, settings, store, state, folder, preparations, echo)
         if not is_prepared_per_trial(settings.space):
-            with on_failure(Sweep(config, settings, store, state, folder, preparations, echo)):
+            with nullcontext() if _is_at_its_end(begun) or is_held(folder / "lock") else on_failure(begun):
                 preparations.of(config)
         with only_one(folder, state.id):
-            state = load_state(folder) or state  # what a process has written that held the lock until now
-            with on_failure(Sweep(config, settings, store, state, folder, preparations, echo)):
+            state = begun.state = load_state(folder) or state  # written by a process that held the lock until now
+            with nullcontext() if _is_at_its_end(begun) else on_failure(begun):
                 state.sections = mending.unchanged_sections(state, config)
             if not (folder / "state.json").exists():
                 state.save(folder)  # who gives the same command now finds it
@@ -274,6 +276,12 @@ def _job(sweep: Sweep, number: int) -> Job:
         limits=limits(settings, [state.trials[n] for n in state.told]),
         max_seconds=settings.max_trial_minutes and settings.max_trial_minutes * 60,
     )
+
+
+def _is_at_its_end(sweep: Sweep) -> bool:
+    """Whether there is nothing left to run: what goes wrong then ends no sweep."""
+    ended = budget.NOTHING_MORE in (sweep.state.reason or "") or budget.over(sweep.state, sweep.sweep)
+    return sweep.state.status == "finished" and bool(ended) and not _to_retry(sweep)
 
 
 def _exhausted(sweep: Sweep) -> str | None:
