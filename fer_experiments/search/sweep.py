@@ -296,6 +296,5 @@ def _close_killed(sweep: Sweep) -> None:
     try:
         tracking.close_runs(sweep.store, tags, "KILLED", "the sweep was stopped")
     except Exception as error:
-        if not tracking.is_lost(error):
+        if not tracking.is_lost(error):  # else the next start closes them: their process is dead
             raise
-        # the next start closes them: their process is dead
