@@ -77,7 +77,7 @@ def test_a_draw_that_misses_its_shares_is_noted(load: Callable[..., Dataset]) ->
     faces = random_faces(30, usages=("Training",))
     faces.images[np.arange(210) % 30 < 22] = faces.images[0]
     note = load(faces, split="stratified", clean="none").cleaning["notes"][-1]
-    assert note.startswith("the split is 73/13/13 % instead of 60/20/20 %") and "up to 154 of them" in note
+    assert note.startswith("the split is 73/13/13 % instead of 60/20/20 %") and "up to 154 here" in note
     assert load(faces, split="stratified", clean="none", limit=7).cleaning["notes"] == []
     assert load(random_faces(20, usages=("Training",)), split="stratified").cleaning["notes"] == []
 
