@@ -89,14 +89,13 @@ def _near_twins(found: dict[str, Any], parted: bool) -> list[str]:
         f"{found['public_test_with_twin_in_training']:,} PublicTest images, "
         f"in PrivateTest of {found['public_test_with_twin_in_private_test']:,} PublicTest images"
     )
+    end = ";" if parted else ""
     return [
         "",
         f"Near twins (one photograph, not the same pixels; score from {found['threshold']}): {found['pairs']:,} pairs, "
         f"{found['mirrored_pairs']:,} of them mirrored,",
         f"  {found['images']:,} images in {counted(found['groups'], 'group')}, the largest of "
-        f"{found['largest_group']:,}; {counted(found['conflicting_groups'], 'group')} with more than one label"
-        + ";"
-        * parted,
+        f"{found['largest_group']:,}; {counted(found['conflicting_groups'], 'group')} with more than one label{end}",
         *([across] if parted else []),
         *(f"  {line}" for line in _table([["between", "pairs"], *pairs]) if pairs),
     ]

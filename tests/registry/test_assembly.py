@@ -13,12 +13,13 @@ import pytest
 
 from fer_experiments.config.compose import compose
 from fer_experiments.data.demo import draw_faces
+from fer_experiments.errors import UserError
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.features.cache import extract_features
 from fer_experiments.registry.assembly import Ensemble, check_choices, write_model
 from fer_experiments.training.fit import predict
 from fer_experiments.training.heads import build_head
-from fer_experiments.training.whole import enough
+from fer_experiments.training.whole import assemble, enough
 
 
 @pytest.mark.parametrize(("images", "checked"), [(77, 77), (600, 512)])
@@ -48,3 +49,24 @@ def test_few_images_are_looked_at_with_copies_that_are_moved():
     np.testing.assert_array_equal(seen[41, :, 1:], faces[1, :, :-1])
     many = draw_faces(300, 0).images
     np.testing.assert_array_equal(enough(many), many)
+
+
+def test_a_model_of_few_images_that_leaves_out_a_view_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = compose(["data=demo", "backbone=pocket", "head=linear", "head.normalize=false", "promote=default"])
+    views = ["original", "flip"]
+    config = replace(config, features=replace(config.features, engine="tensorflow", precision="float32", views=views))
+    faces, rows = draw_faces(32, 0).images, np.arange(32)
+    features = extract_features(faces, "f", config.backbone, config.features, tmp_path / "c", echo=lambda line: None)
+    keras.utils.set_random_seed(0)
+    head = build_head(config.head, features.shapes, 2)
+    dataset: Any = SimpleNamespace(images=faces, val=rows[:8], train=rows[8:], classes=("happy", "sad"), folds=())
+    ensemble = Ensemble(("r" * 32,), [head], rows[:8] % 2, predict(head, features, dataset.val), 1.0)
+    prepared = Prepared(config, dataset, features, {})
+    write_model(config, prepared, ensemble, tmp_path / "right", lambda line: None)
+
+    def one_view(backbone: Any, shape: Any, heads: Any, views: Any, *others: Any) -> keras.Model:
+        return assemble(backbone, shape, heads, ("original",), *others)
+
+    monkeypatch.setattr("fer_experiments.registry.assembly.assemble", one_view)
+    with pytest.raises(UserError, match=r"disagree by up to .* of 256 images"):
+        write_model(config, prepared, ensemble, tmp_path / "wrong", lambda line: None)
