@@ -7,7 +7,6 @@ import random
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -18,13 +17,7 @@ from keras import layers
 
 from fer_experiments.backbones import weights
 from fer_experiments.backbones.copies import in_precision
-from fer_experiments.backbones.networks import (
-    backbone_fingerprint,
-    check_not_seen,
-    check_part_not_seen,
-    load_backbone,
-    seen_near_twins,
-)
+from fer_experiments.backbones.networks import backbone_fingerprint, load_backbone
 from fer_experiments.backbones.preprocessing import preprocess
 from fer_experiments.config import BackboneConfig, config_dir
 from fer_experiments.config.compose import compose
@@ -120,31 +113,6 @@ def test_weights_are_read_once_a_process_until_their_file_changes(
     own.with_name("new").replace(own)
     os.utime(own, ns=times)  # of the same size and time, as a copy that keeps times may be
     assert backbone_fingerprint(cfg) != first[0] and len(read) == 2
-
-
-def test_a_backbone_is_not_evaluated_on_what_it_was_trained_on() -> None:
-    cfg = replace(MOBILE, name="pocket", seen=["fer2013/Training"])
-    usage = np.array(["Training", "PublicTest", "Training", "PublicTest"])
-    images = np.random.default_rng(0).integers(0, 256, (4, 48, 48), np.uint8)
-    dataset: Any = SimpleNamespace(source="fer2013", images=images, usage=usage, val=np.array([0, 1, 2]))
-    with pytest.raises(UserError, match=r"fer2013/Training, and 2 of the 3 validation images .* data.split=official"):
-        check_not_seen(cfg, dataset)
-    check_part_not_seen(cfg, "fer2013", images[[1, 3]], usage[[1, 3]], "test")
-    check_part_not_seen(cfg, "demo", images, usage, "test")
-    with pytest.raises(UserError, match="2 of the 4 test images"):
-        check_part_not_seen(cfg, "fer2013", images, usage, "test")
-
-
-def test_near_twins_of_what_a_backbone_has_seen_are_counted_in_the_validation_split() -> None:
-    near = np.array([True, False, True, True])
-    dataset: Any = SimpleNamespace(source="fer2013", val=np.array([0, 1, 2]), near_training=near)
-    seen = replace(MOBILE, seen=["fer2013/Training"])
-    assert seen_near_twins(seen, dataset) == 2
-    assert seen_near_twins(MOBILE, dataset) == 0
-    dataset.source = "another"
-    assert seen_near_twins(seen, dataset) == 0
-    dataset.source, dataset.near_training = "fer2013", None  # data.clean without near_twins: they were not sought
-    assert seen_near_twins(seen, dataset) == 0
 
 
 @pytest.mark.parametrize(
