@@ -202,14 +202,20 @@ def test_wrong_passwords_are_looked_at_ten_times_and_the_right_ones_go_on(server
 # A reader of logs
 
 
-def holders(password: bytes, own: int, *folders: Path) -> tuple[set[str], set[str]]:
-    """What has the password: processes, but for the server's, and files of these folders; and all names of files."""
+def holders(password: bytes, given: list[str], *folders: Path) -> tuple[set[str], set[str]]:
+    """What has the password: processes, and files of these folders; and all names of files.
+
+    given: the command that was given it; what it forks is a copy of it until it becomes another program.
+    """
     found, seen = set(), set()
+    own = "".join(f"{word}\0" for word in given).encode()
     for process in Path("/proc").glob("[0-9]*"):
         for kind in ("cmdline", "environ"):
             try:
-                if password in (process / kind).read_bytes() and int(process.name) != own:
-                    found.add(f"{process.name} {kind} {(process / 'cmdline').read_bytes()[:200]!r}")
+                if password in (process / kind).read_bytes():
+                    line = (process / "cmdline").read_bytes()
+                    if line not in (own, b""):  # none: it has just ended
+                        found.add(f"{process.name} {kind} {line[:200]!r}")
             except OSError:  # it has ended
                 continue
     for folder in folders:
@@ -250,16 +256,16 @@ def test_the_password_is_in_no_log_no_record_and_no_process_of_a_sweep(
         while driver.poll() is None:
             assert time.monotonic() < guard, log.read_text()
             time.sleep(0.5)
-            now = holders(password.encode(), driver.pid if given == "environment" else 0, folder)
+            now = holders(password.encode(), command if given == "environment" else [], folder)
             found |= now[0]
             seen |= now[1]
             if os.geteuid() == 0 and compute == "ray":
                 look = ["find", str(folder), "-mindepth", "2"]
                 others |= set(subprocess.run(look, capture_output=True, text=True, **NOBODY).stdout.split())  # type: ignore[call-overload]
         assert driver.returncode == 0, log.read_text()
-        found |= holders(password.encode(), 0, folder, tmp_path)[0]
+        found |= holders(password.encode(), [], folder, tmp_path)[0]
         artifacts = server.mlruns / "artifacts"
-        assert (found | holders(password.encode(), 0, artifacts)[0], others) == (set(), set())
+        assert (found | holders(password.encode(), [], artifacts)[0], others) == (set(), set())
         if compute == "ray":
             assert "runtime_env_agent.log" in seen
             assert list(folder.iterdir()) == []
