@@ -18,7 +18,7 @@ from fer_experiments.backbones.hub import load_preset, of_tokens
 from fer_experiments.backbones.preprocessing import parse_scaling, preprocess
 from fer_experiments.backbones.trunks import load_trunk, quiet_and_seeded
 from fer_experiments.backbones.weights import weights_identity
-from fer_experiments.config import BackboneConfig, close
+from fer_experiments.config import USAGES, BackboneConfig, close
 from fer_experiments.data import Dataset
 from fer_experiments.data.known import known_images
 from fer_experiments.errors import UserError, first_line
@@ -87,8 +87,8 @@ def check_part_not_seen(cfg: BackboneConfig, source: str, images: np.ndarray, us
         UserError: with the number of seen images.
     """
     for part in cfg.seen:
-        seen_source, _, seen_usage = part.partition("/")
-        named = (np.asarray(usage) == seen_usage) & (seen_source == source)
+        seen_source, _, seen_usage = part.rpartition("/")
+        named = np.isin(usage, [seen_usage] if seen_usage else [*USAGES, ""]) & (seen_source == source)
         if count := int(np.sum(named | known_images(part, images))):
             raise UserError(
                 f"backbone={cfg.name} was trained on {part}, and {count:,} of the {len(usage):,} {split} images are "

@@ -17,6 +17,7 @@ from fer_experiments.config.plain import close
 from fer_experiments.config.schema import (
     ALL_FOLDS,
     TRAIN_VAL,
+    USAGES,
     BackboneConfig,
     ComputeConfig,
     Config,
@@ -45,6 +46,7 @@ def check(config: Config) -> None:
     if config.training.unfreeze is not None and config.data.fold == ALL_FOLDS:
         raise UserError("training=finetune: is of one network; say data.fold=<number>, or leave it out")
     _check_backbone(config.backbone)
+    _check_seen(config.backbone.seen, config.data.source)
     if config.head.spatial and config.backbone.pooling not in ("none", "map"):
         own = "map, or none where the preset gives a map," if config.backbone.kind == "keras_hub" else "none,"
         raise UserError(f"head={config.head.name} needs a spatial map: set backbone.pooling={own} or take head=pooled")
@@ -206,6 +208,18 @@ def _check_backbone(backbone: BackboneConfig) -> None:
         raise UserError(
             f"backbone.pooling={backbone.pooling}: is for tokens, of backbone.kind=keras_hub; say none, avg or max"
         )
+
+
+def _check_seen(seen: list[str], source: str) -> None:
+    """Refuses names of parts that are none, which would protect nothing."""
+    for part in seen:
+        of, _, usage = part.rpartition("/")
+        if not of or usage not in (*USAGES, ""):
+            named = of or (source if usage in USAGES else usage)
+            parts = ", ".join(f"{named}/{each}" for each in (*USAGES, ""))
+            raise UserError(f"backbone.seen={seen}: {part} is no part of a source; say one of {parts}")
+        if of != source and of.casefold() == source.casefold():
+            raise UserError(f"backbone.seen={seen}: {of} is data.source={source} but for case; write both alike")
 
 
 def _check_fields(section: str, values: Any) -> None:

@@ -23,6 +23,7 @@ from fer_experiments.config.views import VIEWS
 ALL_FOLDS = "all"
 TRAIN_VAL = "train+val"
 PREFER = ("best", "simple", "fast")
+USAGES = ("Training", "PublicTest", "PrivateTest")  # the parts of a source
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class BackboneConfig:
     weights: "imagenet", "vggface2", "preset" (its own), "embedded" (pocket), a path, or None: random, drawn by `seed`.
     input_size: None is the preset's own. interpolation: a preset has its own. pooling: of tokens see `hub.of_tokens`.
     scaling: "keras" (the network's own), "raw255", or {mean: m, scale: s} for (x - m) / s.
-    seen: what its weights were trained on with labels, as <data.source>/<usage>; evaluating on that is refused.
+    seen: what its weights were trained on with labels, as <data.source>/<one of USAGES, or nothing for all of it>;
+    evaluating on that is refused.
     """
 
     name: str = given(MISSING, in_paths=True, fixed="is a label; search the group backbone")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fer_experiments.config import USAGES as USAGES
+
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # FER2013's codes 0..6
-USAGES = ("Training", "PublicTest", "PrivateTest")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ def test_a_backbone_is_not_evaluated_on_what_it_was_trained_on() -> None:
     check_part_not_seen(cfg, "demo", images, usage, "test")
     with pytest.raises(UserError, match="2 of the 4 test images"):
         check_part_not_seen(cfg, "fer2013", images, usage, "test")
+    for of in ("Training", ""):
+        with pytest.raises(UserError, match="4 of the 4 test images"):
+            check_part_not_seen(replace(MOBILE, seen=["mine/"]), "mine", images, np.full(4, of), "test")
 
 
 def test_near_twins_of_what_a_backbone_has_seen_are_counted_in_the_validation_split() -> None:
