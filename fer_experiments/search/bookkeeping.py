@@ -61,6 +61,11 @@ class Sweep:
             return f"give `{self.command}`"
         return f"give the same command again{', without sweep.fresh=true,' if self.sweep.fresh else ''}"
 
+    @property
+    def own(self) -> dict[str, str]:
+        """Tags of the runs of its trials, and of no sweep that has its id elsewhere."""
+        return {"mlflow.parentRunId": str(self.state.run_id), "fer.kind": "trial"}
+
     def clock(self) -> None:
         """Counts the time that has passed."""
         now = time.monotonic()
@@ -117,7 +122,7 @@ def outcome(sweep: Sweep, number: int, future: Future[Outcome]) -> Outcome | Non
         if record is not None and not (record.status == "failed" and record.run_id in sweep.before):
             return record  # and not how it ended before it was run again
         deaths = sweep.lost[number] = sweep.lost.get(number, 0) + 1
-        tags = {"fer.sweep_id": sweep.state.id, "fer.trial_number": str(number)}
+        tags = {**sweep.own, "fer.trial_number": str(number)}
         last = deaths == MAX_LOST
         tracking.close_runs(sweep.store, tags, "FAILED" if last else "KILLED", str(error))
         if last:

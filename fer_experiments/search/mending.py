@@ -34,7 +34,8 @@ def name_of(store: Store) -> str:
 
 
 def check_store(sweep: Sweep) -> None:
-    """Refuses to go on in another store, or another of its experiments, than the one that has the sweep's runs.
+    """Refuses to go on in another store, or another of its experiments, than the one that has the sweep's runs, and
+    beside a process that runs it with another copy of its state.
 
     Raises:
         UserError: naming both.
@@ -51,11 +52,22 @@ def check_store(sweep: Sweep) -> None:
             f"sweep {sweep.state.id}: its runs are in the experiment {experiment}, and would be recorded in "
             f"{sweep.store.experiment}; rename that back in MLflow's UI, or say sweep.fresh=true for a new sweep"
         )
+    run = tracking.find_run(sweep.store, sweep.state.run_id) if sweep.state.run_id else None
+    if run and run.status == "RUNNING" and tracking.runs_elsewhere(run):
+        raise UserError(
+            f"sweep {sweep.state.id}: a process runs it with another paths.mlruns; wait for that, or say "
+            "sweep.fresh=true for a new sweep"
+        )
 
 
 def is_recorded(store: Store, sweep_id: str) -> bool:
     """Whether a store has runs of a sweep with this id, deleted ones too."""
     return bool(tracking.find_runs(store, {"fer.sweep_id": sweep_id}, deleted=True))
+
+
+def is_running(store: Store, sweep_id: str) -> bool:
+    """Whether a process runs a sweep with this id in a store."""
+    return sweep_id in tracking.running_sweeps(store)
 
 
 def of_sweep(sweep: Sweep) -> dict[str, FoundRun]:

@@ -30,20 +30,22 @@ def find_state(
 ) -> tuple[State, Path, str]:
     """The state of this very sweep if there is one, else a new one; its folder; and a line that says which it is.
 
-    sweeps: the folder of all sweeps. known: whether a store has runs of a sweep with this id, which one that is to be
-    fresh does not take up. The line names the keys in which a new one differs from the last of its name.
+    sweeps: the folder of all sweeps. known: whether a sweep with this id is in the store that a new one does not take
+    up. The line names the keys in which a new one differs from the last of its name.
     """
+    own = f"{name}-{digest_of(identity)}"
+    # Asked before the folders are read: what runs it with these folders has a state by now.
+    beside = not fresh and known(own)
     if begun := [] if fresh else _same(sweeps, name, identity):
         state, folder = begun[-1]
         said = "" if state.status == "finished" else f"sweep {state.id}: going on after {counted(state)}"
         return state, folder, said
-    own = f"{name}-{digest_of(identity)}"
     ids = itertools.chain([own], (f"{own}-{number}" for number in itertools.count(2)))
     # A folder without a state is of one that another process is about to begin, or that was never begun.
     own_file = "" if fresh else "state.json"
-    free = (i for i in ids if not (sweeps / i / own_file).exists() and not (fresh and known(i)))
+    free = (i for i in ids if not (sweeps / i / own_file).exists() and not known(i))
     new = State(id=next(free), name=name, identity=identity)
-    said = f"sweep {new.id}: a new one"
+    said = f"sweep {new.id}: a new one" + f" beside {own}, which runs with another paths.mlruns" * beside
     folders = [
         path.parent for path in sweeps.glob(f"{glob.escape(name)}-*/state.json") if is_of(path.parent.name, name)
     ]

@@ -51,7 +51,7 @@ def run_sweep(config: Config, echo: Echo = say) -> State:
             exact_for_all(config), lambda each: is_begun(each, sweeps, tags_of_all(each, preparations))
         )
         tags = tags_of_all(config, preparations)
-        known = partial(mending.is_recorded, store)
+        known = partial(mending.is_recorded if settings.fresh else mending.is_running, store)
         state, folder, said = find_state(
             sweeps, settings.name, identity_of(config, tags), fresh=settings.fresh, known=known
         )
@@ -292,9 +292,8 @@ def _exhausted(sweep: Sweep) -> str | None:
 
 def _close_killed(sweep: Sweep) -> None:
     """Closes the runs of trials that were killed with the workers."""
-    tags = {"fer.sweep_id": sweep.state.id, "fer.kind": "trial"}
     try:
-        tracking.close_runs(sweep.store, tags, "KILLED", "the sweep was stopped")
+        tracking.close_runs(sweep.store, sweep.own, "KILLED", "the sweep was stopped")
     except Exception as error:
         if not tracking.is_lost(error):  # else the next start closes them: their process is dead
             raise

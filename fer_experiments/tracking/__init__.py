@@ -38,7 +38,7 @@ from fer_experiments.tracking.queries import (
 from fer_experiments.tracking.recovery import RECORD, close_orphans, close_runs, ended_trial, load_head
 from fer_experiments.tracking.retention import HEAD, artifact_size, deleted_runs, drop_head, purge
 from fer_experiments.tracking.run import Run
-from fer_experiments.tracking.stop import request_stop, running_sweeps, take_stop
+from fer_experiments.tracking.stop import request_stop, running_sweeps, runs_elsewhere, take_stop
 from fer_experiments.tracking.store import Store, address, check_recordable, connect, connect_existing, describe
 
 # What MLflow logs there it raises too, and whoever is concerned says it in a line.
@@ -81,6 +81,7 @@ __all__ = [
     "purge",
     "request_stop",
     "running_sweeps",
+    "runs_elsewhere",
     "said_in_a_line",
     "start_run",
     "stop_retrying",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fer_experiments.tracking.processes import is_alive
+from fer_experiments.tracking.processes import is_alive, this_process
 from fer_experiments.tracking.queries import FoundRun, find_everywhere, find_run
 from fer_experiments.tracking.store import Store, client_of
 
@@ -14,6 +14,12 @@ def running_sweeps(store: Store) -> dict[str, FoundRun]:
     found = find_everywhere(store, "tags.`fer.kind` = 'sweep' and attributes.status = 'RUNNING'")
     running = [run for run in found if is_alive(run.tags.get("fer.process", "")) is not False]
     return {run.tags["fer.sweep_id"]: run for run in running if "fer.sweep_id" in run.tags}
+
+
+def runs_elsewhere(run: FoundRun) -> bool:
+    """Whether another process than this one has a run open, as far as can be seen from here."""
+    process = run.tags.get("fer.process", "")
+    return process != this_process() and is_alive(process) is True
 
 
 def request_stop(store: Store, run: FoundRun, how: str) -> None:

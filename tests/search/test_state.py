@@ -125,7 +125,11 @@ def test_a_fresh_one_takes_no_id_that_a_store_knows(tmp_path: Path):
     own = find_state(tmp_path, "quick", IDENTITY, fresh=False)[0].id
     known = {own, f"{own}-2"}
     assert find_state(tmp_path, "quick", IDENTITY, fresh=True, known=known.__contains__)[0].id == f"{own}-3"
-    assert find_state(tmp_path, "quick", IDENTITY, fresh=False, known=known.__contains__)[0].id == own
+    other, _, said = find_state(tmp_path, "quick", IDENTITY, fresh=False, known=known.__contains__)
+    assert (other.id, said) == (
+        f"{own}-3",
+        f"sweep {own}-3: a new one beside {own}, which runs with another paths.mlruns",
+    )
 
 
 def test_a_fresh_one_differs_in_nothing_from_one_of_its_kind(tmp_path: Path):
