@@ -20,7 +20,7 @@ from fer_experiments.backbones.trunks import load_trunk, quiet_and_seeded
 from fer_experiments.backbones.weights import weights_identity
 from fer_experiments.config import USAGES, BackboneConfig, close
 from fer_experiments.data import Dataset
-from fer_experiments.data.known import known_images
+from fer_experiments.data.known import known_images, ships
 from fer_experiments.errors import UserError, first_line
 from fer_experiments.files import digest
 
@@ -88,8 +88,11 @@ def check_part_not_seen(cfg: BackboneConfig, source: str, images: np.ndarray, us
     """
     for part in cfg.seen:
         seen_source, _, seen_usage = part.rpartition("/")
-        named = np.isin(usage, [seen_usage] if seen_usage else [*USAGES, ""]) & (seen_source == source)
-        if count := int(np.sum(named | known_images(part, images))):
+        seen = known_images(part, images)
+        if seen_source == source:  # what is of no part may be of any, where its pixels do not tell
+            parts = [seen_usage] if ships(part) else [seen_usage, ""]
+            seen |= np.isin(usage, parts if seen_usage else [*USAGES, ""])
+        if count := int(np.sum(seen)):
             raise UserError(
                 f"backbone={cfg.name} was trained on {part}, and {count:,} of the {len(usage):,} {split} images are "
                 f"from there: say data.split=official with {seen_source} as it is, or take another backbone"
@@ -101,9 +104,15 @@ def seen_near_twins(cfg: BackboneConfig, dataset: Dataset) -> int:
 
     They are no ground to refuse, as the images themselves are; a score on them flatters the backbone.
     """
-    if f"{dataset.source}/Training" not in cfg.seen or dataset.near_training is None:
+    if dataset.near_training is None or not any(_learned(part, dataset) for part in cfg.seen):
         return 0
     return int(dataset.near_training[dataset.val].sum())
+
+
+def _learned(part: str, dataset: Dataset) -> bool:
+    """Whether a part that was seen is the dataset's Training, by its name or its pixels."""
+    named = part in (f"{dataset.source}/Training", f"{dataset.source}/")
+    return named or bool(known_images(part, dataset.images[dataset.usage == "Training"]).any())
 
 
 def load_backbone(cfg: BackboneConfig, image_shape: tuple[int, ...], precision: str = "float32") -> Backbone:

@@ -177,8 +177,10 @@ def _check_training(training: TrainingConfig, backbone: BackboneConfig) -> None:
         raise UserError(
             "training.unfreeze=null: say all, a number of layers, or a layer; or leave out training=finetune"
         )
-    if unfreeze == "0":
-        raise UserError("training.unfreeze=0: say all, a number of layers of at least 1, or the name of a layer")
+    if unfreeze is not None and unfreeze.isdecimal() and not re.fullmatch(r"0*[1-9][0-9]{0,8}", unfreeze):
+        raise UserError(
+            f"training.unfreeze={unfreeze}: say all, a number of layers of at least 1, or the name of a layer"
+        )
     if training.from_features and how is None:
         raise UserError("training.from_features=true: is a key of training=finetune; say that too")
     if training.from_features and (len(backbone.layers) != 1 or backbone.pooling != "none"):
@@ -218,8 +220,9 @@ def _check_seen(seen: list[str], source: str) -> None:
             named = of or (source if usage in USAGES else usage)
             parts = ", ".join(f"{named}/{each}" for each in (*USAGES, ""))
             raise UserError(f"backbone.seen={seen}: {part} is no part of a source; say one of {parts}")
-        if of != source and of.casefold() == source.casefold():
-            raise UserError(f"backbone.seen={seen}: {of} is data.source={source} but for case; write both alike")
+        for own in (source, DataConfig.source):  # and the one whose images are known by their pixels
+            if of != own and of.casefold() == own.casefold():
+                raise UserError(f"backbone.seen={seen}: {of} is {own} but for case; write it so")
 
 
 def _check_fields(section: str, values: Any) -> None:

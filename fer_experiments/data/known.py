@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,8 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def known_images(part: str, images: np.ndarray) -> np.ndarray:
-    """Mark the images that belong to a part of a data set, "fer2013/Training" or another that ships: bool [n].
+    """Mark the images that belong to a part of a data set, "fer2013/Training" or another that ships, or with "fer2013/"
+    to any that ships of it: bool [n].
 
     images: uint8 [n, h, w]. Recognised are the same pixels, from whatever file and under whatever name; not so pictures
     of another size, encoded again, cropped or mirrored. Of a part whose digests do not ship, no image is recognised.
@@ -22,6 +24,11 @@ def known_images(part: str, images: np.ndarray) -> np.ndarray:
     if known is None:
         return np.zeros(len(images), bool)
     return np.isin(_short(images), known)
+
+
+def ships(part: str) -> bool:
+    """Whether the digests of a part ship, so that its images are known."""
+    return _digests(part) is not None
 
 
 def _short(images: np.ndarray) -> np.ndarray:
@@ -34,5 +41,7 @@ def _short(images: np.ndarray) -> np.ndarray:
 
 @cache
 def _digests(part: str) -> np.ndarray | None:
-    path = ASSETS / f"{part.replace('/', '-')}.npy"
-    return np.load(path) if path.is_file() else None
+    source, _, usage = part.rpartition("/")
+    pattern = f"{glob.escape(source.replace('/', '-'))}-{glob.escape(usage) or '*'}.npy"
+    found = [np.load(path) for path in sorted(ASSETS.glob(pattern))]
+    return np.concatenate(found) if found else None

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fer_experiments import tracking
+from fer_experiments.backbones.networks import seen_near_twins
 from fer_experiments.config import Config, flatten, recorded, to_yaml
 from fer_experiments.data.splits import allocate
 from fer_experiments.errors import UserError
@@ -32,7 +33,8 @@ def probe(config: Config, *others: Config, echo: Echo = say) -> pd.DataFrame:
     """Probes the features of each config, in one run of kind `probe`; returns its table, the best features first.
 
     A row has backbone, cut layer and pooling (of a map both, its mean and its largest), and of each of CLASSIFIERS the
-    accuracy on the validation images with its 95 % interval; besides, the strength chosen, and seconds.
+    accuracy on the validation images with its 95 % interval; besides, the strength chosen, seconds, and how many
+    validation images are near twins of what the backbone has learned from, whose accuracies that flatters.
 
     Raises:
         UserError: data or weights that are not there, or the images of all folds at once.
@@ -82,7 +84,8 @@ def _rows(prepared: Prepared) -> Iterator[dict[str, Any]]:
             truth = dataset.labels[dataset.val]
             row[name] = scores(truth, probabilities, ["accuracy"])["accuracy"]
             row[f"{name}_low"], row[f"{name}_high"] = accuracy_interval(truth, probabilities)
-        yield {**row, "strength": strength, "seconds": round(time.perf_counter() - started, 2)}
+        row |= {"strength": strength, "seconds": round(time.perf_counter() - started, 2)}
+        yield {**row, "seen_near_twins": seen_near_twins(config.backbone, dataset)}
 
 
 def _pooled(prepared: Prepared, rows: np.ndarray) -> dict[tuple[str, str], np.ndarray]:

@@ -120,7 +120,8 @@ def summary(dataset: Dataset, final: dict[str, float], fits: Fits) -> str:
     spread = "" if std is None else f" ± {std:.4f} over {len(fits.results)} fits"
     accuracy = f"{final['final/val_accuracy']:.4f}{spread}"
     kept = fits.kept
+    epochs = f"best epoch {kept.best_epoch} of {kept.began} to {kept.history.index[-1]}"
     return (
         f"validation accuracy {accuracy} (95 % interval {low:.4f} to {high:.4f}, {len(dataset.val):,} images), "
-        f"best epoch {kept.best_epoch} of 0 to {kept.history.index[-1]}, fitted in {fits.seconds:.0f} s\n{others}"
+        f"{epochs}, fitted in {fits.seconds:.0f} s\n{others}"
     )

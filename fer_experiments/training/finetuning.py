@@ -191,7 +191,7 @@ def _trained(
     before = len(fit.history)
     history = pd.concat([fit.history, pd.DataFrame(done.history)], ignore_index=True).rename_axis("epoch")
     best, probabilities, labels = before + done.best_epoch, network.score(done.best), dataset.labels[dataset.val]
-    return TrainingResult(kept, history, best, probabilities, labels, fit.seconds + done.seconds)
+    return TrainingResult(kept, history, best, probabilities, labels, fit.seconds + done.seconds, began=before)
 
 
 def _how(training: TrainingConfig) -> FinetuneConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class TrainingResult:
     """A trained model, with the weights of its best epoch, and how it came about.
 
+    began: the epoch that its last stage began with: of fine-tuning, which comes after the head's.
     history: a row an epoch, columns train/loss, train/accuracy, val/loss, val/accuracy, learning_rate.
     val_probabilities: float32 [val images, classes] of the model. val_labels: int64 [val images]. seconds: of all its
     epochs together.
@@ -29,6 +30,7 @@ class TrainingResult:
     val_probabilities: np.ndarray
     val_labels: np.ndarray
     seconds: float
+    began: int = field(default=0, kw_only=True)
 
 
 def trainable_parameters(model: keras.Model) -> int:

@@ -25,14 +25,18 @@ def test_a_backbone_is_not_evaluated_on_what_it_was_trained_on() -> None:
     check_part_not_seen(cfg, "demo", images, usage, "test")
     with pytest.raises(UserError, match="2 of the 4 test images"):
         check_part_not_seen(cfg, "fer2013", images, usage, "test")
-    for of in ("Training", ""):
+    for part, of in [("mine/", "Training"), ("mine/", ""), ("mine/Training", "")]:
         with pytest.raises(UserError, match="4 of the 4 test images"):
-            check_part_not_seen(replace(MOBILE, seen=["mine/"]), "mine", images, np.full(4, of), "test")
+            check_part_not_seen(replace(MOBILE, seen=[part]), "mine", images, np.full(4, of), "test")
+    check_part_not_seen(cfg, "fer2013", images, np.full(4, ""), "test")  # whose pixels tell that they are not
 
 
 def test_near_twins_of_what_a_backbone_has_seen_are_counted_in_the_validation_split() -> None:
     near = np.array([True, False, True, True])
-    dataset: Any = SimpleNamespace(source="fer2013", val=np.array([0, 1, 2]), near_training=near)
+    images, usage = np.random.default_rng(0).integers(0, 256, (4, 48, 48), np.uint8), np.full(4, "Training")
+    dataset: Any = SimpleNamespace(
+        source="fer2013", images=images, usage=usage, val=np.array([0, 1, 2]), near_training=near
+    )
     seen = replace(MOBILE, seen=["fer2013/Training"])
     assert seen_near_twins(seen, dataset) == 2
     assert seen_near_twins(MOBILE, dataset) == 0

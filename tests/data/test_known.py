@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from face_files import csv_text, png, random_faces, write_folder
 from PIL import Image
 
-from fer_experiments.backbones.networks import check_not_seen, check_part_not_seen
+from fer_experiments.backbones.networks import check_not_seen, check_part_not_seen, seen_near_twins
 from fer_experiments.config import DataConfig
 from fer_experiments.config.compose import compose
 from fer_experiments.data import Faces, known, load_dataset
@@ -45,6 +47,11 @@ def test_fer2013_s_training_images_are_known_and_no_others(real: Faces) -> None:
     assert not known_images(PART, random_faces().images).any()
     assert not known_images(PART, real.images[:, :40]).any()
     assert not known_images("mine/Training", real.images).any()
+    np.testing.assert_array_equal(known_images("fer2013/", real.images), marked)  # of all its parts that ship
+    of_both = SimpleNamespace(near_training=np.ones(len(marked), bool), val=np.arange(7), source="mine")
+    for source, usage, count in [("mine", real.usage, 7), ("mine", np.full(len(marked), ""), 0)]:
+        dataset: Any = SimpleNamespace(**vars(of_both) | {"source": source, "images": real.images, "usage": usage})
+        assert seen_near_twins(POCKET, dataset) == count
     assert known_images(PART, real.images[:0]).shape == (0,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,28 @@ def test_a_fine_tuned_network_is_recorded_and_promoted(options: list[str]):
     assert len(find_runs(store)) == before, "no refit is made first"
 
 
+def test_one_that_goes_on_has_the_head_that_it_began_with_and_says_where_that_was_better(options: list[str]):
+    config, lines = tuned(options, "training.seed=9"), list[str]()
+    train(config, echo=lines.append)
+    assert any("best epoch 2 of 2 to 3, " in line or "best epoch 3 of 2 to 3, " in line for line in lines)
+    path = max(Path(config.paths.cache).glob("finetune/*/head.json"), key=lambda each: each.stat().st_mtime_ns)
+    told = json.loads(path.read_text())
+    for row in told["history"]:  # as where threads have summed in another order
+        row["val/accuracy"] = 0.999
+    path.write_text(json.dumps(told))
+
+    lines.clear()
+    train(config, echo=lines.append)
+    assert any(line.startswith("the head alone: validation accuracy 0.9990") for line in lines)
+    assert any(
+        line.startswith("the head alone was better: validation accuracy 0.9990, fine-tuned 0.") for line in lines
+    )
+    store = store_in(Path(config.paths.mlruns))
+    run = find_runs(store, {"fer.kind": "train"}, "FINISHED")[-1]
+    history = tracking.artifact_text(store, run.run_id, "metrics/history.csv")
+    assert history is not None and history.count("0.999,") == 2 and run.metrics["head/val_accuracy"] == 0.999
+
+
 def test_what_is_fine_tuned_on_stored_features_is_recorded_and_promoted_as_a_head(options: list[str]):
     promoting = ["promote.seeds=2", "promote.ensemble=seeds", "promote.dry_run=true", "promote.corruptions=0"]
     config, lines = tuned(options, *ABOVE, *promoting), list[str]()
@@ -114,6 +137,8 @@ def test_what_is_fine_tuned_on_stored_features_is_recorded_and_promoted_as_a_hea
         (["training.unfreeze=null"], "training.unfreeze=null: say all, a number of layers, or a layer"),
         (["data.split=kfold", "data.fold=all"], "training=finetune: is of one network; say data.fold=<number>"),
         (["training.unfreeze=0"], "training.unfreeze=0: say all, a number of layers of at least 1"),
+        (["training.unfreeze=00"], "training.unfreeze=00: say all, a number of layers of at least 1"),
+        (["training.unfreeze=9999999999"], "training.unfreeze=9999999999: say all, a number of layers of at least 1"),
         (["training.finetune.epochs=0"], "training.finetune.epochs=0: must be greater than 0"),
         (["training.finetune.layer_decay=1.5"], "training.finetune.layer_decay=1.5: must be at most 1"),
         (["training.finetune.fill=wrap"], "training.finetune.fill=wrap: choose one of nearest, reflect"),

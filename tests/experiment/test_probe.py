@@ -38,6 +38,7 @@ def test_every_layer_and_pooling_is_a_row_the_best_first(probed: tuple[Config, p
         [("stage2", "avg"), ("stage2", "max"), ("stage3", "avg"), ("stage3", "max"), ("stage2", "max")]
     )
     assert frame["logistic"].is_monotonic_decreasing and frame["logistic"].iloc[0] > 0.8
+    assert (frame["seen_near_twins"] == 0).all()  # of drawn faces none are sought
     for name in ("logistic", "neighbours"):
         assert (frame[f"{name}_low"] <= frame[name]).all() and (frame[name] <= frame[f"{name}_high"]).all()
     of_maps, of_pooled = (
