@@ -279,10 +279,11 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
     named = {key: value if equals else key for key, equals, value in words if key in verb.own}
     if empty := [key for key, value in named.items() if not value]:
         raise UserError(f"{empty[0]}=: {EMPTY}")
-    if named.keys() >= {"sweep", "run"}:
-        raise UserError("sweep= and run=: say one of them")
+    keys = [word[0] for word in words if word[0] in verb.own]
+    if len(clash := [f"{key}=" for key in keys if key in ("sweep", "run") or keys.count(key) > 1]) > 1:
+        raise UserError(f"{' and '.join(clash)}: say one of them")
     port = named.get("port", "0")
-    if not port.isdecimal() or int(port) > 65535:
+    if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise UserError(f"port={port}: must be a number up to 65535")
     chosen = [word for word in verb.chosen if (word.partition("=")[0], "=") not in [given[:2] for given in words]]
     if "sweep=" in chosen:

@@ -76,7 +76,8 @@ def paired_bootstrap(
     """A metric of one result minus that of another on the same images, both resampled alike.
 
     metric: a name out of `METRICS`. The p value is the share of resamples in which the first is not better, the
-    observed result counted as one of them (Davison & Hinkley 1997, section 4.2).
+    observed result counted as one of them (Davison & Hinkley 1997, section 4.2); those without an image of some class,
+    in which the metric cannot be computed, are left out.
 
     Raises:
         ValueError: an unknown metric, or results that do not fit.
@@ -89,8 +90,9 @@ def paired_bootstrap(
     drawn = np.concatenate(
         [of(Drawn(ours, counts)) - of(Drawn(theirs, counts)) for counts in _resamples(len(labels), resamples, seed)]
     )
-    not_better = ~(drawn < 0 if metric in LOWER_IS_BETTER else drawn > 0)
-    return Difference(value, *_limits(drawn), (1 + int(not_better.sum())) / (1 + resamples))
+    found = drawn[~np.isnan(drawn)]
+    not_better = found >= 0 if metric in LOWER_IS_BETTER else found <= 0
+    return Difference(value, *_limits(drawn), (1 + int(not_better.sum())) / (1 + len(found)))
 
 
 def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:

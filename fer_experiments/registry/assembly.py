@@ -283,7 +283,7 @@ def _record(run: tracking.Run, ensemble: Ensemble, calibration: Calibration) -> 
         values["abstain/threshold"] = ensemble.threshold
     for split, (coverage, error) in calibration.answered.items():
         values |= {f"abstain/{split}_coverage": coverage, f"abstain/{split}_error": error}
-    run.log_metrics(values)
+    run.log_metrics({name: value for name, value in values.items() if value == value})  # of no answer, no error
 
 
 def _show(ensemble: Ensemble, calibration: Calibration, echo: Echo) -> None:
@@ -294,7 +294,5 @@ def _show(ensemble: Ensemble, calibration: Calibration, echo: Echo) -> None:
             echo(f"  {name:28}{before[name]:.4f} before, {after[name]:.4f} after")
     if ensemble.threshold:
         coverage, error = calibration.answered["test"]
-        echo(
-            f"{models.UNCERTAIN} below a probability of {ensemble.threshold:.4f}: on the test split it answers "
-            f"{coverage:.1%}, {error:.2%} of that wrong"
-        )
+        much = f"{coverage:.1%}, {error:.2%} of that wrong" if coverage else "none"
+        echo(f"{models.UNCERTAIN} below a probability of {ensemble.threshold:.4f}: on the test split it answers {much}")

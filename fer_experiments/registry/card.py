@@ -265,7 +265,7 @@ def _abstention(subject: Subject) -> str:
         + _table(
             ("split", "answered", "of that wrong"),
             [
-                (SPLITS[split], f"{coverage:.1%}", f"{error:.2%}")
+                (SPLITS[split], f"{coverage:.1%}", f"{error:.2%}" if coverage else "")
                 for split, (coverage, error) in subject.calibration.answered.items()
             ],
         )

@@ -173,6 +173,8 @@ def _compared(gate: GateConfig, tested: Outcome, rival: Rival) -> Condition:
     resamples = max(2000, math.ceil(10 / gate.alpha))  # p is at least one of so many
     # Its p is small when the champion is better.
     difference = paired_bootstrap(labels, theirs, ours, gate.metric, resamples=resamples)
+    if math.isnan(difference.value) or math.isnan(difference.low):
+        return Condition(asked, f"{gate.metric} cannot be computed on these images", False)
     value, high, low = (0 - each for each in (difference.value, difference.low, difference.high))  # no -0.0
     better = "higher" if direction(gate.metric) == "max" else "lower"
     found = (

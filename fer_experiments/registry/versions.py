@@ -106,7 +106,7 @@ def _trust(config: Config, number: str | None) -> str:
 
 def _check_loads(store: Store, version: Version) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        models.load_classifier(models.fetch_model(store, version, Path(folder)))
+        models.load_version(store, version, Path(folder))
 
 
 def list_models(config: Config, trusting: str | None = None, number: str | None = None) -> str:

@@ -112,7 +112,7 @@ def _champion(store: Store, rival: Rival | None, echo: Echo) -> Predict | None:
         return None
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return models.load_classifier(models.fetch_model(store, rival.version, Path(folder))).probabilities
+            return models.load_version(store, rival.version, Path(folder)).probabilities
     except UserError as error:
         echo(f"the champion is not asked about corrupted images: {error}")
         return None

@@ -16,7 +16,7 @@ import numpy as np
 from fer_experiments.config import Config
 from fer_experiments.config.folders import expanded
 from fer_experiments.data.folders import read_plain, walk
-from fer_experiments.data.images import HEAD, LIMIT, is_picture, limited, read_picture, read_whole
+from fer_experiments.data.images import HEAD, LIMIT, begins_picture, is_picture, limited, read_picture, read_whole
 from fer_experiments.errors import UserError
 from fer_experiments.serving import finding
 from fer_experiments.serving.finding import Face
@@ -210,7 +210,7 @@ def _from_path(path: str, said: _Said) -> Iterator[tuple[str, bytes]]:
     def refuse(error: OSError) -> None:
         said.failure(UserError(f"{error.filename}: cannot be read ({error.strerror})"))
 
-    for name in _files(path, refuse, said) if Path(path).is_dir() else [path]:
+    for name in _files(path, refuse, said) if os.path.isdir(path) else [path]:  # noqa: PTH112  it raises nothing
         try:
             yield name, limited(read_plain(Path(name), LIMIT + 1), name)
         except OSError as error:
@@ -240,7 +240,7 @@ def _files(top: str, refuse: Callable[[OSError], None], said: _Said) -> Iterator
 def _from_stdin(stream: BinaryIO, said: _Said) -> Iterator[tuple[str, bytes]]:
     """A picture's bytes, or the contents of the files that it lists."""
     head = stream.read(4096)
-    if b"\0" in head:  # as in the first bytes of every binary format, and in no name
+    if b"\0" in head or begins_picture(head):  # a zero is in no name, and not in each PGM
         try:
             yield STDIN, limited(head + stream.read(LIMIT), STDIN)
         except UserError as error:

@@ -113,6 +113,20 @@ def load_classifier(folder: Path) -> FaceClassifier:
     return classifier
 
 
+def load_version(store: Store, version: Version, folder: Path) -> FaceClassifier:
+    """What `load_classifier` loads of what `fetch_model` fetches.
+
+    Raises:
+        UserError: what `fetch_model` raises; files that cannot be loaded here.
+    """
+    fetched = fetch_model(store, version, folder)
+    try:
+        return load_classifier(fetched)
+    except Exception as error:  # of the zip, its JSON, Keras, or a package of its layers that is not installed
+        said = first_line(error, 200, named=True)
+        raise UserError(f"{version.uri}: cannot be loaded here ({said}); restore its files or packages") from error
+
+
 def load_scoring(folder: Path) -> tuple[FaceClassifier, FastAPI]:
     """What `load_classifier` loads, and MLflow's own scoring server around it."""
     from mlflow.models import Model

@@ -66,6 +66,13 @@ def test_a_metric_without_a_meaning_has_no_interval():
     assert got["average_precision"].value == 1
 
 
+def test_resamples_without_a_class_are_no_evidence():
+    labels = np.arange(20) == 0
+    right = np.column_stack([1.0 - labels, labels]).astype("float32")
+    found = bootstrap.paired_bootstrap(labels.astype(int), right, 1 - right, "roc_auc", resamples=2000)
+    assert (found.value, found.low, found.high) == (1, 1, 1) and found.p_value < 0.001
+
+
 def test_results_repeat_with_their_seed():
     labels, probabilities = sure_and_unsure(3, 100)
     first, again, other = (bootstrap.evaluate(labels, probabilities, resamples=200, seed=s) for s in (3, 3, 4))

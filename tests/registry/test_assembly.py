@@ -16,7 +16,7 @@ from fer_experiments.data.demo import draw_faces
 from fer_experiments.errors import UserError
 from fer_experiments.experiment.prepare import Prepared
 from fer_experiments.features.cache import extract_features
-from fer_experiments.registry.assembly import Ensemble, check_choices, write_model
+from fer_experiments.registry.assembly import Ensemble, check_choices, record_calibration, write_model
 from fer_experiments.training.fit import predict
 from fer_experiments.training.heads import build_head
 from fer_experiments.training.whole import assemble, enough
@@ -70,3 +70,15 @@ def test_a_model_of_few_images_that_leaves_out_a_view_is_refused(tmp_path: Path,
     monkeypatch.setattr("fer_experiments.registry.assembly.assemble", one_view)
     with pytest.raises(UserError, match=r"disagree by up to .* of 256 images"):
         write_model(config, prepared, ensemble, tmp_path / "wrong", lambda line: None)
+
+
+def test_a_model_that_answers_no_image_says_so_and_has_no_error():
+    labels, said = np.array([0, 1]), np.full((2, 2), 0.5, "float32")
+    ensemble = Ensemble(("r" * 32,), [], labels, said, 1.0, threshold=0.8)
+    tested: Any = SimpleNamespace(test=SimpleNamespace(labels=labels), probabilities=said)
+    logged: dict[str, float] = {}
+    lines: list[str] = []
+    run: Any = SimpleNamespace(log_metrics=logged.update)
+    record_calibration(run, ensemble, tested, lines.append)
+    assert lines == ["uncertain below a probability of 0.8000: on the test split it answers none"]
+    assert logged["abstain/test_coverage"] == 0 and "abstain/test_error" not in logged

@@ -57,6 +57,13 @@ def test_a_metric_that_is_not_a_number_does_not_hold():
     assert not condition.holds
 
 
+def test_what_cannot_be_compared_does_not_hold():
+    result, gate = outcome(answers(0)), replace(OPEN, compare="bootstrap", metric="roc_auc")
+    of_one_class = replace(result, test=replace(result.test, labels=np.ones(len(LABELS), int)))
+    condition = judge(gate, of_one_class, 1, 1, Rival("version 1", answers(3)))[0]
+    assert not condition.holds and condition.found == "roc_auc cannot be computed on these images"
+
+
 @pytest.mark.parametrize(("limit", "holds"), [(0.2, True), (0.01, False)])
 def test_a_ceiling(limit: float, holds: bool):
     condition = one(replace(OPEN, ceilings={"log_loss": limit}), answers(0))

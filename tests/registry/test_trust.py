@@ -186,6 +186,12 @@ def test_rollback_takes_no_version_that_was_changed(config: Config, tmp_path: Pa
     models.set_alias(store, champion, "previous")
     models.set_alias(store, second, "champion")
     (first / "artifacts" / "classes.json").write_text("[]")
-    with pytest.raises(Exception, match="is not what was registered"):
+    with pytest.raises(UserError, match="is not what was registered"):
+        rollback(config)
+    (first / "artifacts" / "network.keras").write_bytes(b"no zip")
+    models.trust(store, champion, tmp_path / "trusted")
+    with pytest.raises(
+        UserError, match=r"^models:/fer-demo/1: cannot be loaded here \(.*\); restore its files or packages$"
+    ):
         rollback(config)
     assert models.find_version(store, "fer-demo", "champion").number == 2  # type: ignore[union-attr]

@@ -121,6 +121,21 @@ def test_stdin_is_a_list_of_files_or_a_picture(registered, faces, monkeypatch):
     assert code == 0 and row["probabilities"] == pytest.approx(json.loads(listed)[0]["probabilities"], abs=1e-6)
 
 
+def test_a_picture_without_a_zero_is_one_on_stdin_too(registered, faces, monkeypatch):
+    pixels = np.maximum(next(iter(faces[1].values())), 1)
+    give(monkeypatch, f"P5\n{pixels.shape[1]} {pixels.shape[0]}\n255\n".encode() + pixels.tobytes())
+    code, alone = said(registered, ["-"])
+    assert code == 0 and [row["file"] for row in json.loads(alone)] == ["-"]
+
+
+def test_a_name_that_can_be_none_is_a_line_and_the_rest_goes_on(registered, faces, monkeypatch, capsys):
+    good = list(faces[1])[:2]
+    give(monkeypatch, "\n".join([good[0], "x" * 300, good[1]]).encode())
+    code, listed = said(registered, ["-"])
+    assert code == 2 and [row["file"] for row in json.loads(listed)] == good
+    assert "x" * 50 in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\n"])
 def test_nothing_on_stdin_is_a_failure(registered, content, monkeypatch, capsys):
     """As of `curl --fail <address> | fer predict -`."""
