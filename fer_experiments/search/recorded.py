@@ -45,7 +45,7 @@ def find_state(
     own_file = "" if fresh else "state.json"
     free = (i for i in ids if not (sweeps / i / own_file).exists() and not known(i))
     new = State(id=next(free), name=name, identity=identity)
-    said = f"sweep {new.id}: a new one" + f" beside {own}, which runs with another paths.mlruns" * beside
+    said = f"sweep {new.id}: a new one" + f" beside {own}, whose run another process or machine has open" * beside
     folders = [
         path.parent for path in sweeps.glob(f"{glob.escape(name)}-*/state.json") if is_of(path.parent.name, name)
     ]

@@ -28,7 +28,7 @@ def test_what_runs_elsewhere_is_not_taken_up_and_none_of_its_runs_is_closed(tmp_
     ):
         other, said = run(quick([*here, f"paths.mlruns={second}"]))
         assert (other.id, len(other.trials)) == (f"{state.id}-2", 1)
-        assert f"sweep {other.id}: a new one beside {state.id}, which runs with another paths.mlruns" in said
+        assert f"sweep {other.id}: a new one beside {state.id}, whose run another process or machine has open" in said
         assert "fer.error" not in tracking.find_run(store, trial.id).tags
     again, said = run(quick([*here, f"paths.mlruns={second}", "sweep.max_trials=2"]))
     assert (again.id, len(again.trials)) == (other.id, 2)

@@ -128,7 +128,7 @@ def test_a_fresh_one_takes_no_id_that_a_store_knows(tmp_path: Path):
     other, _, said = find_state(tmp_path, "quick", IDENTITY, fresh=False, known=known.__contains__)
     assert (other.id, said) == (
         f"{own}-3",
-        f"sweep {own}-3: a new one beside {own}, which runs with another paths.mlruns",
+        f"sweep {own}-3: a new one beside {own}, whose run another process or machine has open",
     )
 
 
