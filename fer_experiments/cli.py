@@ -280,8 +280,8 @@ def _own(verb: Verb, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[s
     if empty := [key for key, value in named.items() if not value]:
         raise UserError(f"{empty[0]}=: {EMPTY}")
     keys = [word[0] for word in words if word[0] in verb.own]
-    if len(clash := [f"{key}=" for key in keys if key in ("sweep", "run") or keys.count(key) > 1]) > 1:
-        raise UserError(f"{' and '.join(clash)}: say one of them")
+    if len(clash := [k for k in keys if keys.count(k) > 1] or [k for k in ("sweep", "run") if k in keys]) > 1:
+        raise UserError(f"{'= and '.join(clash)}=: say one of them")
     port = named.get("port", "0")
     if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise UserError(f"port={port}: must be a number up to 65535")

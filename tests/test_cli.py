@@ -96,6 +96,7 @@ def test_an_argument_of_a_verbs_own_has_a_value(verb: str, capsys: pytest.Captur
         (["ui", "prot=3"], "fer ui: prot=3: no such option; did you mean port?"),
         (["promote", "sweep=a", "run=b"], "fer promote: sweep= and run=: say one of them"),
         (["promote", "run=a", "run=b"], "fer promote: run= and run=: say one of them"),
+        (["seeds", "run=a", "n=2", "n=3"], "fer seeds: n= and n=: say one of them"),
         (["serve", "version=1", "version=2"], "fer serve: version= and version=: say one of them"),
         (["serve", f"port={'9' * 5000}"], "must be a number up to 65535"),
         (["doctor", ""], 'fer doctor: "": a word must not be empty'),

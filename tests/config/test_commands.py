@@ -236,3 +236,25 @@ def test_an_error_names_the_command_for_its_own_store(tmp_path: Path):
         find_sweep(tmp_path / "a b" / "sweeps")
     words = shlex.split(str(raised.value).split("`")[1])
     assert compose(words[len(shlex.split(command())) + 1 :]).paths.mlruns == str(tmp_path / "a b")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("data.classes", {"a": ["angry", "no"], "b c": ["happy"], "x:y,{": ["sad"]}),
+        ("data.classes", None),
+        ("data.path", "/some where/it's.zip"),
+        ("data.path", "back\\slash\\"),
+        ("data.path", "1e5"),
+        ("data.clean", ["constant"]),
+        ("backbone.scaling", {"mean": 1.5, "scale": 3}),
+        ("backbone.layers", ["a, b", "c'd", 'e"f', "07", "1:2"]),
+        ("training.deterministic", True),
+        ("head.l2", 1e-7),
+    ],
+)
+def test_any_config_becomes_a_command_that_composes_to_it(path: str, value: Any):
+    container = to_dict(compose(["data=fer2013", "head=conv"]))
+    section, key = path.split(".")
+    container[section][key] = value
+    assert to_dict(compose(shlex.split(train_command(container))[2:])) == container

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,7 +17,6 @@ from stores import store_in
 
 from fer_experiments import tracking
 from fer_experiments.config import Config, experiment, mlruns_dir, to_dict
-from fer_experiments.config.commands import train_command
 from fer_experiments.config.compose import compose
 from fer_experiments.errors import UserError
 from fer_experiments.report.page import PARTS
@@ -113,28 +111,6 @@ def test_the_command_composes_to_the_config_of_the_best_trial(recorded: tuple[Co
     assert experiment(got) == experiment(wanted)
     assert got["paths"] == wanted["paths"], "beside the sweep, where the report looks for it"
     assert len(real.command) < 400, "only what differs from conf/"
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("data.classes", {"a": ["angry", "no"], "b c": ["happy"], "x:y,{": ["sad"]}),
-        ("data.classes", None),
-        ("data.path", "/some where/it's.zip"),
-        ("data.path", "back\\slash\\"),
-        ("data.path", "1e5"),
-        ("data.clean", ["constant"]),
-        ("backbone.scaling", {"mean": 1.5, "scale": 3}),
-        ("backbone.layers", ["a, b", "c'd", 'e"f', "07", "1:2"]),
-        ("training.deterministic", True),
-        ("head.l2", 1e-7),
-    ],
-)
-def test_any_config_becomes_a_command_that_composes_to_it(path: str, value: Any):
-    container = to_dict(compose(["data=fer2013", "head=conv"]))
-    section, key = path.split(".")
-    container[section][key] = value
-    assert to_dict(compose(shlex.split(train_command(container))[2:])) == container
 
 
 def test_runs_that_differ_in_their_seed_are_averaged(recorded: tuple[Config, State], real: Written):
